@@ -1,0 +1,28 @@
+# The three commands of the project; what they do is in deploy/. `make help` lists them.
+SITES ?= 12
+PORT ?= 8080
+FRESH ?=
+
+.PHONY: help demo test build setup
+
+help:
+	@echo 'make demo [SITES=12] [PORT=8080] [FRESH=1]  everything on this machine: console, relay, SITES agents; Ctrl-C ends it'
+	@echo 'make test                                   format, lints, all tests; the last line counts them'
+	@echo 'make build                                  the web app and the programs, optimised, in target/release'
+	@echo 'make setup                                  install what is missing (the others do it by themselves)'
+
+# exec: Ctrl-C must reach muster itself, and make must report its exit code.
+demo:
+	@deploy/setup build
+	@deploy/build release
+	@exec target/release/muster demo --sites $(SITES) --listen 127.0.0.1:$(PORT) $(if $(FRESH),--fresh)
+
+test:
+	@exec deploy/test
+
+build:
+	@deploy/setup build
+	@deploy/build release
+
+setup:
+	@deploy/setup test
