@@ -1,0 +1,246 @@
+//! An established link, of either end: a sender that can be cloned, and two receivers.
+//!
+//! Control messages go through a bounded queue and one writer task; a peer that does not read fills the queue, and
+//! that is an error (the owner closes the link). Datagrams go to quinn at once, never wait, and push the oldest out
+//! when the buffer is full. The connection closes when all three parts are dropped, or by [`LinkSender::close`].
+
+use std::marker::PhantomData;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use muster_identity::Identity;
+use muster_proto::media::v1::{LinkDown, LinkUp};
+use prost::Message;
+use tokio::sync::mpsc;
+
+use crate::LinkError;
+use crate::framing::{encode_control, read_control, split_flow};
+use crate::rtp::LinkRtp;
+
+/// Control messages that may wait for the peer to read.
+const CONTROL_QUEUE: usize = 256;
+
+/// The edge's end.
+pub type EdgeLink = Link<LinkUp, LinkDown>;
+/// The relay's end.
+pub type RelayLink = Link<LinkDown, LinkUp>;
+pub type EdgeSender = LinkSender<LinkUp>;
+pub type RelaySender = LinkSender<LinkDown>;
+
+/// An established link that sends `Out` and receives `In`. The parts are public so that one `select!` can wait on
+/// both receivers.
+#[derive(Debug)]
+pub struct Link<Out, In> {
+    /// Who the peer's certificate says it is.
+    pub peer: Identity,
+    pub sender: LinkSender<Out>,
+    pub control: ControlReceiver<In>,
+    pub media: MediaReceiver,
+}
+
+/// What became of a datagram that was given to [`LinkSender::send_rtp`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sent {
+    Queued,
+    /// Queued, and an older datagram had to go.
+    Displaced,
+}
+
+/// The sending half; clones share the connection.
+#[derive(Debug)]
+pub struct LinkSender<Out> {
+    connection: quinn::Connection,
+    control: mpsc::Sender<Bytes>,
+    out: PhantomData<fn(Out)>,
+}
+
+impl<Out> Clone for LinkSender<Out> {
+    fn clone(&self) -> Self {
+        Self {
+            connection: self.connection.clone(),
+            control: self.control.clone(),
+            out: PhantomData,
+        }
+    }
+}
+
+impl<Out: Message> LinkSender<Out> {
+    /// Queues a control message, waiting for room.
+    ///
+    /// # Errors
+    /// [`LinkError::ControlTooLarge`], or [`LinkError::ControlEnded`] when the link is gone.
+    pub async fn send_control(&self, message: &Out) -> Result<(), LinkError> {
+        let bytes = encode_control(message)?;
+        self.control
+            .send(bytes)
+            .await
+            .map_err(|_| LinkError::ControlEnded)
+    }
+
+    /// Queues a control message if there is room.
+    ///
+    /// # Errors
+    /// As [`Self::send_control`], and [`LinkError::ControlFull`] if the peer does not read.
+    pub fn try_send_control(&self, message: &Out) -> Result<(), LinkError> {
+        let bytes = encode_control(message)?;
+        self.control.try_send(bytes).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => LinkError::ControlFull,
+            mpsc::error::TrySendError::Closed(_) => LinkError::ControlEnded,
+        })
+    }
+
+    /// Sends one RTP packet on `flow`. Allocates; [`Self::send_datagram`] with a kept scratch buffer does not.
+    ///
+    /// # Errors
+    /// As [`Self::send_datagram`].
+    pub fn send_rtp(&self, flow: u64, packet: &LinkRtp<'_>) -> Result<Sent, LinkError> {
+        self.send_datagram(packet.to_datagram(flow, &mut BytesMut::new()))
+    }
+
+    /// Sends a datagram of [`LinkRtp::to_datagram`]. Never waits.
+    ///
+    /// # Errors
+    /// [`LinkError::DatagramTooLarge`] (this datagram is dropped, the link goes on) or [`LinkError::Lost`].
+    pub fn send_datagram(&self, datagram: Bytes) -> Result<Sent, LinkError> {
+        let size = datagram.len();
+        let displaced = self.connection.datagram_send_buffer_space() < size;
+        match self.connection.send_datagram(datagram) {
+            Ok(()) if displaced => Ok(Sent::Displaced),
+            Ok(()) => Ok(Sent::Queued),
+            Err(quinn::SendDatagramError::ConnectionLost(lost)) => Err(lost.into()),
+            Err(_) => Err(LinkError::DatagramTooLarge {
+                size,
+                limit: self.connection.max_datagram_size().unwrap_or(0),
+            }),
+        }
+    }
+
+    /// Closes the connection at once; `reason` is told to the peer.
+    pub fn close(&self, reason: &str) {
+        self.connection
+            .close(quinn::VarInt::from_u32(0), reason.as_bytes());
+    }
+
+    /// Waits until the connection is closed by anyone, and says why.
+    pub async fn closed(&self) -> LinkError {
+        self.connection.closed().await.into()
+    }
+
+    /// Whether the connection is over.
+    pub fn is_closed(&self) -> bool {
+        self.connection.close_reason().is_some()
+    }
+
+    /// Round trip time as QUIC sees it.
+    pub fn rtt(&self) -> Duration {
+        self.connection.rtt()
+    }
+
+    /// Packets lost and packets sent on the path so far, as this end sees it.
+    pub fn loss(&self) -> (u64, u64) {
+        let path = self.connection.stats().path;
+        (path.lost_packets, path.sent_packets)
+    }
+
+    pub fn peer_address(&self) -> SocketAddr {
+        self.connection.remote_address()
+    }
+
+    /// Largest datagram that fits the path now, bytes.
+    pub fn max_datagram(&self) -> usize {
+        self.connection.max_datagram_size().unwrap_or(0)
+    }
+}
+
+/// The receiving end of the control stream.
+#[derive(Debug)]
+pub struct ControlReceiver<In> {
+    stream: quinn::RecvStream,
+    buffer: BytesMut,
+    received: PhantomData<fn() -> In>,
+}
+
+impl<In: Message + Default> ControlReceiver<In> {
+    /// The next control message. Cancel-safe.
+    ///
+    /// # Errors
+    /// [`LinkError::ControlEnded`] when the peer is gone, [`LinkError::Malformed`] for bytes that are no message:
+    /// the owner closes the link then.
+    pub async fn recv(&mut self) -> Result<In, LinkError> {
+        read_control(&mut self.stream, &mut self.buffer).await
+    }
+}
+
+/// The receiving end of the datagrams.
+#[derive(Debug)]
+pub struct MediaReceiver {
+    connection: quinn::Connection,
+}
+
+impl MediaReceiver {
+    /// The next datagram: its flow id, and the RTP packet for [`LinkRtp::parse`]. Datagrams without a whole flow id are
+    /// skipped. Cancel-safe.
+    ///
+    /// # Errors
+    /// [`LinkError::Lost`] when the connection is over.
+    pub async fn recv(&mut self) -> Result<(u64, Bytes), LinkError> {
+        loop {
+            let datagram = self.connection.read_datagram().await?;
+            if let Some(framed) = split_flow(datagram) {
+                return Ok(framed);
+            }
+            tracing::trace!("datagram without a flow id");
+        }
+    }
+}
+
+impl<Out: Message, In: Message + Default> Link<Out, In> {
+    /// Puts a link together and starts its writer task on the current runtime.
+    pub(crate) fn assemble(
+        peer: Identity,
+        connection: quinn::Connection,
+        send: quinn::SendStream,
+        stream: quinn::RecvStream,
+    ) -> Self {
+        let (control, queue) = mpsc::channel(CONTROL_QUEUE);
+        tokio::spawn(write_control(send, queue));
+        Self {
+            peer,
+            sender: LinkSender {
+                connection: connection.clone(),
+                control,
+                out: PhantomData,
+            },
+            control: ControlReceiver {
+                stream,
+                buffer: BytesMut::new(),
+                received: PhantomData,
+            },
+            media: MediaReceiver { connection },
+        }
+    }
+}
+
+/// Writes queued messages until the stream or the queue ends.
+async fn write_control(mut send: quinn::SendStream, mut queue: mpsc::Receiver<Bytes>) {
+    while let Some(message) = queue.recv().await {
+        if send.write_all(&message).await.is_err() {
+            return;
+        }
+    }
+    let _ = send.finish();
+}
+
+/// The identity in the certificate that the peer of `connection` presented.
+pub(crate) fn peer_identity(connection: &quinn::Connection) -> Result<Identity, LinkError> {
+    let chain = connection
+        .peer_identity()
+        .and_then(|any| {
+            any.downcast::<Vec<rustls_pki_types::CertificateDer<'static>>>()
+                .ok()
+        })
+        .ok_or(LinkError::Stranger)?;
+    let leaf = chain.first().ok_or(LinkError::Stranger)?;
+    muster_identity::identity_of(leaf).map_err(|_| LinkError::Stranger)
+}

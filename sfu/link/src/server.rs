@@ -1,0 +1,132 @@
+//! The relay's end: a UDP port that takes links.
+//!
+//! [`LinkServer::accept`] gives connections that are still arriving, so that a slow handshake holds up nobody:
+//! finish each in a task of its own. Only agents and relays are let in. Everything runs on the runtime on which
+//! [`LinkServer::bind`] was called, so a relay's worker keeps its links on its own thread.
+
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::time::Duration;
+
+use muster_identity::{Credentials, Identity};
+use muster_proto::media::v1::{LinkDown, LinkWelcome, link_down, link_up};
+use quinn::crypto::rustls::QuicServerConfig;
+
+use crate::link::{RelayLink, peer_identity};
+use crate::{LinkError, VERSION, transport};
+
+/// From the first packet to the hello.
+const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(5);
+/// Handshakes that may be open at once; more are not answered (the edge's QUIC tries again).
+const MAX_ARRIVING: usize = 1024;
+
+/// A UDP port that takes links.
+#[derive(Debug)]
+pub struct LinkServer {
+    endpoint: quinn::Endpoint,
+    name: Arc<str>,
+}
+
+impl LinkServer {
+    /// Serves links on `socket` on the current runtime. `credentials` must be a relay's.
+    ///
+    /// # Errors
+    /// [`LinkError::Credentials`] or [`LinkError::Socket`].
+    pub fn bind(socket: UdpSocket, credentials: &Credentials) -> Result<Self, LinkError> {
+        let Identity::Relay(name) = &credentials.identity else {
+            return Err(LinkError::Credentials(format!(
+                "{} is not a relay",
+                credentials.identity
+            )));
+        };
+        let tls = muster_identity::link_server_config(credentials)
+            .map_err(|e| LinkError::Credentials(e.to_string()))?;
+        let crypto = QuicServerConfig::try_from(tls).map_err(|e| LinkError::Credentials(e.to_string()))?;
+        let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
+        config
+            .transport_config(transport::config())
+            .max_incoming(MAX_ARRIVING);
+        let runtime = Arc::new(quinn::TokioRuntime);
+        let endpoint = quinn::Endpoint::new(quinn::EndpointConfig::default(), Some(config), socket, runtime)
+            .map_err(LinkError::Socket)?;
+        Ok(Self {
+            endpoint,
+            name: name.as_str().into(),
+        })
+    }
+
+    /// The port that is served.
+    ///
+    /// # Errors
+    /// [`LinkError::Socket`].
+    pub fn local_addr(&self) -> Result<SocketAddr, LinkError> {
+        self.endpoint.local_addr().map_err(LinkError::Socket)
+    }
+
+    /// The next connection; `None` after [`Self::close`].
+    pub async fn accept(&self) -> Option<Arriving> {
+        let incoming = self.endpoint.accept().await?;
+        Some(Arriving {
+            incoming,
+            name: self.name.clone(),
+        })
+    }
+
+    /// Closes every link and takes no more.
+    pub fn close(&self, reason: &str) {
+        self.endpoint.close(quinn::VarInt::from_u32(0), reason.as_bytes());
+    }
+
+    /// Waits until the peers have been told of the close.
+    pub async fn wait_idle(&self) {
+        self.endpoint.wait_idle().await;
+    }
+}
+
+/// A connection in its handshake.
+#[derive(Debug)]
+pub struct Arriving {
+    incoming: quinn::Incoming,
+    name: Arc<str>,
+}
+
+impl Arriving {
+    /// Finishes the handshake: TLS, identity, control stream, hello and welcome. Gives up after 5 s.
+    ///
+    /// # Errors
+    /// [`LinkError`]; the connection is closed then.
+    pub async fn finish(self) -> Result<RelayLink, LinkError> {
+        tokio::time::timeout(ARRIVAL_TIMEOUT, self.shake_hands())
+            .await
+            .map_err(|_| LinkError::Timeout("say hello"))?
+    }
+
+    async fn shake_hands(self) -> Result<RelayLink, LinkError> {
+        let connection = self.incoming.accept()?.await?;
+        let peer = peer_identity(&connection)?;
+        if matches!(peer, Identity::ControlPlane) {
+            return Err(LinkError::Stranger);
+        }
+        let (send, recv) = connection.accept_bi().await?;
+        let mut link = RelayLink::assemble(peer, connection, send, recv);
+        match link.control.recv().await?.message {
+            Some(link_up::Message::Hello(hello)) if hello.version == VERSION => {}
+            Some(link_up::Message::Hello(hello)) => {
+                return Err(LinkError::Version {
+                    theirs: hello.version,
+                });
+            }
+            _ => return Err(LinkError::Unexpected { expected: "a hello" }),
+        }
+        let welcome = LinkWelcome {
+            version: VERSION,
+            relay: self.name.to_string(),
+        };
+        link.sender
+            .send_control(&LinkDown {
+                message: Some(link_down::Message::Welcome(welcome)),
+            })
+            .await?;
+        Ok(link)
+    }
+}
