@@ -1,1 +1,36 @@
-//! See ARCHITECTURE.md.
+//! One WebRTC leg, sans I/O: SDP, ICE-lite, DTLS, SRTP and RTCP of one peer on one UDP port.
+//!
+//! **Drive a [`Leg`] like this: after every call that takes `&mut self` and before waiting, drain
+//! [`Leg::poll_transmit`] and [`Leg::poll_event`], then wait until [`Leg::poll_timeout`] at the
+//! latest and call [`Leg::handle_timeout`].**
+//!
+//! ```text
+//! let (mut leg, answer) = Leg::accept(now, offer, &config)?;
+//! loop {
+//!     while let Some(t) = leg.poll_transmit() { socket.send_to(&t.data, t.to) }
+//!     while let Some(e) = leg.poll_event() { ... }
+//!     match wait(socket, leg.poll_timeout()) {
+//!         Datagram(from, bytes) => if let Ok(Some(rtp)) = leg.handle_datagram(now, from, bytes) { forward(rtp) }
+//!         Timeout => leg.handle_timeout(now),
+//!     }
+//! }
+//! ```
+//!
+//! Invariants: no clock, socket, lock, async or randomness of ours (the DTLS crate draws its own
+//! inside the handshake); nothing that a peer sends panics or grows memory without a bound.
+//! It does not know meetings, stages or other legs, and it never renegotiates.
+
+mod certificate;
+mod event;
+mod leg;
+mod media;
+mod offer;
+
+pub use certificate::{Certificate, CertificateError};
+pub use event::{CloseReason, Ignored, LegEvent, Quality, TableSizes, Transmit};
+pub use leg::{IceCredentials, Leg, LegConfig, stun_ufrag};
+pub use media::{Codec, OfferedSlot, OfferedSource, OutgoingRtp, PicturePatch, ReceivedRtp, SourceKind};
+pub use offer::OfferError;
+
+/// The longest RTP payload that [`Leg::send_rtp`] takes, in bytes.
+pub const MAX_PAYLOAD: usize = 1400;

@@ -1,0 +1,115 @@
+//! What a leg publishes and receives, in the words of the shell: codecs, sources, slots, packets.
+//!
+//! Plain values. Nothing here knows how they are signalled or protected.
+
+/// A media coding that a leg can carry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Codec {
+    /// VP8, RFC 7741, 90 kHz.
+    Vp8,
+    /// H.264 with packetization-mode 1, RFC 6184, 90 kHz.
+    H264,
+    /// Opus, RFC 7587, 48 kHz.
+    Opus,
+}
+
+impl Codec {
+    /// Ticks of the RTP clock in a second.
+    pub const fn clock_rate(self) -> u32 {
+        match self {
+            Codec::Vp8 | Codec::H264 => 90_000,
+            Codec::Opus => 48_000,
+        }
+    }
+}
+
+/// Which of a site's sources a published m-line is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SourceKind {
+    /// The first video m-line.
+    Camera,
+    /// The second video m-line, or one with `a=content:slides`.
+    Content,
+    /// The first audio m-line.
+    Audio,
+}
+
+/// A published m-line of the offer that the answer accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OfferedSource {
+    /// The `a=mid` of its m-line.
+    pub mid: String,
+    /// Camera, content or audio.
+    pub kind: SourceKind,
+    /// The one codec chosen in the answer: what will arrive.
+    pub codec: Codec,
+    /// Simulcast layers, smallest first; empty when there is a single one.
+    pub rids: Vec<String>,
+}
+
+impl OfferedSource {
+    /// How many layers arrive: 1 without simulcast.
+    pub fn layers(&self) -> usize {
+        self.rids.len().max(1)
+    }
+}
+
+/// A receiving m-line of the offer that the answer accepted: a place for any source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OfferedSlot {
+    /// The `a=mid` of its m-line; also the id of the media stream that the viewer sees.
+    pub mid: String,
+    /// An audio slot, else a video slot.
+    pub audio: bool,
+    /// What the viewer can decode in it; not empty.
+    pub codecs: Vec<Codec>,
+}
+
+/// One RTP packet of a publisher, decrypted and told to which source and layer it belongs.
+#[derive(Debug, PartialEq, Eq)]
+pub struct ReceivedRtp<'a> {
+    /// Index into [`crate::Leg::sources`].
+    pub source: usize,
+    /// Index into the source's `rids`; 0 without simulcast.
+    pub layer: usize,
+    /// The publisher's sequence number.
+    pub seq: u16,
+    /// The publisher's timestamp, in ticks of the codec's clock.
+    pub timestamp: u32,
+    /// Marker bit: last packet of a picture, or the start of a talk spurt.
+    pub marker: bool,
+    /// Payload without padding; never empty.
+    pub payload: &'a [u8],
+    /// RFC 6464 level in -dBov: 0 is loudest, 127 is silence.
+    pub audio_level: Option<u8>,
+}
+
+/// One RTP packet for a slot; the leg adds payload type, SSRC and header extensions.
+#[derive(Clone, Copy, Debug)]
+pub struct OutgoingRtp<'a> {
+    /// Must be one of the slot's codecs, or the packet is not sent.
+    pub codec: Codec,
+    /// Sequence number in the slot's own numbering.
+    pub seq: u16,
+    /// Timestamp in the slot's own time line.
+    pub timestamp: u32,
+    /// Marker bit.
+    pub marker: bool,
+    /// At most [`crate::MAX_PAYLOAD`] bytes, or the packet is not sent.
+    pub payload: &'a [u8],
+    /// RFC 6464 level in -dBov for audio slots.
+    pub audio_level: Option<u8>,
+    /// VP8: numbers to write into the payload descriptor.
+    pub patch: Option<PicturePatch>,
+}
+
+/// New values for a VP8 payload descriptor, so that pictures are numbered on across a switch.
+///
+/// Only fields that the descriptor has are written, so the payload's length never changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PicturePatch {
+    /// 15 bits; a descriptor with a 7-bit picture id takes the low seven.
+    pub picture_id: u16,
+    /// Temporal level zero picture index.
+    pub tl0_pic_idx: u8,
+}
