@@ -1,1 +1,35 @@
-//! See ARCHITECTURE.md.
+//! The command domain: who belongs where, who may do what, who is called into which meeting and how far they
+//! have come, and what everyone is made to see.
+//!
+//! Pure values: `(state, command, now) -> events`. No clock, socket, lock, async runtime, randomness or serde:
+//! time comes in as [`Millis`], ids are made by the shell, and events go out as plain types that the shell
+//! encodes and stores. A command is either refused with a [`Refusal`] that has a stable code, or becomes
+//! numbered events; replaying the events of a meeting gives exactly the state it had.
+//!
+//! It does not place meetings on relays, sign tokens, hash the log, or know the wire format.
+
+pub mod authority;
+pub mod claims;
+pub mod credentials;
+pub mod ids;
+pub mod import;
+pub mod meeting;
+pub mod presence;
+pub mod refusal;
+pub mod selector;
+pub mod summons;
+pub mod tree;
+pub mod words;
+
+pub use authority::{Action, Actor, Grant, Target, authorize, authorize_import};
+pub use claims::Claims;
+pub use credentials::{PasswordError, check_password};
+pub use ids::{AccountName, IdError, MeetingId, Millis, SiteId, UnitId};
+pub use import::{ImportError, ImportPlan, RawRow, plan_import};
+pub use meeting::{Command, Event, Meeting, Stage, StageDocument};
+pub use presence::{Presence, PresenceBook, Reach};
+pub use refusal::Refusal;
+pub use selector::{Resolution, Selector};
+pub use summons::{Invitee, LegEnd, Reason, Report, Summons, SummonsState, Timeouts};
+pub use tree::{Site, TierCounts, Tree, TreeError, Unit};
+pub use words::{Access, EndpointKind, Role, Tier, WordError};

@@ -1,0 +1,117 @@
+//! Why a command was not accepted: one closed set for the whole domain.
+//!
+//! `code()` is stable and what the console translates; `Display` is the English sentence. A refusal changes
+//! nothing.
+
+use std::fmt;
+
+use crate::authority::Action;
+use crate::ids::{MeetingId, SiteId};
+use crate::summons::SummonsState;
+
+/// Why a command was refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// No role of the account permits this at all.
+    NoRole {
+        action: Action,
+    },
+    /// A role permits it, but not on this unit, site or meeting.
+    OutsideAuthority {
+        action: Action,
+        target: String,
+    },
+    UnknownUnit(String),
+    UnknownSite(String),
+    /// The meeting has no events yet.
+    NotConvened,
+    AlreadyConvened,
+    MeetingEnded,
+    NoSites,
+    TooManySites {
+        found: usize,
+        limit: usize,
+    },
+    SiteTwice(SiteId),
+    NotInMeeting(SiteId),
+    /// A text field is empty, too long or holds control characters.
+    BadText {
+        field: &'static str,
+        expected: &'static str,
+    },
+    /// An endpoint may not report this state by itself.
+    NotAReport(SummonsState),
+    /// The site belongs to another live meeting.
+    InOtherMeeting {
+        site: SiteId,
+        meeting: MeetingId,
+    },
+    TooManyEndpoints {
+        site: SiteId,
+        limit: usize,
+    },
+}
+
+impl Refusal {
+    /// A stable word for programs and for translation.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Refusal::NoRole { .. } => "no_role",
+            Refusal::OutsideAuthority { .. } => "outside_authority",
+            Refusal::UnknownUnit(_) => "unknown_unit",
+            Refusal::UnknownSite(_) => "unknown_site",
+            Refusal::NotConvened => "not_convened",
+            Refusal::AlreadyConvened => "already_convened",
+            Refusal::MeetingEnded => "meeting_ended",
+            Refusal::NoSites => "no_sites",
+            Refusal::TooManySites { .. } => "too_many_sites",
+            Refusal::SiteTwice(_) => "site_twice",
+            Refusal::NotInMeeting(_) => "not_in_meeting",
+            Refusal::BadText { .. } => "bad_text",
+            Refusal::NotAReport(_) => "not_a_report",
+            Refusal::InOtherMeeting { .. } => "in_other_meeting",
+            Refusal::TooManyEndpoints { .. } => "too_many_endpoints",
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Refusal::NoRole { action } => write!(f, "none of your roles permits you to {action}"),
+            Refusal::OutsideAuthority { action, target } => {
+                write!(
+                    f,
+                    "you may not {action} for {target}: it is outside the units that you are responsible for"
+                )
+            }
+            Refusal::UnknownUnit(id) => write!(f, "there is no unit {id:?}"),
+            Refusal::UnknownSite(id) => write!(f, "there is no site {id:?}"),
+            Refusal::NotConvened => f.write_str("the meeting has not been convened"),
+            Refusal::AlreadyConvened => f.write_str("the meeting has been convened already"),
+            Refusal::MeetingEnded => f.write_str("the meeting has ended"),
+            Refusal::NoSites => f.write_str("no site is chosen: a meeting needs one at least"),
+            Refusal::TooManySites { found, limit } => {
+                write!(f, "{found} sites are chosen: a meeting takes {limit} at most")
+            }
+            Refusal::SiteTwice(site) => write!(f, "site {site} is named twice"),
+            Refusal::NotInMeeting(site) => write!(f, "site {site} is not in this meeting"),
+            Refusal::BadText { field, expected } => write!(f, "{field}: expected {expected}"),
+            Refusal::NotAReport(state) => {
+                write!(
+                    f,
+                    "an endpoint cannot report {state}: expected delivered, ringing, answered, joining, declined or refused"
+                )
+            }
+            Refusal::InOtherMeeting { site, meeting } => write!(f, "site {site} is in meeting {meeting}"),
+            Refusal::TooManyEndpoints { site, limit } => {
+                write!(
+                    f,
+                    "site {site} has {limit} endpoints attached already, which is the most"
+                )
+            }
+        }
+    }
+}
+
+impl std::error::Error for Refusal {}
