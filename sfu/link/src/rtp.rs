@@ -80,20 +80,25 @@ impl<'a> LinkRtp<'a> {
         })
     }
 
-    /// Writes the datagram (flow id, header, payload) into `scratch` and splits it off. With a large `scratch` kept
-    /// between calls this allocates once for many packets.
-    pub fn to_datagram(&self, flow: u64, scratch: &mut BytesMut) -> Bytes {
-        scratch.reserve(self.payload.len() + 28);
-        put_flow(flow, scratch);
-        scratch.put_u8(if self.audio_level.is_some() { 0x90 } else { 0x80 });
-        scratch.put_u8(u8::from(self.marker) << 7 | self.payload_type & 0x7f);
-        scratch.put_u16(self.seq);
-        scratch.put_u32(self.timestamp);
-        scratch.put_u32(flow as u32);
+    /// Appends the datagram: flow id, header, payload. The payload is the last `self.payload.len()` bytes.
+    pub fn write(&self, flow: u64, out: &mut BytesMut) {
+        out.reserve(self.payload.len() + 28);
+        put_flow(flow, out);
+        out.put_u8(if self.audio_level.is_some() { 0x90 } else { 0x80 });
+        out.put_u8(u8::from(self.marker) << 7 | self.payload_type & 0x7f);
+        out.put_u16(self.seq);
+        out.put_u32(self.timestamp);
+        out.put_u32(flow as u32);
         if let Some(level) = self.audio_level {
-            scratch.put_slice(&[0xbe, 0xde, 0, 1, AUDIO_LEVEL_ID << 4, level & 0x7f, 0, 0]);
+            out.put_slice(&[0xbe, 0xde, 0, 1, AUDIO_LEVEL_ID << 4, level & 0x7f, 0, 0]);
         }
-        scratch.put_slice(self.payload);
+        out.put_slice(self.payload);
+    }
+
+    /// As [`Self::write`], split off `scratch`. With a large `scratch` kept between calls this allocates once for
+    /// many packets.
+    pub fn to_datagram(&self, flow: u64, scratch: &mut BytesMut) -> Bytes {
+        self.write(flow, scratch);
         scratch.split().freeze()
     }
 }
