@@ -10,8 +10,22 @@
 //! It does *not* decide who may meet, speak or be seen (the stage says so), nor does it touch payload bytes, SSRCs,
 //! payload types, header extensions or encryption: those belong to the leg.
 
+mod audio;
 mod event;
+mod forwarding;
+mod frame;
+pub mod h264;
+mod keyframes;
+mod mapping;
 mod meeting;
+mod rewrite;
+mod sequence;
+mod slab;
+mod slot;
+mod source;
+mod stage;
+mod telling;
+mod timing;
 mod types;
 pub mod vp8;
 

@@ -1,0 +1,316 @@
+//! Who is heard: the loudest voices, chosen seldom and changed reluctantly.
+//!
+//! Each packet costs O(1): its level (RFC 6464) moves a smoothed loudness, fast up, slowly down. A selection, O(voices),
+//! runs at most every 100 ms (sooner when a place is free). A challenger must be louder by a margin for some time, and
+//! who is chosen is held for a second, so that a cough cuts nobody off. Besides those heard there is a *reserve*, the
+//! next loudest: those who are heard hear it in place of themselves. A muted voice is never chosen. Which slot
+//! plays which voice is not decided here.
+
+use crate::source::SourceKey;
+use crate::types::Micros;
+
+/// How many voices are heard at once.
+pub(crate) const HEARD: usize = 3;
+
+/// Loudness is in hundredths of a decibel above -127 dBov.
+type Loudness = i64;
+
+const fn dbov(level: i64) -> Loudness {
+    (127 + level) * 100
+}
+
+/// Taken for packets without a level.
+const UNKNOWN: Loudness = dbov(-40);
+/// Below this nobody takes a free place: a room's noise.
+const ENTRY: Loudness = dbov(-70);
+/// From here on a voice counts as speaking.
+const SPEAKING: Loudness = dbov(-55);
+/// By how much a challenger must be louder.
+const MARGIN: Loudness = 600;
+/// Fall of the smoothed loudness, a second.
+const RELEASE_PER_S: Loudness = 3000;
+
+const SELECT_EVERY_US: u64 = 100_000;
+const SELECT_SOON_US: u64 = 20_000;
+const CHALLENGE_US: u64 = 200_000;
+const HOLD_US: u64 = 1_000_000;
+/// Without a packet for this long a voice is gone.
+const GONE_US: u64 = 1_000_000;
+
+#[derive(Debug, Default)]
+pub(crate) struct AudioSelector {
+    /// By source key.
+    voices: Vec<Option<Voice>>,
+    /// Loudest first.
+    heard: Vec<SourceKey>,
+    reserve: Option<SourceKey>,
+    speakers: Vec<SourceKey>,
+    select_at: Micros,
+    selected_at: Option<Micros>,
+}
+
+#[derive(Debug, Default)]
+struct Voice {
+    loudness: Loudness,
+    /// Last packet.
+    at: Option<Micros>,
+    muted: bool,
+    chosen_at: Micros,
+    challenging_since: Option<Micros>,
+    loud_at: Option<Micros>,
+}
+
+impl Voice {
+    fn loudness(&self, now: Micros) -> Loudness {
+        let Some(at) = self.at else { return 0 };
+        let fall = now.since(at).min(10_000_000) as i64 * RELEASE_PER_S / 1_000_000;
+        (self.loudness - fall).max(0)
+    }
+
+    fn eligible(&self, now: Micros) -> bool {
+        !self.muted && self.at.is_some_and(|at| now.since(at) < GONE_US)
+    }
+}
+
+/// What a selection has changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Changes {
+    /// Who is heard, their order, or the reserve.
+    pub heard: bool,
+    pub speakers: bool,
+}
+
+impl AudioSelector {
+    pub fn add(&mut self, key: SourceKey, muted: bool) {
+        if self.voices.len() <= key {
+            self.voices.resize_with(key + 1, || None);
+        }
+        self.voices[key] = Some(Voice {
+            muted,
+            ..Voice::default()
+        });
+    }
+
+    /// Select next, so that nobody goes on hearing it.
+    pub fn remove(&mut self, key: SourceKey) {
+        if let Some(voice) = self.voices.get_mut(key) {
+            *voice = None;
+        }
+    }
+
+    pub fn set_muted(&mut self, key: SourceKey, muted: bool) {
+        if let Some(voice) = self.voice_mut(key) {
+            voice.muted = muted;
+        }
+    }
+
+    /// Takes the level of one packet: 0 loudest, 127 silence.
+    pub fn hear(&mut self, now: Micros, key: SourceKey, level: Option<u8>) {
+        let new = level.map_or(UNKNOWN, |level| dbov(-i64::from(level.min(127))));
+        let Some(voice) = self.voice_mut(key) else { return };
+        let old = voice.loudness(now);
+        voice.loudness = if new > old { old + (new - old) * 2 / 3 } else { old };
+        voice.at = Some(now);
+        if voice.loudness >= SPEAKING {
+            voice.loud_at = Some(now);
+        }
+        if voice.loudness >= ENTRY && self.heard.len() < HEARD && !self.heard.contains(&key) {
+            let soon = self.selected_at.map_or(now, |at| at.plus(SELECT_SOON_US));
+            self.select_at = self.select_at.min(soon);
+        }
+    }
+
+    pub fn is_due(&self, now: Micros) -> bool {
+        now >= self.select_at
+    }
+
+    /// When to select although no packet comes: voices that fall silent must be let go.
+    pub fn timeout(&self) -> Option<Micros> {
+        (!self.heard.is_empty() || !self.speakers.is_empty()).then_some(self.select_at)
+    }
+
+    pub fn select(&mut self, now: Micros) -> Changes {
+        self.selected_at = Some(now);
+        self.select_at = now.plus(SELECT_EVERY_US);
+        let before: [Option<SourceKey>; HEARD + 1] = self.chosen();
+        let voices = &self.voices;
+        self.heard
+            .retain(|&key| voices[key].as_ref().is_some_and(|voice| voice.eligible(now)));
+        self.fill(now);
+        self.challenge(now);
+        self.order(now);
+        self.choose_reserve(now);
+        let heard = before != self.chosen();
+        Changes {
+            heard,
+            speakers: self.list_speakers(now),
+        }
+    }
+
+    /// Loudest first, at most [`HEARD`].
+    pub fn heard(&self) -> &[SourceKey] {
+        &self.heard
+    }
+
+    pub fn reserve(&self) -> Option<SourceKey> {
+        self.reserve
+    }
+
+    /// Those of the heard who spoke within the last second, loudest first.
+    pub fn speakers(&self) -> &[SourceKey] {
+        &self.speakers
+    }
+
+    fn voice_mut(&mut self, key: SourceKey) -> Option<&mut Voice> {
+        self.voices.get_mut(key)?.as_mut()
+    }
+
+    fn loudness(&self, now: Micros, key: SourceKey) -> Loudness {
+        self.voices
+            .get(key)
+            .and_then(Option::as_ref)
+            .map_or(0, |voice| voice.loudness(now))
+    }
+
+    fn chosen(&self) -> [Option<SourceKey>; HEARD + 1] {
+        let mut chosen = [None; HEARD + 1];
+        for (place, &key) in chosen.iter_mut().zip(&self.heard) {
+            *place = Some(key);
+        }
+        chosen[HEARD] = self.reserve;
+        chosen
+    }
+
+    /// The loudest that is not heard, among those for whom `may` holds.
+    fn loudest_outsider(&self, now: Micros, may: impl Fn(&Voice) -> bool) -> Option<SourceKey> {
+        let outside = self.voices.iter().enumerate().filter_map(|(key, voice)| {
+            let voice = voice.as_ref()?;
+            let ok = voice.eligible(now) && voice.loudness(now) >= ENTRY && may(voice);
+            (ok && !self.heard.contains(&key)).then(|| (voice.loudness(now), key))
+        });
+        // Of equals the first: a tie must not depend on anything but the order of joining.
+        outside
+            .max_by_key(|&(loudness, key)| (loudness, std::cmp::Reverse(key)))
+            .map(|(_, key)| key)
+    }
+
+    fn fill(&mut self, now: Micros) {
+        while self.heard.len() < HEARD {
+            let Some(key) = self.loudest_outsider(now, |_| true) else {
+                break;
+            };
+            self.enter(now, key);
+        }
+    }
+
+    fn enter(&mut self, now: Micros, key: SourceKey) {
+        self.heard.push(key);
+        if let Some(voice) = self.voice_mut(key) {
+            voice.chosen_at = now;
+            voice.challenging_since = None;
+        }
+    }
+
+    /// The weakest of the heard gives way to who has been louder by the margin for long enough.
+    fn challenge(&mut self, now: Micros) {
+        for _ in 0..HEARD {
+            if self.heard.len() < HEARD {
+                return;
+            }
+            let weakest = self
+                .heard
+                .iter()
+                .map(|&key| self.loudness(now, key))
+                .min()
+                .unwrap_or(0);
+            for voice in self.voices.iter_mut().flatten() {
+                if voice.eligible(now) && voice.loudness(now) >= (weakest + MARGIN).max(ENTRY) {
+                    voice.challenging_since.get_or_insert(now);
+                } else {
+                    voice.challenging_since = None;
+                }
+            }
+            let patient = |voice: &Voice| {
+                voice
+                    .challenging_since
+                    .is_some_and(|at| now.since(at) >= CHALLENGE_US)
+            };
+            let Some(challenger) = self.loudest_outsider(now, patient) else {
+                return;
+            };
+            let held = |key: SourceKey| {
+                self.voices[key]
+                    .as_ref()
+                    .is_some_and(|voice| now.since(voice.chosen_at) < HOLD_US)
+            };
+            let weakest = self
+                .heard
+                .iter()
+                .copied()
+                .filter(|&key| !held(key))
+                .min_by_key(|&key| self.loudness(now, key));
+            let Some(weakest) = weakest else { return };
+            if self.loudness(now, challenger) < self.loudness(now, weakest) + MARGIN {
+                return;
+            }
+            self.heard.retain(|&key| key != weakest);
+            self.enter(now, challenger);
+        }
+    }
+
+    /// Loudest first; two change places only by the margin, so that the order does not flicker.
+    fn order(&mut self, now: Micros) {
+        for end in (1..self.heard.len()).rev() {
+            for i in 0..end {
+                let [first, second] = [self.heard[i], self.heard[i + 1]];
+                if self.loudness(now, second) >= self.loudness(now, first) + MARGIN {
+                    self.heard.swap(i, i + 1);
+                }
+            }
+        }
+    }
+
+    fn choose_reserve(&mut self, now: Micros) {
+        let best = self.loudest_outsider(now, |_| true);
+        let Some(present) = self.reserve else {
+            self.reserve = best;
+            return self.mark_reserve(now);
+        };
+        let voice = self.voices.get(present).and_then(Option::as_ref);
+        let usable = voice.is_some_and(|voice| voice.eligible(now)) && !self.heard.contains(&present);
+        let held = voice.is_some_and(|voice| now.since(voice.chosen_at) < HOLD_US);
+        let beaten = best
+            .is_some_and(|best| self.loudness(now, best) >= self.loudness(now, present) + MARGIN)
+            && !held;
+        if !usable || beaten {
+            self.reserve = best;
+            self.mark_reserve(now);
+        }
+    }
+
+    fn mark_reserve(&mut self, now: Micros) {
+        if let Some(voice) = self.reserve.and_then(|key| self.voice_mut(key)) {
+            voice.chosen_at = now;
+        }
+    }
+
+    fn list_speakers(&mut self, now: Micros) -> bool {
+        let spoke = |key: SourceKey| {
+            let voice = self.voices.get(key).and_then(Option::as_ref);
+            voice
+                .and_then(|voice| voice.loud_at)
+                .is_some_and(|at| now.since(at) < HOLD_US)
+        };
+        let mut speakers = [None; HEARD];
+        let speaking = self.heard.iter().copied().filter(|&key| spoke(key));
+        for (place, key) in speakers.iter_mut().zip(speaking) {
+            *place = Some(key);
+        }
+        let changed = !speakers.iter().flatten().eq(&self.speakers);
+        if changed {
+            self.speakers.clear();
+            self.speakers.extend(speakers.iter().flatten());
+        }
+        changed
+    }
+}

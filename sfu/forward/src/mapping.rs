@@ -1,0 +1,339 @@
+//! From wishes, stage and voices to what each slot is bound to.
+//!
+//! `remap` resolves one slot afresh and is safe to call at any time; `settle` brings subscriptions and the told state
+//! in line with the slot. All of it is seldom: at wishes, stages, joins, leaves and finished switches.
+
+use crate::audio::HEARD;
+use crate::event::{SlotReason, SlotState, SlotStatus};
+use crate::meeting::{LegSlots, Meeting};
+use crate::slot::{Bound, Feed, Slot};
+use crate::source::{SlotKey, SourceKey};
+use crate::types::{LegId, Micros, SourceKind, WishWhat};
+
+impl Meeting {
+    /// Resolves the wish of a video slot and binds it.
+    pub(crate) fn remap(&mut self, now: Micros, key: SlotKey) {
+        let Some(slot) = self.slots.get_mut(key).filter(|slot| !slot.audio) else {
+            return;
+        };
+        let name = match slot.wish.as_ref().map(|wish| &wish.what) {
+            None => None,
+            Some(WishWhat::Source { site, kind }) => Some((site.clone(), *kind)),
+            Some(WishWhat::Stage) => self
+                .stage
+                .showing()
+                .map(|site| (site.clone(), SourceKind::Camera)),
+        };
+        if slot.name != name {
+            slot.name = name;
+            slot.was_bound = false;
+        }
+        let Some(name) = &slot.name else {
+            self.unbind(now, key);
+            return self.set_state(key, SlotState::EMPTY);
+        };
+        let Some(&source_key) = self.names.get(name) else {
+            let reason = if slot.was_bound {
+                SlotReason::LegLeft
+            } else {
+                SlotReason::UnknownSource
+            };
+            let age_ms = if slot.was_bound { slot.age_ms(now) } else { 0 };
+            let source = Some(name.clone());
+            self.unbind(now, key);
+            let status = SlotStatus::Absent;
+            return self.set_state(
+                key,
+                SlotState {
+                    status,
+                    source,
+                    reason: Some(reason),
+                    age_ms,
+                    ..SlotState::EMPTY
+                },
+            );
+        };
+        let Some(source) = self.sources.get(source_key) else {
+            return;
+        };
+        slot.was_bound = true;
+        if !slot.codecs.contains(&source.codec) {
+            self.unbind(now, key);
+            return self.refuse(now, key, SlotReason::CodecNotSupported);
+        }
+        let (width, height) = slot
+            .wish
+            .as_ref()
+            .map_or((0, 0), |wish| (wish.max_width, wish.max_height));
+        let fitting = source.fitting(width, height);
+        // A layer that nobody wanted may be paused: it gets its time from now on.
+        let asleep = source.layers[fitting].subscribers.is_empty();
+        let target = if asleep {
+            fitting
+        } else {
+            source.best(now, fitting)
+        };
+        let before = slot.target();
+        slot.bound = Some(Bound {
+            source: source_key,
+            fitting,
+            target,
+        });
+        let feed = Feed {
+            source: source_key,
+            layer: target,
+        };
+        let ask = before != Some(feed) && slot.awaits(feed);
+        self.settle(now, key);
+        if ask {
+            self.want_key_frame(now, feed);
+        }
+    }
+
+    pub(crate) fn remap_where(&mut self, now: Micros, which: impl Fn(&Slot) -> bool) {
+        for key in 0..self.slots.bound() {
+            if self.slots.get(key).is_some_and(&which) {
+                self.remap(now, key);
+            }
+        }
+    }
+
+    /// Sizes or layers of a source have changed.
+    pub(crate) fn refit(&mut self, now: Micros, source: SourceKey) {
+        self.remap_where(now, |slot| slot.bound.is_some_and(|bound| bound.source == source));
+    }
+
+    /// Shows nothing in the slot, and lets go of its layers.
+    pub(crate) fn unbind(&mut self, now: Micros, key: SlotKey) {
+        if let Some(slot) = self.slots.get_mut(key) {
+            slot.bound = None;
+            slot.current = None;
+        }
+        self.subscribe(now, key);
+    }
+
+    pub(crate) fn refuse(&mut self, _now: Micros, key: SlotKey, reason: SlotReason) {
+        let Some(slot) = self.slots.get(key) else { return };
+        let source_key = slot.name.as_ref().and_then(|name| self.names.get(name));
+        let codec = source_key
+            .and_then(|&source| self.sources.get(source))
+            .map(|source| source.codec);
+        let (status, source) = (SlotStatus::Refused, slot.name.clone());
+        self.set_state(
+            key,
+            SlotState {
+                status,
+                source,
+                reason: Some(reason),
+                codec,
+                ..SlotState::EMPTY
+            },
+        );
+    }
+
+    /// Brings subscriptions and state of a bound slot in line with it.
+    pub(crate) fn settle(&mut self, now: Micros, key: SlotKey) {
+        self.subscribe(now, key);
+        let Some(slot) = self.slots.get_mut(key) else {
+            return;
+        };
+        let Some(source) = slot.bound.and_then(|bound| self.sources.get(bound.source)) else {
+            return;
+        };
+        let state = slot.bound_state(now, source);
+        let audio = slot.audio;
+        self.set_state(key, state);
+        if !audio {
+            self.look_by(now.plus(crate::source::SILENT_US));
+        }
+    }
+
+    /// Makes the lists of subscribers say what the slot needs.
+    fn subscribe(&mut self, now: Micros, key: SlotKey) {
+        let Some(slot) = self.slots.get_mut(key) else {
+            return;
+        };
+        let needs = slot.needs();
+        let had = std::mem::replace(&mut slot.subscriptions, needs);
+        for feed in needs
+            .into_iter()
+            .flatten()
+            .filter(|feed| !had.contains(&Some(*feed)))
+        {
+            let Some(layer) = self.layer_mut(feed) else {
+                continue;
+            };
+            if layer.subscribers.is_empty() {
+                layer.expected_since = now;
+            }
+            layer.subscribers.push(key);
+            self.want_layer(feed);
+        }
+        for feed in had
+            .into_iter()
+            .flatten()
+            .filter(|feed| !needs.contains(&Some(*feed)))
+        {
+            let Some(layer) = self.layer_mut(feed) else {
+                continue;
+            };
+            layer.subscribers.retain(|&other| other != key);
+            if layer.subscribers.is_empty() {
+                layer.throttle.satisfy();
+            }
+            self.want_layer(feed);
+        }
+    }
+
+    fn layer_mut(&mut self, feed: Feed) -> Option<&mut crate::source::Layer> {
+        self.sources.get_mut(feed.source)?.layers.get_mut(feed.layer)
+    }
+
+    /// Tells whether a video layer is wanted: while anyone subscribes.
+    fn want_layer(&mut self, feed: Feed) {
+        let Some(source) = self
+            .sources
+            .get_mut(feed.source)
+            .filter(|s| s.kind != SourceKind::Audio)
+        else {
+            return;
+        };
+        let layer = &mut source.layers[feed.layer];
+        layer.news.wanted = !layer.subscribers.is_empty();
+        self.tell_layer(feed);
+    }
+
+    /// Sound is wanted while anybody here can hear, since the loudest are chosen here.
+    pub(crate) fn want_audio(&mut self, key: SourceKey) {
+        let wanted = self.audio_slots > 0;
+        let feed = Feed {
+            source: key,
+            layer: 0,
+        };
+        if let Some(layer) = self.layer_mut(feed) {
+            layer.news.wanted = wanted;
+            self.tell_layer(feed);
+        }
+    }
+
+    /// Every slot lets go of a source that is gone.
+    pub(crate) fn release_source(&mut self, now: Micros, gone: SourceKey) {
+        for key in 0..self.slots.bound() {
+            let Some(slot) = self.slots.get_mut(key) else {
+                continue;
+            };
+            if !slot
+                .subscriptions
+                .iter()
+                .flatten()
+                .any(|feed| feed.source == gone)
+            {
+                continue;
+            }
+            for subscription in &mut slot.subscriptions {
+                *subscription = subscription.filter(|feed| feed.source != gone);
+            }
+            slot.current = slot.current.filter(|feed| feed.source != gone);
+            slot.bound = slot.bound.filter(|bound| bound.source != gone);
+            if slot.audio {
+                self.unbind(now, key);
+                self.empty_audio(key);
+            } else {
+                self.remap(now, key);
+            }
+        }
+    }
+
+    /// Selects voices now, and gives them to the slots.
+    pub(crate) fn select_voices(&mut self, now: Micros) {
+        let changes = self.selector.select(now);
+        if changes.heard {
+            self.assign_voices(now);
+        }
+        if changes.speakers {
+            self.tell_speakers();
+        }
+    }
+
+    /// As `assign_voices`, for one leg.
+    pub(crate) fn assign_voices_of(&mut self, now: Micros, leg: LegId) {
+        if let Some((leg, of_leg)) = self.legs.remove_entry(&leg) {
+            self.assign_voices_to(now, &of_leg);
+            self.legs.insert(leg, of_leg);
+        }
+    }
+
+    /// Gives each leg the loudest of the others. A voice that stays keeps its slot.
+    pub(crate) fn assign_voices(&mut self, now: Micros) {
+        let legs = std::mem::take(&mut self.legs);
+        for of_leg in legs.values().filter(|of_leg| !of_leg.audio.is_empty()) {
+            self.assign_voices_to(now, of_leg);
+        }
+        self.legs = legs;
+    }
+
+    fn assign_voices_to(&mut self, now: Micros, of_leg: &LegSlots) {
+        let mut wanted = [None; HEARD];
+        let heard = self
+            .selector
+            .heard()
+            .iter()
+            .copied()
+            .chain(self.selector.reserve());
+        let others = heard.filter(|&key| {
+            self.sources
+                .get(key)
+                .is_some_and(|source| source.site != of_leg.site)
+        });
+        for (place, key) in wanted.iter_mut().zip(others.take(of_leg.audio.len())) {
+            *place = Some(key);
+        }
+        for &slot in &of_leg.audio {
+            let playing = self
+                .slots
+                .get(slot)
+                .and_then(|slot| slot.bound)
+                .map(|bound| bound.source);
+            match wanted
+                .iter_mut()
+                .find(|place| place.is_some() && **place == playing)
+            {
+                Some(kept) => *kept = None,
+                None => self.unbind(now, slot),
+            }
+        }
+        let mut left = wanted.into_iter().flatten();
+        for &slot in &of_leg.audio {
+            if self.slots.get(slot).is_some_and(|slot| slot.bound.is_some()) {
+                continue;
+            }
+            match left.next() {
+                Some(voice) => self.bind_voice(now, slot, voice),
+                None => self.empty_audio(slot),
+            }
+        }
+    }
+
+    fn bind_voice(&mut self, now: Micros, key: SlotKey, voice: SourceKey) {
+        let Some(source) = self.sources.get(voice) else {
+            return;
+        };
+        let Some(slot) = self.slots.get_mut(key) else {
+            return;
+        };
+        slot.name = Some((source.site.clone(), source.kind));
+        slot.bound = Some(Bound {
+            source: voice,
+            fitting: 0,
+            target: 0,
+        });
+        self.settle(now, key);
+    }
+
+    fn empty_audio(&mut self, key: SlotKey) {
+        if let Some(slot) = self.slots.get_mut(key) {
+            slot.name = None;
+        }
+        self.set_state(key, SlotState::EMPTY);
+    }
+}

@@ -1,0 +1,161 @@
+//! The numbers that a viewer sees in one slot, unbroken whatever is switched in behind them.
+//!
+//! A *segment* is a stretch of one layer of one source. Inside a segment the numbers are the publisher's, shifted: so
+//! gaps stay gaps, a late packet gets its own number, and the viewer's NACK means what it says. At the start of a
+//! segment the shift is chosen anew: sequence number, picture id and TL0PICIDX go on by one, the timestamp by the
+//! time that has passed (at least a frame). Invariant: no number of a segment is at or before one of an earlier
+//! segment. Each incoming number must be given at most once (see `sequence`).
+
+use crate::types::Micros;
+use crate::vp8::{Descriptor, PictureId, Vp8Patch};
+
+/// Longest step of the timestamp over a pause: an hour, well within half of the 32-bit range.
+const MAX_STEP_US: u64 = 3_600_000_000;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Numbers {
+    pub seq: u16,
+    pub timestamp: u32,
+    pub patch: Option<Vp8Patch>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Rewriter {
+    /// The highest numbers given out so far.
+    seq: u16,
+    timestamp: u32,
+    picture_id: u16,
+    tl0: u8,
+    /// When `timestamp` was first given out.
+    at: Option<Micros>,
+    segment: Segment,
+}
+
+#[derive(Debug, Default)]
+struct Segment {
+    start: i64,
+    newest: i64,
+    seq_shift: u16,
+    timestamp_shift: u32,
+    /// Incoming and outgoing picture id of the newest packet that had one.
+    picture: Option<(PictureId, u16)>,
+    tl0: Option<(u8, u8)>,
+}
+
+impl Rewriter {
+    pub fn new(seed: u64) -> Self {
+        let seed = scatter(seed);
+        Rewriter {
+            // The lower half leaves a receiver no doubt about the rollover counter (RFC 3711 section 3.3.1).
+            seq: (seed as u16 & 0x7fff).wrapping_sub(1),
+            timestamp: (seed >> 16) as u32,
+            picture_id: (seed >> 48) as u16 & 0x7fff,
+            tl0: (seed >> 40) as u8,
+            at: None,
+            segment: Segment::default(),
+        }
+    }
+
+    /// Starts a segment with the packet of this extended sequence number and timestamp; `rewrite` it next.
+    pub fn begin(&mut self, now: Micros, clock_rate: u32, frame_us: u64, number: i64, timestamp: u32) {
+        let first = match self.at {
+            None => self.timestamp,
+            Some(at) => {
+                let step = now.since(at).clamp(frame_us, MAX_STEP_US) * u64::from(clock_rate) / 1_000_000;
+                self.timestamp.wrapping_add(step as u32)
+            }
+        };
+        self.segment = Segment {
+            start: number,
+            newest: number - 1,
+            seq_shift: self.seq.wrapping_add(1).wrapping_sub(number as u16),
+            timestamp_shift: first.wrapping_sub(timestamp),
+            picture: None,
+            tl0: None,
+        };
+        if self.at.is_none() {
+            self.timestamp = first;
+        }
+        self.at = Some(now);
+    }
+
+    /// Whether a segment has begun at or after this number of its layer.
+    pub fn began_since(&self, number: i64) -> bool {
+        self.segment.start >= number
+    }
+
+    /// `None` for a packet of before the segment.
+    pub fn rewrite(
+        &mut self,
+        now: Micros,
+        number: i64,
+        timestamp: u32,
+        vp8: Option<&Descriptor>,
+    ) -> Option<Numbers> {
+        if number < self.segment.start {
+            return None;
+        }
+        let newest = number > self.segment.newest;
+        let seq = (number as u16).wrapping_add(self.segment.seq_shift);
+        let timestamp = timestamp.wrapping_add(self.segment.timestamp_shift);
+        if newest {
+            self.segment.newest = number;
+            self.seq = seq;
+            if timestamp.wrapping_sub(self.timestamp) as i32 > 0 {
+                self.timestamp = timestamp;
+                self.at = Some(now);
+            }
+        }
+        Some(Numbers {
+            seq,
+            timestamp,
+            patch: vp8.and_then(|d| self.picture_numbers(d, newest)),
+        })
+    }
+
+    fn picture_numbers(&mut self, descriptor: &Descriptor, newest: bool) -> Option<Vp8Patch> {
+        if descriptor.picture_id.is_none() && descriptor.tl0_pic_idx.is_none() {
+            return None;
+        }
+        let mut patch = Vp8Patch {
+            picture_id: self.picture_id,
+            tl0_pic_idx: self.tl0,
+        };
+        if let Some(id) = descriptor.picture_id {
+            let out = match self.segment.picture {
+                Some((anchor, out)) => out.wrapping_add_signed(distance(anchor, id)),
+                None => self.picture_id.wrapping_add(1),
+            };
+            patch.picture_id = out & 0x7fff;
+            if newest || self.segment.picture.is_none() {
+                self.segment.picture = Some((id, patch.picture_id));
+                self.picture_id = patch.picture_id;
+            }
+        }
+        if let Some(tl0) = descriptor.tl0_pic_idx {
+            patch.tl0_pic_idx = match self.segment.tl0 {
+                Some((anchor, out)) => out.wrapping_add(tl0.wrapping_sub(anchor)),
+                None => self.tl0.wrapping_add(1),
+            };
+            if newest || self.segment.tl0.is_none() {
+                self.segment.tl0 = Some((tl0, patch.tl0_pic_idx));
+                self.tl0 = patch.tl0_pic_idx;
+            }
+        }
+        Some(patch)
+    }
+}
+
+/// The shorter way from one picture id to the other, in the bits that both have.
+fn distance(from: PictureId, to: PictureId) -> i16 {
+    let unused = 16 - u32::from(from.bits.min(to.bits));
+    (to.value.wrapping_sub(from.value) << unused) as i16 >> unused
+}
+
+/// Spreads a seed over all bits (the finaliser of SplitMix64), so that small seeds serve too.
+fn scatter(seed: u64) -> u64 {
+    let x = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
+}

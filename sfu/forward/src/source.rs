@@ -1,0 +1,139 @@
+//! A source and its layers: what size each has, whether it delivers, and which one fits a wish.
+//!
+//! Invariant: `subscribers` of a layer are exactly the slots that name it in their `subscriptions`, each once.
+
+use std::sync::Arc;
+
+use crate::keyframes::{FirstKeyFrame, Throttle};
+use crate::sequence::Sequence;
+use crate::types::{Codec, LayerSpec, LegId, Micros, SourceId, SourceKind, SourceSpec};
+
+pub(crate) type SourceKey = usize;
+pub(crate) type SlotKey = usize;
+
+/// After this long without a packet a layer delivers nothing, and a picture is stale. Microseconds.
+pub(crate) const SILENT_US: u64 = 1_000_000;
+
+#[derive(Debug)]
+pub(crate) struct Source {
+    pub id: SourceId,
+    pub leg: LegId,
+    pub site: Arc<str>,
+    pub kind: SourceKind,
+    pub codec: Codec,
+    /// At least one.
+    pub layers: Vec<Layer>,
+    /// The site's sound is not to be heard. Always false for video.
+    pub muted: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Layer {
+    pub width: u16,
+    pub height: u16,
+    pub sequence: Sequence,
+    /// Timestamp of the newest packet.
+    pub timestamp: Option<u32>,
+    pub subscribers: Vec<SlotKey>,
+    pub throttle: Throttle,
+    pub first_key_frame: FirstKeyFrame,
+    pub live: bool,
+    pub paused: bool,
+    pub last_packet: Option<Micros>,
+    /// When it was last reason to expect packets: added, wanted anew, resumed.
+    pub expected_since: Micros,
+    pub resumed_at: Micros,
+    pub news: News,
+}
+
+/// What is still to be told of a layer.
+#[derive(Debug, Default)]
+pub(crate) struct News {
+    pub queued: bool,
+    pub live: bool,
+    pub key_frame: bool,
+    pub wanted: bool,
+    pub wanted_told: bool,
+}
+
+impl Layer {
+    fn new(now: Micros, spec: LayerSpec) -> Self {
+        Layer {
+            width: spec.width,
+            height: spec.height,
+            sequence: Sequence::default(),
+            timestamp: None,
+            subscribers: Vec::new(),
+            throttle: Throttle::default(),
+            first_key_frame: FirstKeyFrame::default(),
+            live: false,
+            paused: false,
+            last_packet: None,
+            expected_since: now,
+            resumed_at: now,
+            news: News::default(),
+        }
+    }
+
+    pub fn delivers(&self, now: Micros) -> bool {
+        self.last_packet.is_some_and(|at| now.since(at) < SILENT_US)
+    }
+
+    /// Packets came, or may still be under way: it was wanted or resumed a moment ago.
+    pub fn silent_from(&self) -> Micros {
+        self.last_packet
+            .map_or(self.expected_since, |at| at.max(self.expected_since))
+            .plus(SILENT_US)
+    }
+
+    fn covers(&self, max_width: u16, max_height: u16) -> bool {
+        if self.width == 0 || self.height == 0 {
+            return true;
+        }
+        (max_width > 0 && self.width >= max_width) || (max_height > 0 && self.height >= max_height)
+    }
+}
+
+impl Source {
+    pub fn new(now: Micros, spec: SourceSpec) -> Self {
+        let mut layers: Vec<Layer> = spec.layers.iter().map(|&layer| Layer::new(now, layer)).collect();
+        if layers.is_empty() {
+            layers.push(Layer::new(now, LayerSpec::default()));
+        }
+        Source {
+            id: spec.id,
+            leg: spec.leg,
+            site: spec.site,
+            kind: spec.kind,
+            codec: spec.codec,
+            layers,
+            muted: false,
+        }
+    }
+
+    /// The smallest layer that fills a box of this size without being enlarged (one side suffices: the picture is
+    /// shown whole); a layer of unknown size is tried in its order, and 0 by 0 asks for the largest.
+    pub fn fitting(&self, max_width: u16, max_height: u16) -> usize {
+        let largest = self.layers.len() - 1;
+        if max_width == 0 && max_height == 0 {
+            return largest;
+        }
+        self.layers
+            .iter()
+            .position(|layer| layer.covers(max_width, max_height))
+            .unwrap_or(largest)
+    }
+
+    /// The fitting layer if anything may be expected of it, else the nearest that delivers, smaller ones first.
+    pub fn best(&self, now: Micros, fitting: usize) -> usize {
+        if now < self.layers[fitting].silent_from() {
+            return fitting;
+        }
+        let smaller = (0..fitting).rev();
+        let larger = fitting + 1..self.layers.len();
+        smaller
+            .chain(larger)
+            .find(|&layer| self.layers[layer].delivers(now))
+            .unwrap_or(fitting)
+    }
+}
