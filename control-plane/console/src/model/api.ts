@@ -1,0 +1,75 @@
+// Calls to the control plane, each with an outcome that is a value: nothing here throws. A view switches over
+// `kind`; the message of a refusal is the server's own sentence. It holds the session token in memory only: who
+// keeps it over a reload is `session.ts`.
+
+import { Code, ConnectError, createClient, type Client, type Interceptor, type Transport } from "@connectrpc/connect";
+import { DirectoryService, MeetingService, SessionService, WatchService } from "../gen/muster/command/v1/command_pb";
+import { EndpointService } from "../gen/muster/command/v1/endpoint_pb";
+
+export type Failure =
+  | { kind: "signed_out" }
+  | { kind: "denied"; message: string }
+  | { kind: "invalid"; message: string }
+  | { kind: "refused"; message: string }
+  | { kind: "not_found"; message: string }
+  | { kind: "unreachable"; message: string };
+
+export type Outcome<T> = { kind: "ok"; value: T } | Failure;
+
+export function failureOf(error: unknown): Failure {
+  const known = ConnectError.from(error);
+  const message = known.rawMessage;
+  switch (known.code) {
+    case Code.Unauthenticated:
+      return { kind: "signed_out" };
+    case Code.PermissionDenied:
+      return { kind: "denied", message };
+    case Code.InvalidArgument:
+      return { kind: "invalid", message };
+    case Code.FailedPrecondition:
+    case Code.ResourceExhausted:
+    case Code.AlreadyExists:
+    case Code.Aborted:
+    case Code.Unimplemented:
+      return { kind: "refused", message };
+    case Code.NotFound:
+      return { kind: "not_found", message };
+    default:
+      return { kind: "unreachable", message };
+  }
+}
+
+export async function outcome<T>(call: Promise<T>): Promise<Outcome<T>> {
+  try {
+    return { kind: "ok", value: await call };
+  } catch (error) {
+    return failureOf(error);
+  }
+}
+
+/** Puts the bearer token of `token()` on every call; none where it is empty. */
+export function bearer(token: () => string): Interceptor {
+  return (next) => (request) => {
+    const value = token();
+    if (value) request.header.set("authorization", `Bearer ${value}`);
+    return next(request);
+  };
+}
+
+export interface Api {
+  session: Client<typeof SessionService>;
+  directory: Client<typeof DirectoryService>;
+  meeting: Client<typeof MeetingService>;
+  watch: Client<typeof WatchService>;
+  endpoint: Client<typeof EndpointService>;
+}
+
+export function createApi(transport: Transport): Api {
+  return {
+    session: createClient(SessionService, transport),
+    directory: createClient(DirectoryService, transport),
+    meeting: createClient(MeetingService, transport),
+    watch: createClient(WatchService, transport),
+    endpoint: createClient(EndpointService, transport),
+  };
+}

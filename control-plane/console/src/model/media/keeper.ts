@@ -1,0 +1,299 @@
+// Keeps this browser in a meeting: gets a ticket, opens a leg, listens to it, sends what the views wish to see, and
+// comes back by itself. Invariant: a leg that may still carry pictures is closed only when its successor has its
+// answer, so that pictures go on while the control plane or the relay's HTTP port is away. It gives up only when told
+// to, when the meeting has ended, or when another place took over.
+
+import { create } from "@bufbuild/protobuf";
+import { Code, ConnectError, createClient, type Client, type Transport } from "@connectrpc/connect";
+import type { JoinTicket } from "../../gen/muster/command/v1/command_pb";
+import {
+  MediaService,
+  SetViewRequestSchema,
+  SlotWishSchema,
+  SourceKind,
+  type MeetingNotice,
+  type SlotWish,
+  type WatchLegResponse,
+} from "../../gen/muster/media/v1/media_pb";
+import type { Outcome } from "../api";
+import { Backoff } from "../backoff";
+import { Cell, CellMap } from "../cell";
+import { sleep, type World } from "../ports";
+import type { LegConnection, OpenLeg } from "./rtc";
+import { Slot } from "./slots";
+
+/** The relay beats at least every 5 s. */
+const LEG_HEARTBEAT_TIMEOUT_MS = 12_000;
+const STATS_MS = 2_000;
+
+export type LegPhase =
+  | { kind: "out" }
+  | { kind: "joining" }
+  | { kind: "in" }
+  | { kind: "lost"; sinceMs: number }
+  | { kind: "ended" }
+  | { kind: "elsewhere" }
+  | { kind: "refused"; message: string };
+
+/** What a view wishes to see in a slot, in device pixels; no site means the stage. */
+export interface Wish {
+  slot: string;
+  site?: string;
+  width: number;
+  height: number;
+}
+
+export interface KeeperPorts {
+  world: World;
+  openLeg: OpenLeg;
+  /** gRPC-web to a relay, with the leg's secret as bearer. */
+  relay(baseUrl: string, secret: string): Transport;
+  ticket(meeting: string): Promise<Outcome<JoinTicket>>;
+}
+
+export class Keeper {
+  readonly phase = new Cell<LegPhase>({ kind: "out" });
+  readonly slots = new Map<string, Slot>();
+  readonly audio = new Cell<readonly MediaStream[]>([]);
+  readonly speaking = new CellMap(false);
+  readonly notice = new Cell<MeetingNotice | undefined>(undefined);
+  private meeting = "";
+  private own: MediaStream | undefined;
+  private wallSlots = 0;
+  private leg: LegConnection | undefined;
+  private media: Client<typeof MediaService> | undefined;
+  private wishes: readonly Wish[] = [];
+  private sending = false;
+  private resend = false;
+  private run = new AbortController();
+  private readonly backoff: Backoff;
+
+  constructor(private readonly ports: KeeperPorts) {
+    this.backoff = new Backoff(300, 5_000, () => ports.world.random());
+  }
+
+  slot(name: string): Slot {
+    let slot = this.slots.get(name);
+    if (!slot) {
+      slot = new Slot(name);
+      this.slots.set(name, slot);
+    }
+    return slot;
+  }
+
+  /** Joins, and stays in until `leave`. A ticket at hand saves asking for one. */
+  join(meeting: string, own: MediaStream | undefined, wallSlots: number, ticket?: JoinTicket): void {
+    this.run.abort();
+    this.run = new AbortController();
+    this.meeting = meeting;
+    this.own = own;
+    this.wallSlots = wallSlots;
+    if (this.phase.get().kind !== "in") this.phase.set({ kind: "joining" });
+    this.backoff.reset();
+    void this.stay(this.run.signal, ticket);
+  }
+
+  /** The same meeting with other tracks or more slots: a new leg takes the place of the old. */
+  renew(own: MediaStream | undefined, wallSlots: number): void {
+    if (this.meeting) this.join(this.meeting, own, wallSlots);
+  }
+
+  leave(): void {
+    this.end({ kind: "out" });
+  }
+
+  setWishes(wishes: readonly Wish[]): void {
+    this.wishes = wishes;
+    void this.sendWishes();
+  }
+
+  /** The page goes away: says goodbye and no more. */
+  goodbye(): void {
+    this.leg?.close();
+  }
+
+  private end(phase: LegPhase): void {
+    this.run.abort();
+    this.meeting = "";
+    this.drop();
+    for (const slot of this.slots.values()) slot.forget();
+    this.audio.set([]);
+    this.speaking.resetExcept(new Set());
+    this.notice.set(undefined);
+    this.phase.set(phase);
+  }
+
+  private drop(): void {
+    const leg = this.leg;
+    this.leg = undefined;
+    this.media = undefined;
+    leg?.close();
+  }
+
+  private async stay(signal: AbortSignal, first?: JoinTicket): Promise<void> {
+    let ticket = first;
+    while (!signal.aborted) {
+      const opened = await this.open(ticket, signal);
+      ticket = undefined;
+      if (signal.aborted) return;
+      if (opened) await this.listen(opened, signal);
+      if (signal.aborted) return;
+      this.phase.update((was) =>
+        was.kind === "lost" || was.kind === "joining" ? was : { kind: "lost", sinceMs: this.ports.world.now() },
+      );
+      await sleep(this.ports.world, this.backoff.next(), signal);
+    }
+  }
+
+  private async open(given: JoinTicket | undefined, signal: AbortSignal): Promise<LegConnection | undefined> {
+    const ticket = given ?? (await this.ask(signal));
+    if (!ticket || signal.aborted) return undefined;
+    const result = await this.ports.openLeg(ticket, this.own, this.wallSlots);
+    if (result.kind !== "open") return undefined;
+    if (signal.aborted) {
+      result.leg.close();
+      return undefined;
+    }
+    const before = this.leg;
+    this.take(result.leg);
+    before?.close();
+    return result.leg;
+  }
+
+  private async ask(signal: AbortSignal): Promise<JoinTicket | undefined> {
+    const answer = await this.ports.ticket(this.meeting);
+    if (signal.aborted) return undefined;
+    if (answer.kind === "ok") return answer.value;
+    if (answer.kind === "unreachable") return undefined;
+    // "No relay" passes; that the meeting is over or not ours does not.
+    if (answer.kind === "refused" && this.phase.get().kind === "lost") return undefined;
+    this.end({ kind: "refused", message: answer.kind === "signed_out" ? "" : answer.message });
+    return undefined;
+  }
+
+  private take(leg: LegConnection): void {
+    this.leg = leg;
+    this.media = createClient(MediaService, this.ports.relay(leg.relayUrl, leg.secret));
+    const sound: MediaStream[] = [];
+    for (const { name, stream } of leg.slots) {
+      if (name.startsWith("audio")) sound.push(stream);
+      else this.slot(name).stream.set(stream);
+    }
+    this.audio.set(sound);
+    this.phase.set({ kind: "in" });
+    void this.sendWishes();
+  }
+
+  /** Until the leg is lost. */
+  private async listen(leg: LegConnection, signal: AbortSignal): Promise<void> {
+    const gone = new AbortController();
+    const abort = (): void => gone.abort();
+    signal.addEventListener("abort", abort, { once: true });
+    leg.onDown(abort);
+    void this.measure(leg, gone.signal);
+    const opened = this.ports.world.now();
+    let failures = 0;
+    while (!gone.signal.aborted) {
+      const from = this.ports.world.now();
+      const error = await this.watchOnce(leg, gone.signal);
+      if (gone.signal.aborted) break;
+      if (error && /replaced/i.test(error.rawMessage)) return this.end({ kind: "elsewhere" });
+      if (error?.code === Code.Unauthenticated || error?.code === Code.NotFound || error?.code === Code.PermissionDenied) break;
+      failures = this.ports.world.now() - from > 5_000 ? 1 : failures + 1;
+      if (failures > 2) break;
+      await sleep(this.ports.world, 250 * failures, gone.signal);
+    }
+    signal.removeEventListener("abort", abort);
+    gone.abort();
+    if (this.ports.world.now() - opened > 10_000) this.backoff.reset();
+  }
+
+  private async watchOnce(leg: LegConnection, signal: AbortSignal): Promise<ConnectError | undefined> {
+    const attempt = new AbortController();
+    const abort = (): void => attempt.abort();
+    signal.addEventListener("abort", abort, { once: true });
+    let cancel = this.ports.world.after(LEG_HEARTBEAT_TIMEOUT_MS, abort);
+    try {
+      for await (const response of this.media!.watchLeg({}, { signal: attempt.signal })) {
+        cancel();
+        cancel = this.ports.world.after(LEG_HEARTBEAT_TIMEOUT_MS, abort);
+        this.handle(leg, response);
+      }
+      return undefined;
+    } catch (error) {
+      return ConnectError.from(error);
+    } finally {
+      cancel();
+      signal.removeEventListener("abort", abort);
+    }
+  }
+
+  private handle(leg: LegConnection, { event }: WatchLegResponse): void {
+    switch (event.case) {
+      case "slot": {
+        const track = leg.slots.find((slot) => slot.mid === event.value.slot);
+        if (track) this.slots.get(track.name)?.setState(event.value, performance.now());
+        return;
+      }
+      case "speakers": {
+        const loud = new Set(event.value.sites);
+        this.speaking.resetExcept(loud);
+        for (const site of loud) this.speaking.set(site, true);
+        return;
+      }
+      case "notice":
+        if (event.value.ended) return this.end({ kind: "ended" });
+        return this.notice.set(event.value);
+      default:
+        return;
+    }
+  }
+
+  private async measure(leg: LegConnection, signal: AbortSignal): Promise<void> {
+    const names = new Map(leg.slots.map((slot) => [slot.mid, slot.name]));
+    while (!signal.aborted) {
+      await sleep(this.ports.world, STATS_MS, signal);
+      if (signal.aborted) return;
+      const at = performance.now();
+      for (const received of await leg.received().catch(() => [])) {
+        const name = names.get(received.mid);
+        if (name) this.slots.get(name)?.measure(at, received);
+      }
+    }
+  }
+
+  /** One request in flight; what changed meanwhile goes with the next. */
+  private async sendWishes(): Promise<void> {
+    if (this.sending) {
+      this.resend = true;
+      return;
+    }
+    const { leg, media } = this;
+    if (!leg || !media) return;
+    this.sending = true;
+    try {
+      await media.setView(create(SetViewRequestSchema, { wishes: wire(leg, this.wishes) }), { timeoutMs: 3_000 });
+    } catch {
+      // The relay is away or has dropped the leg: the listener finds out; try once more meanwhile.
+      await sleep(this.ports.world, 500, this.run.signal);
+      this.resend ||= this.leg === leg && !this.run.signal.aborted;
+    }
+    this.sending = false;
+    if (!this.resend && this.leg === leg) return;
+    this.resend = false;
+    void this.sendWishes();
+  }
+}
+
+function wire(leg: LegConnection, wishes: readonly Wish[]): SlotWish[] {
+  const mids = new Map(leg.slots.map((slot) => [slot.name, slot.mid]));
+  return wishes.flatMap(({ slot, site, width, height }) => {
+    const mid = mids.get(slot);
+    if (mid === undefined) return [];
+    const what: SlotWish["what"] =
+      site === undefined
+        ? { case: "stage", value: { $typeName: "muster.media.v1.StageRef" } }
+        : { case: "source", value: { $typeName: "muster.media.v1.SourceRef", site, kind: SourceKind.CAMERA } };
+    return [create(SlotWishSchema, { slot: mid, what, maxWidth: width, maxHeight: height })];
+  });
+}

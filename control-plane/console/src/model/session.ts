@@ -1,0 +1,72 @@
+// Who is signed in. Keeps the session token over a reload and checks it with the control plane at the start. It holds
+// no password after the call that needed it.
+
+import type { Account } from "../gen/muster/command/v1/types_pb";
+import { outcome, type Api, type Failure } from "./api";
+import { Cell } from "./cell";
+import { sleep, type World } from "./ports";
+
+const KEPT = "muster.session";
+
+export type SessionState =
+  | { kind: "checking"; unreachable: boolean }
+  | { kind: "signed_out"; expired: boolean }
+  | { kind: "signed_in"; account: Account };
+
+export class Session {
+  readonly state: Cell<SessionState>;
+  private token: string;
+
+  constructor(
+    private readonly world: World,
+    private readonly api: () => Api,
+  ) {
+    this.token = world.kept(KEPT) ?? "";
+    this.state = new Cell<SessionState>(
+      this.token ? { kind: "checking", unreachable: false } : { kind: "signed_out", expired: false },
+    );
+  }
+
+  bearer(): string {
+    return this.token;
+  }
+
+  /** Asks who the kept token belongs to, until somebody answers. */
+  async resume(): Promise<void> {
+    while (this.token) {
+      const answer = await outcome(this.api().session.whoAmI({}));
+      if (answer.kind === "ok" && answer.value.account) {
+        return this.state.set({ kind: "signed_in", account: answer.value.account });
+      }
+      if (answer.kind !== "unreachable") return this.forget(true);
+      this.state.set({ kind: "checking", unreachable: true });
+      await sleep(this.world, 2_000);
+    }
+  }
+
+  async signIn(account: string, password: string): Promise<Failure | undefined> {
+    const answer = await outcome(this.api().session.signIn({ account, password }));
+    if (answer.kind !== "ok") return answer;
+    if (!answer.value.account) return { kind: "unreachable", message: "the answer names no account" };
+    this.token = answer.value.sessionToken;
+    this.world.keep(KEPT, this.token);
+    this.state.set({ kind: "signed_in", account: answer.value.account });
+    return undefined;
+  }
+
+  async signOut(): Promise<void> {
+    await outcome(this.api().session.signOut({}, { timeoutMs: 2_000 }));
+    this.forget(false);
+  }
+
+  /** The control plane no longer knows the token. */
+  expire(): void {
+    this.forget(true);
+  }
+
+  private forget(expired: boolean): void {
+    this.token = "";
+    this.world.keep(KEPT, null);
+    this.state.set({ kind: "signed_out", expired });
+  }
+}

@@ -1,0 +1,115 @@
+// The Watch stream of a tab: opens it, keeps the cursor, opens it again after a loss, and says how the connection is.
+// Invariant: every event of a stream is handed on once and in order; a gap makes it start over with a snapshot. A
+// stream that is silent for longer than a heartbeat and a margin counts as lost. It does not interpret events.
+
+import { create } from "@bufbuild/protobuf";
+import { Code, ConnectError, type Client } from "@connectrpc/connect";
+import {
+  PositionSchema,
+  WatchRequestSchema,
+  type WatchResponse,
+  type WatchService,
+} from "../gen/muster/command/v1/command_pb";
+import { Backoff } from "./backoff";
+import { Cell } from "./cell";
+import { sleep, type World } from "./ports";
+
+/** The server beats at least every 15 s; 5 s are for a slow network. */
+export const HEARTBEAT_TIMEOUT_MS = 20_000;
+
+export type Connection =
+  | { kind: "connecting" }
+  | { kind: "live" }
+  | { kind: "lost"; sinceMs: number; message: string }
+  | { kind: "signed_out" };
+
+export class Watch {
+  readonly connection = new Cell<Connection>({ kind: "connecting" });
+  private readonly positions = new Map<string, bigint>();
+  private readonly backoff: Backoff;
+  private stopped = new AbortController();
+
+  constructor(
+    private readonly client: Client<typeof WatchService>,
+    private readonly world: World,
+    private readonly handle: (response: WatchResponse) => void,
+  ) {
+    this.backoff = new Backoff(500, 8_000, () => world.random());
+  }
+
+  /** Runs until `stop`, or until the session is refused. */
+  async run(): Promise<void> {
+    const { signal } = this.stopped;
+    while (!signal.aborted) {
+      const error = await this.once(signal);
+      if (signal.aborted) return;
+      if (error?.code === Code.Unauthenticated) return this.connection.set({ kind: "signed_out" });
+      this.noteLoss(error?.rawMessage ?? "stream closed");
+      await sleep(this.world, this.backoff.next(), signal);
+    }
+  }
+
+  stop(): void {
+    this.stopped.abort();
+  }
+
+  private noteLoss(message: string): void {
+    this.connection.update((was) =>
+      was.kind === "lost" ? was : { kind: "lost", sinceMs: this.world.now(), message },
+    );
+  }
+
+  private async once(stop: AbortSignal): Promise<ConnectError | undefined> {
+    const attempt = new AbortController();
+    const abort = (): void => attempt.abort();
+    stop.addEventListener("abort", abort, { once: true });
+    let cancel = this.world.after(HEARTBEAT_TIMEOUT_MS, abort);
+    const cursor = [...this.positions].map(([stream, seq]) => create(PositionSchema, { stream, seq }));
+    try {
+      const request = create(WatchRequestSchema, { cursor });
+      for await (const response of this.client.watch(request, { signal: attempt.signal })) {
+        cancel();
+        cancel = this.world.after(HEARTBEAT_TIMEOUT_MS, abort);
+        this.backoff.reset();
+        this.connection.set({ kind: "live" });
+        if (!this.take(response)) return undefined;
+      }
+      return undefined;
+    } catch (error) {
+      return ConnectError.from(error);
+    } finally {
+      cancel();
+      stop.removeEventListener("abort", abort);
+      attempt.abort();
+    }
+  }
+
+  /** False if the stream must be opened anew, from a snapshot. */
+  private take(response: WatchResponse): boolean {
+    const { event } = response;
+    if (event.case === "snapshot" && !event.value.resumed) {
+      this.positions.clear();
+      for (const meeting of event.value.meetings) this.positions.set(meeting.id, meeting.seq);
+    }
+    if (event.case === "meetingEvent") {
+      const { meeting, seq } = event.value;
+      const last = this.positions.get(meeting) ?? 0n;
+      if (seq <= last) return true;
+      if (seq > last + 1n) {
+        this.positions.clear();
+        return false;
+      }
+      this.positions.set(meeting, seq);
+      if (event.value.event.case === "ended") this.forgetLater(meeting);
+    }
+    this.handle(response);
+    return true;
+  }
+
+  /** Ended meetings leave the cursor after the newest 32, so that it stays small over a long night. */
+  private readonly ended: string[] = [];
+  private forgetLater(meeting: string): void {
+    this.ended.push(meeting);
+    if (this.ended.length > 32) this.positions.delete(this.ended.shift()!);
+  }
+}

@@ -1,0 +1,38 @@
+// The desk for the views below the command page, and a few things that more than one of them asks.
+
+import { getContext, setContext } from "svelte";
+import type { MarkName } from "../../components/Mark.svelte";
+import type { Presence, Summons } from "../../gen/muster/command/v1/types_pb";
+import type { Desk } from "../../model/desk";
+import { markOf } from "../../model/meeting";
+
+const KEY = Symbol("desk");
+
+export type Filter = "all" | "online" | "offline" | "not_on_air";
+
+export function provideDesk(desk: Desk): void {
+  setContext(KEY, desk);
+}
+
+export function useDesk(): Desk {
+  return getContext<Desk>(KEY);
+}
+
+/** What stands before a site: how its call went if it was called, else whether it is there. */
+export function siteMark(presence: Presence | undefined, summons: Summons | undefined): MarkName {
+  if (summons) return markOf(summons);
+  return presence?.online ? "online" : "offline";
+}
+
+export function rate(bps: number): string {
+  return bps >= 1_000_000 ? `${(bps / 1_000_000).toFixed(1)} Mb/s` : `${Math.round(bps / 1_000)} kb/s`;
+}
+
+export function failureText(
+  failure: import("../../model/api").Failure,
+  say: (key: import("../../i18n").Key) => string,
+): string {
+  if (failure.kind === "signed_out") return say("error.signed_out");
+  if (failure.kind === "unreachable") return say("error.unreachable");
+  return failure.message;
+}

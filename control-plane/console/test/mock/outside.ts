@@ -1,0 +1,4 @@
+import type { Outside } from "../../src/outside";
+export function mockOutside(): Outside {
+  throw new Error("not yet");
+}
