@@ -1,0 +1,325 @@
+//! `muster convene`, `muster status`, `muster end`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use muster_proto::command::v1::{
+    ConveneRequest, EndMeetingRequest, ListMeetingsRequest, ListSitesRequest, Meeting, PreviewConveneRequest,
+    PreviewConveneResponse, Selector, Site, Summons, SummonsReason, SummonsState, Tier, WatchRequest,
+};
+use serde_json::{Value, json};
+use tokio::time::{Instant, timeout_at};
+
+use crate::args::{Convene, End, Form, Status};
+use crate::client::Client;
+use crate::failure::Failure;
+use crate::output::{print_json, table, time};
+use crate::watch::{Situation, on_air};
+
+pub async fn convene(client: &Client, options: Convene, form: Form) -> Result<(), Failure> {
+    let selector = selector(&options)?;
+    if options.dry_run {
+        return preview(client, selector, form).await;
+    }
+    let request = ConveneRequest {
+        selector: Some(selector),
+        title: options.title.clone(),
+        idempotency_key: new_key(),
+    };
+    let response = client.meetings().convene(request).await?.into_inner();
+    let mut meeting = response
+        .meeting
+        .ok_or_else(|| Failure::Refused("the control plane answered without a meeting".to_owned()))?;
+    if let Some(seconds) = options.wait {
+        meeting = wait_on_air(client, meeting, Duration::from_secs(seconds.into())).await?;
+    }
+    print_meeting(client, &meeting, form).await?;
+    if options.wait.is_some() { all_on_air(&meeting) } else { Ok(()) }
+}
+
+/// A key for an idempotent call: 128 random bits.
+pub fn new_key() -> String {
+    format!("{:032x}", rand::random::<u128>())
+}
+
+fn selector(options: &Convene) -> Result<Selector, Failure> {
+    let tiers = if options.all {
+        vec![Tier::City, Tier::District, Tier::Street, Tier::Community]
+    } else {
+        options.tier.clone()
+    };
+    let selector = Selector {
+        subtrees: options.subtree.clone(),
+        tiers: tiers.into_iter().map(i32::from).collect(),
+        sites: options.site.clone(),
+        tags: options.tag.clone(),
+        exclude_subtrees: options.exclude_subtree.clone(),
+        exclude_sites: options.exclude_site.clone(),
+    };
+    let empty = selector.subtrees.is_empty()
+        && selector.tiers.is_empty()
+        && selector.sites.is_empty()
+        && selector.tags.is_empty();
+    if empty {
+        return Err(Failure::Usage(
+            "nobody is chosen: give --subtree, --tier, --site or --tag, or --all".to_owned(),
+        ));
+    }
+    Ok(selector)
+}
+
+async fn preview(client: &Client, selector: Selector, form: Form) -> Result<(), Failure> {
+    let request = PreviewConveneRequest { selector: Some(selector) };
+    let preview = client.meetings().preview_convene(request).await?.into_inner();
+    let PreviewConveneResponse { sites, doubtful, unknown } = preview;
+    match form {
+        Form::Json => print_json(&json!({
+            "sites": sites, "unknown": unknown,
+            "doubtful": doubtful.iter().map(summons_json).collect::<Vec<_>>(),
+        })),
+        Form::Table => {
+            let names = site_names(client).await?;
+            let doubtful: BTreeMap<_, _> = doubtful.into_iter().map(|s| (s.site.clone(), s)).collect();
+            let rows: Vec<_> = sites
+                .iter()
+                .map(|site| {
+                    let (en, zh) = names_of(&names, site);
+                    [site.clone(), en, zh, doubtful.get(site).map_or_else(|| "ready".to_owned(), why)]
+                })
+                .collect();
+            print!("{}", table(["site", "name", "名称", "expected"], &rows));
+            println!("{} sites would be called, {} of them doubtful", sites.len(), doubtful.len());
+            for name in unknown {
+                println!("unknown, or outside the account's tree: {name}");
+            }
+            Ok(())
+        }
+    }
+}
+
+/// Watches until every site is on air or the time is over; gives the meeting as it then is.
+async fn wait_on_air(client: &Client, meeting: Meeting, limit: Duration) -> Result<Meeting, Failure> {
+    let deadline = Instant::now() + limit;
+    let id = meeting.id.clone();
+    let mut situation = Situation::default();
+    situation.meetings.insert(id.clone(), meeting);
+    let mut stream = client.watch().watch(WatchRequest::default()).await?.into_inner();
+    loop {
+        match situation.meetings.get(&id) {
+            None => return Err(Failure::Refused(format!("meeting {id} ended meanwhile"))),
+            Some(meeting) if on_air(meeting) == meeting.summonses.len() => return Ok(meeting.clone()),
+            Some(meeting) => match timeout_at(deadline, stream.message()).await {
+                Err(_) => return Ok(meeting.clone()),
+                Ok(Ok(Some(response))) => situation.apply(response),
+                Ok(Ok(None)) => return Err(Failure::Unreachable("the control plane ended the stream".to_owned())),
+                Ok(Err(status)) => return Err(status.into()),
+            },
+        }
+    }
+}
+
+pub async fn status(client: &Client, options: Status, form: Form) -> Result<(), Failure> {
+    let include_ended = options.ended || options.meeting.is_some();
+    let meetings = client.meetings().list_meetings(ListMeetingsRequest { include_ended }).await?;
+    let meetings = meetings.into_inner().meetings;
+    if let Some(id) = options.meeting {
+        let meeting = meetings
+            .iter()
+            .find(|meeting| meeting.id == id)
+            .ok_or_else(|| Failure::Refused(format!("no meeting {id} among the last 100 (muster status lists them)")))?;
+        print_meeting(client, meeting, form).await?;
+        return if meeting.ended_ms == 0 { all_on_air(meeting) } else { Ok(()) };
+    }
+    match form {
+        Form::Json => print_json(&meetings.iter().map(meeting_json).collect::<Vec<_>>()),
+        Form::Table if meetings.is_empty() => {
+            println!("no meeting");
+            Ok(())
+        }
+        Form::Table => {
+            let rows: Vec<_> = meetings
+                .iter()
+                .map(|meeting| {
+                    [
+                        meeting.id.clone(),
+                        meeting.title.clone(),
+                        meeting.chair.clone(),
+                        time(meeting.started_ms),
+                        time(meeting.ended_ms),
+                        format!("{}/{}", on_air(meeting), meeting.summonses.len()),
+                    ]
+                })
+                .collect();
+            print!("{}", table(["meeting", "title", "chair", "started", "ended", "on air"], &rows));
+            Ok(())
+        }
+    }
+}
+
+pub async fn end(client: &Client, options: End, form: Form) -> Result<(), Failure> {
+    client.meetings().end_meeting(EndMeetingRequest { meeting: options.meeting.clone() }).await?;
+    match form {
+        Form::Json => print_json(&json!({ "meeting": options.meeting, "ended": true })),
+        Form::Table => {
+            println!("ended {}", options.meeting);
+            Ok(())
+        }
+    }
+}
+
+fn all_on_air(meeting: &Meeting) -> Result<(), Failure> {
+    let (on_air, all) = (on_air(meeting), meeting.summonses.len());
+    if on_air == all {
+        return Ok(());
+    }
+    Err(Failure::NotAllOnAir(format!("{} of {all} sites are not on air", all - on_air)))
+}
+
+async fn print_meeting(client: &Client, meeting: &Meeting, form: Form) -> Result<(), Failure> {
+    if form == Form::Json {
+        return print_json(&meeting_json(meeting));
+    }
+    let names = site_names(client).await?;
+    let rows: Vec<_> = meeting
+        .summonses
+        .iter()
+        .map(|summons| {
+            let (en, zh) = names_of(&names, &summons.site);
+            let took = match summons.on_air_ms - meeting.started_ms {
+                ms if summons.on_air_ms > 0 && ms >= 0 => format!("{ms} ms"),
+                _ => "-".to_owned(),
+            };
+            [summons.site.clone(), en, zh, state_name(summons.state()).to_owned(), took, why(summons)]
+        })
+        .collect();
+    print!("{}", table(["site", "name", "名称", "state", "on air after", "reason"], &rows));
+    let ended = if meeting.ended_ms > 0 { format!(", ended {}", time(meeting.ended_ms)) } else { String::new() };
+    println!(
+        "meeting {} {}: {}/{} on air, started {}{ended}",
+        meeting.id,
+        meeting.title,
+        on_air(meeting),
+        meeting.summonses.len(),
+        time(meeting.started_ms)
+    );
+    Ok(())
+}
+
+async fn site_names(client: &Client) -> Result<BTreeMap<String, Site>, Failure> {
+    let sites = client.directory().list_sites(ListSitesRequest {}).await?.into_inner().sites;
+    Ok(sites.into_iter().map(|site| (site.id.clone(), site)).collect())
+}
+
+fn names_of(sites: &BTreeMap<String, Site>, id: &str) -> (String, String) {
+    sites.get(id).map_or_else(Default::default, |site| (site.name_en.clone(), site.name_zh.clone()))
+}
+
+fn meeting_json(meeting: &Meeting) -> Value {
+    let stage = meeting.stage.clone().unwrap_or_default();
+    json!({
+        "id": meeting.id, "title": meeting.title, "chair": meeting.chair, "unit": meeting.unit,
+        "started_ms": meeting.started_ms, "ended_ms": meeting.ended_ms,
+        "sites": meeting.summonses.len(), "on_air": on_air(meeting),
+        "broadcast_site": stage.broadcast_site, "muted_sites": stage.muted_sites,
+        "summonses": meeting.summonses.iter().map(summons_json).collect::<Vec<_>>(),
+    })
+}
+
+fn summons_json(summons: &Summons) -> Value {
+    json!({
+        "site": summons.site, "state": state_name(summons.state()), "reason": reason_name(summons.reason()),
+        "at_ms": summons.at_ms, "reason_since_ms": summons.reason_since_ms,
+        "paged_ms": summons.paged_ms, "on_air_ms": summons.on_air_ms, "detail": summons.detail,
+    })
+}
+
+/// The reason of a summons in words, with what is known beside it.
+pub fn why(summons: &Summons) -> String {
+    let mut text = reason_name(summons.reason()).to_owned();
+    if summons.reason_since_ms > 0 {
+        text.push_str(&format!(" since {}", time(summons.reason_since_ms)));
+    }
+    if !summons.detail.is_empty() {
+        text.push_str(&format!(" ({})", summons.detail.escape_debug()));
+    }
+    text
+}
+
+pub fn state_name(state: SummonsState) -> &'static str {
+    match state {
+        SummonsState::Unspecified => "?",
+        SummonsState::Paged => "paged",
+        SummonsState::Delivered => "delivered",
+        SummonsState::Ringing => "ringing",
+        SummonsState::Answered => "answered",
+        SummonsState::Joining => "joining",
+        SummonsState::OnAir => "on air",
+        SummonsState::Declined => "declined",
+        SummonsState::Unreachable => "unreachable",
+        SummonsState::TimedOut => "timed out",
+        SummonsState::Refused => "refused",
+        SummonsState::Left => "left",
+    }
+}
+
+fn reason_name(reason: SummonsReason) -> &'static str {
+    match reason {
+        SummonsReason::Unspecified => "",
+        SummonsReason::NeverSeen => "never seen",
+        SummonsReason::Offline => "offline",
+        SummonsReason::NoAnswer => "no answer",
+        SummonsReason::Declined => "declined",
+        SummonsReason::NoMedia => "no picture or sound arrives",
+        SummonsReason::CameraBusy => "camera in use by another program",
+        SummonsReason::CameraMissing => "no camera",
+        SummonsReason::LinkLost => "link lost",
+        SummonsReason::InOtherMeeting => "in another meeting",
+        SummonsReason::NoRelay => "no relay online",
+        SummonsReason::JoinFailed => "could not join the relay",
+        SummonsReason::NoDelivery => "sound without a picture",
+        SummonsReason::HungUp => "hung up",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options() -> Convene {
+        Convene {
+            subtree: vec![],
+            tier: vec![],
+            site: vec![],
+            tag: vec![],
+            exclude_subtree: vec![],
+            exclude_site: vec!["b".to_owned()],
+            all: false,
+            title: String::new(),
+            dry_run: false,
+            wait: None,
+        }
+    }
+
+    #[test]
+    fn an_exclusion_alone_chooses_nobody() {
+        assert!(matches!(selector(&options()), Err(Failure::Usage(_))));
+    }
+
+    #[test]
+    fn all_means_every_tier_of_the_callers_tree() {
+        let selector = selector(&Convene { all: true, ..options() }).expect("a valid choice");
+        assert_eq!(selector.tiers, [1, 2, 3, 4]);
+        assert!(selector.subtrees.is_empty());
+        assert_eq!(selector.exclude_sites, ["b"]);
+    }
+
+    #[test]
+    fn a_reason_comes_with_what_is_known() {
+        let summons = Summons {
+            reason: SummonsReason::Offline.into(),
+            reason_since_ms: 1_580_911_402_000,
+            ..Summons::default()
+        };
+        assert_eq!(why(&summons), "offline since 2020-02-05 14:03:22Z");
+    }
+}
