@@ -2,8 +2,8 @@
 //!
 //! The columns are those of `data/eastlake.csv`, in any order; rows may come in any order too. Rows are known
 //! by their external id: the same file again changes nothing, and what is not in the file stays as it is.
-//! Every bad line is named with its column, what was found and what was expected (the first [`MAX_ERRORS`] of
-//! them); if there is any, nothing is imported.
+//! Every bad line is named with its column, what was found and what was expected ([`MAX_ERRORS`] of them at
+//! most); if there is any, nothing is imported.
 //!
 //! Reading CSV (quotes, line numbers, the size limit) is the shell's; storing the plan too.
 
@@ -79,7 +79,7 @@ impl fmt::Display for ImportError {
 impl std::error::Error for ImportError {}
 
 /// What an import would do.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct ImportPlan {
     /// The whole tree afterwards.
     pub tree: Tree,
@@ -105,70 +105,91 @@ pub fn plan_import(
     rows: &[RawRow],
 ) -> Result<ImportPlan, Vec<ImportError>> {
     let columns = Columns::read(header)?;
-    let mut errors = Vec::new();
+    let mut errors = Errors::default();
     let mut file = row::File::default();
-    for raw in rows
-        .iter()
-        .filter(|raw| raw.fields.iter().any(|field| !field.trim().is_empty()))
-    {
+    let is_blank = |raw: &RawRow| raw.fields.iter().all(|field| field.trim().is_empty());
+    for raw in rows.iter().filter(|raw| !is_blank(raw)) {
         file.take(&columns, raw, current, &mut errors);
     }
     relations::check(&file, current, &mut errors);
-    if !errors.is_empty() {
-        return Err(limited(errors));
-    }
-    merge(current, file.records).map_err(|error| vec![error])
+    errors.none_or()?;
+    merge(current, file.records)
 }
 
-fn merge(current: &Tree, records: Vec<Record>) -> Result<ImportPlan, ImportError> {
+/// What is wrong so far. Keeps so many, and counts the rest.
+#[derive(Default)]
+struct Errors {
+    kept: Vec<ImportError>,
+    more: usize,
+    /// Line of the first that was not kept.
+    more_from: u32,
+}
+
+impl Errors {
+    fn push(&mut self, error: ImportError) {
+        if self.kept.len() < MAX_ERRORS - 1 {
+            self.kept.push(error);
+        } else {
+            if self.more == 0 {
+                self.more_from = error.line;
+            }
+            self.more += 1;
+        }
+    }
+
+    fn count(&self) -> usize {
+        self.kept.len() + self.more
+    }
+
+    /// All of them by line, if there are any.
+    fn none_or(mut self) -> Result<(), Vec<ImportError>> {
+        if self.count() == 0 {
+            return Ok(());
+        }
+        self.kept.sort();
+        if self.more > 0 {
+            let found = format!("{} more errors", self.more);
+            let expected = "the others to be mended first";
+            self.kept
+                .push(ImportError::new(self.more_from, "", &found, expected));
+        }
+        Err(self.kept)
+    }
+}
+
+fn merge(current: &Tree, records: Vec<Record>) -> Result<ImportPlan, Vec<ImportError>> {
     let mut units: BTreeMap<UnitId, Unit> = current.units().map(|u| (u.id.clone(), u.clone())).collect();
     let mut sites: BTreeMap<SiteId, Site> = current.sites().map(|s| (s.id.clone(), s.clone())).collect();
-    let mut plan = ImportPlan {
-        tree: Tree::default(),
-        units_added: 0,
-        units_changed: 0,
-        sites_added: 0,
-        sites_changed: 0,
-        unchanged: 0,
-        units: Vec::new(),
-        sites: Vec::new(),
-    };
+    let mut plan = ImportPlan::default();
     let mut touched: BTreeSet<String> = BTreeSet::new();
     for record in records {
-        let (id, added, changed) = match record.kind {
+        let (id, effect, added, changed) = match record.kind {
             RecordKind::Unit(unit) => {
-                let id = unit.id.to_string();
-                let counts = (&mut plan.units_added, &mut plan.units_changed);
-                let same = current.unit(&id) == Some(&unit);
-                units.insert(unit.id.clone(), unit);
-                if same {
-                    plan.unchanged += 1;
-                    continue;
-                }
-                (id, counts.0, counts.1)
+                let (id, effect) = (unit.id.clone().into(), put(&mut units, unit.id.clone(), unit));
+                (id, effect, &mut plan.units_added, &mut plan.units_changed)
             }
             RecordKind::Site(site) => {
-                let id = site.id.to_string();
-                let counts = (&mut plan.sites_added, &mut plan.sites_changed);
-                let same = current.site(&id) == Some(&site);
-                sites.insert(site.id.clone(), site);
-                if same {
-                    plan.unchanged += 1;
-                    continue;
-                }
-                (id, counts.0, counts.1)
+                let (id, effect) = (site.id.clone().into(), put(&mut sites, site.id.clone(), site));
+                (id, effect, &mut plan.sites_added, &mut plan.sites_changed)
             }
         };
-        let known = current.unit(&id).is_some() || current.site(&id).is_some();
-        *(if known { changed } else { added }) += 1;
+        match effect {
+            Effect::Unchanged => {
+                plan.unchanged += 1;
+                continue;
+            }
+            Effect::Added => *added += 1,
+            Effect::Changed => *changed += 1,
+        }
         touched.insert(id);
     }
-    plan.tree =
-        Tree::new(units.into_values().collect(), sites.into_values().collect()).map_err(|errors| {
-            // Every line was checked before; this only keeps a slip there from becoming a bad tree.
-            let text = errors.first().map(ToString::to_string).unwrap_or_default();
-            ImportError::new(1, "", &text, "units and sites that make a tree")
-        })?;
+    let (units, sites) = (units.into_values().collect(), sites.into_values().collect());
+    // Every line was checked before; this only keeps a slip there from becoming a bad tree.
+    plan.tree = Tree::new(units, sites).map_err(|errors| {
+        let expected = "units and sites that make a tree";
+        let as_import = |e| ImportError::new(1, "", &format!("{e}"), expected);
+        errors.iter().take(MAX_ERRORS).map(as_import).collect::<Vec<_>>()
+    })?;
     plan.units = plan
         .tree
         .units()
@@ -184,20 +205,18 @@ fn merge(current: &Tree, records: Vec<Record>) -> Result<ImportPlan, ImportError
     Ok(plan)
 }
 
-/// By line, each once, and no more than a person (or a message) can take.
-fn limited(mut errors: Vec<ImportError>) -> Vec<ImportError> {
-    errors.sort();
-    errors.dedup();
-    if errors.len() > MAX_ERRORS {
-        let rest = errors.len() - (MAX_ERRORS - 1);
-        let line = errors.get(MAX_ERRORS - 1).map_or(1, |e| e.line);
-        errors.truncate(MAX_ERRORS - 1);
-        errors.push(ImportError::new(
-            line,
-            "",
-            &format!("{rest} more errors from here on"),
-            "the lines above to be mended first",
-        ));
-    }
-    errors
+enum Effect {
+    Added,
+    Changed,
+    Unchanged,
+}
+
+fn put<K: Ord, V: PartialEq>(map: &mut BTreeMap<K, V>, key: K, value: V) -> Effect {
+    let effect = match map.get(&key) {
+        None => Effect::Added,
+        Some(old) if *old == value => Effect::Unchanged,
+        Some(_) => Effect::Changed,
+    };
+    map.insert(key, value);
+    effect
 }

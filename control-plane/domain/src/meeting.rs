@@ -210,6 +210,9 @@ impl Meeting {
                 *entry = summons.clone();
             }
             Event::StageChanged { stage } => {
+                if self.head.is_none() {
+                    return;
+                }
                 self.stage = stage.clone();
                 self.stage_version = self.seq;
             }

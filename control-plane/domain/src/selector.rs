@@ -65,10 +65,10 @@ impl Selector {
                 None => unknown.add(id),
             }
         }
-        let order: Vec<&SiteId> = tree.sites().map(|s| &s.id).collect();
+        let order = tree.site_ids();
         let sites = places
             .into_iter()
-            .filter_map(|place| order.get(place).map(|id| (*id).clone()))
+            .filter_map(|place| order.get(place).cloned())
             .collect();
         Resolution {
             sites,

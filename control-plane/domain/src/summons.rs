@@ -127,6 +127,15 @@ impl Reason {
         ]
     };
 
+    /// Whether an endpoint can know this of itself. Any other reason in its report is not believed.
+    pub fn is_endpoints(self) -> bool {
+        use Reason::*;
+        matches!(
+            self,
+            NoAnswer | Declined | NoMedia | CameraBusy | CameraMissing | LinkLost | JoinFailed
+        )
+    }
+
     /// A stable word for programs and for translation.
     pub fn code(self) -> &'static str {
         match self {
@@ -286,6 +295,8 @@ impl Summons {
         }
         match self.call_outcome(invitee, own, now) {
             Some(end) => self.changed(end),
+            // Twice in one instant is once.
+            None if self.state == SummonsState::Paged && self.at >= now => None,
             None => Some(self.page_anew(now)),
         }
     }
@@ -341,10 +352,7 @@ impl Summons {
                 } else {
                     Reason::JoinFailed
                 };
-                let reason = report
-                    .reason
-                    .filter(|r| *r != Reason::InOtherMeeting)
-                    .unwrap_or(fallback);
+                let reason = report.reason.filter(|r| r.is_endpoints()).unwrap_or(fallback);
                 let mut next = self.end(report.state, reason, Some(now), now);
                 next.detail = clean(&report.detail);
                 self.changed(next)

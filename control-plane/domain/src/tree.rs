@@ -277,6 +277,11 @@ impl Tree {
         self.site_order.iter().filter_map(|id| self.site(id))
     }
 
+    /// All sites, in tree order.
+    pub fn site_ids(&self) -> &[SiteId] {
+        &self.site_order
+    }
+
     pub fn unit_count(&self) -> usize {
         self.nodes.len()
     }

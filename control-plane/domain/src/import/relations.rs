@@ -4,8 +4,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::ImportError;
 use super::row::{File, Record, RecordKind};
+use super::{Errors, ImportError};
 use crate::ids::UnitId;
 use crate::tree::{Tree, Unit};
 use crate::words::Tier;
@@ -20,7 +20,7 @@ struct After<'a> {
     bad: &'a BTreeSet<String>,
 }
 
-pub(super) fn check(file: &File, current: &Tree, errors: &mut Vec<ImportError>) {
+pub(super) fn check(file: &File, current: &Tree, errors: &mut Errors) {
     let mut after = After {
         units: BTreeMap::new(),
         sites: BTreeSet::new(),
@@ -44,7 +44,9 @@ pub(super) fn check(file: &File, current: &Tree, errors: &mut Vec<ImportError>) 
         }
     }
     for record in &file.records {
-        errors.extend(after.check(record));
+        if let Some(error) = after.check(record) {
+            errors.push(error);
+        }
     }
     untouched_below(&after, &lines, current, errors);
 }
@@ -121,12 +123,7 @@ impl After<'_> {
 }
 
 /// A unit of the file may not sink to or below the tier of what stays under it.
-fn untouched_below(
-    after: &After<'_>,
-    lines: &BTreeMap<&str, u32>,
-    current: &Tree,
-    errors: &mut Vec<ImportError>,
-) {
+fn untouched_below(after: &After<'_>, lines: &BTreeMap<&str, u32>, current: &Tree, errors: &mut Errors) {
     let units = current
         .units()
         .filter_map(|u| Some((u.id.as_str(), u.tier, u.parent.as_deref()?, false)));
@@ -146,7 +143,8 @@ fn untouched_below(
             tier > *parent_tier
         };
         if !fits {
-            let expected = format!("a tier above what is below it: {id} is a {tier} and not in this file");
+            let expected =
+                format!("a tier above that of what is below it: {id} is a {tier} and not in this file");
             errors.push(ImportError::new(*line, "tier", parent_tier.as_str(), expected));
         }
     }

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{COLUMNS, ImportError, MAX_NAME, RawRow};
+use super::{COLUMNS, Errors, ImportError, MAX_NAME, RawRow};
 use crate::ids::{ID_EXPECTED, SiteId, UnitId};
 use crate::tree::{Site, Tree, Unit};
 use crate::words::{Access, Tier};
@@ -20,7 +20,7 @@ pub(super) struct Columns {
 
 impl Columns {
     pub(super) fn read(header: &[String]) -> Result<Columns, Vec<ImportError>> {
-        let mut errors = Vec::new();
+        let mut errors = Errors::default();
         let mut found: BTreeMap<&str, usize> = BTreeMap::new();
         for (place, name) in header.iter().enumerate() {
             let name = name.trim_start_matches('\u{feff}').trim();
@@ -42,11 +42,19 @@ impl Columns {
                 None => errors.push(ImportError::new(1, name, "", "this column in the header")),
             }
         }
-        if errors.is_empty() {
-            Ok(Columns { places })
-        } else {
-            Err(super::limited(errors))
-        }
+        errors.none_or()?;
+        Ok(Columns { places })
+    }
+
+    /// The trimmed text of a column; empty where the row is too short.
+    fn get<'a>(&self, raw: &'a RawRow, column: &str) -> &'a str {
+        let place = COLUMNS
+            .iter()
+            .position(|c| *c == column)
+            .and_then(|at| self.places.get(at));
+        place
+            .and_then(|place| raw.fields.get(*place))
+            .map_or("", |field| field.trim())
     }
 }
 
@@ -72,14 +80,16 @@ pub(super) struct File {
 }
 
 impl File {
-    pub(super) fn take(
-        &mut self,
-        columns: &Columns,
-        raw: &RawRow,
-        current: &Tree,
-        errors: &mut Vec<ImportError>,
-    ) {
-        let before = errors.len();
+    pub(super) fn take(&mut self, columns: &Columns, raw: &RawRow, current: &Tree, errors: &mut Errors) {
+        if raw.fields.len() != COLUMNS.len() {
+            // Its fields may stand in the wrong columns, so no more is said of them.
+            let found = format!("{} fields", raw.fields.len());
+            let expected = format!("{} fields, as in the header", COLUMNS.len());
+            errors.push(ImportError::new(raw.line, "", &found, expected));
+            self.bad.insert(columns.get(raw, "external_id").to_owned());
+            return;
+        }
+        let before = errors.count();
         let mut fields = Fields { columns, raw, errors };
         let id = fields.get("external_id").to_owned();
         let record = fields.record(current);
@@ -90,7 +100,7 @@ impl File {
             self.lines.insert(id.clone(), raw.line);
         }
         match record {
-            Some(kind) if errors.len() == before => self.records.push(Record { line: raw.line, kind }),
+            Some(kind) if errors.count() == before => self.records.push(Record { line: raw.line, kind }),
             _ => {
                 self.bad.insert(id);
             }
@@ -101,19 +111,12 @@ impl File {
 struct Fields<'a> {
     columns: &'a Columns,
     raw: &'a RawRow,
-    errors: &'a mut Vec<ImportError>,
+    errors: &'a mut Errors,
 }
 
 impl<'a> Fields<'a> {
-    /// The trimmed text of a column; empty where the row is too short.
     fn get(&self, column: &str) -> &'a str {
-        let place = COLUMNS
-            .iter()
-            .position(|c| *c == column)
-            .and_then(|at| self.columns.places.get(at));
-        place
-            .and_then(|place| self.raw.fields.get(*place))
-            .map_or("", |field| field.trim())
+        self.columns.get(self.raw, column)
     }
 
     fn error(&mut self, column: &str, expected: impl Into<String>) {
@@ -123,13 +126,6 @@ impl<'a> Fields<'a> {
     }
 
     fn record(&mut self, current: &Tree) -> Option<RecordKind> {
-        if self.raw.fields.len() != COLUMNS.len() {
-            let found = format!("{} fields", self.raw.fields.len());
-            let expected = format!("{} fields, as in the header", COLUMNS.len());
-            self.errors
-                .push(ImportError::new(self.raw.line, "", &found, expected));
-            return None;
-        }
         match self.get("kind") {
             "unit" => self.unit(current).map(RecordKind::Unit),
             "site" => self.site(current).map(RecordKind::Site),
