@@ -1,1 +1,23 @@
-//! See ARCHITECTURE.md.
+//! The edge agent of a site: it enrols once, stays attached to the control plane, keeps a warm link to a relay, answers
+//! the summons by itself, publishes its source and takes in what the stage shows.
+//!
+//! One loop ([`agent`]) owns all state; what waits for the network runs in small tasks that report to the loop over one
+//! bounded queue. Publishing ([`publisher`]) and receiving ([`screen`]) are plain values that read no clock and
+//! own no socket. It runs on one thread, since 140 of them share a machine.
+//!
+//! What it does not do: it decides nothing about the meeting (the control plane and the relay do), and it has no
+//! source yet but the test card.
+
+pub mod agent;
+pub mod backoff;
+pub mod config;
+mod control;
+mod enrolment;
+pub mod publisher;
+mod rendezvous;
+pub mod screen;
+pub mod status;
+mod uplink;
+
+pub use agent::{Ended, run};
+pub use config::{Config, Source};

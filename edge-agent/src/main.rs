@@ -1,1 +1,80 @@
-fn main() {}
+//! The program `muster-edge`: reads its settings, starts one thread's worth of runtime and runs the agent.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use muster_edge::agent::EnrolmentError;
+use muster_edge::config::{Args, Config};
+use nix::sys::signal::Signal;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+const FAILED: u8 = 1;
+const BAD_SETTINGS: u8 = 2;
+const NOT_ENROLLED: u8 = 3;
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    if args.die_with_parent
+        && let Err(error) = die_with_parent()
+    {
+        return fail(FAILED, &format!("cannot follow the parent process: {error}"));
+    }
+    let config = match Config::from_args(args) {
+        Ok(config) => config,
+        Err(error) => return fail(BAD_SETTINGS, &error.to_string()),
+    };
+    let filter = match EnvFilter::try_new(&config.log) {
+        Ok(filter) => filter,
+        Err(error) => return fail(BAD_SETTINGS, &format!("log filter: {error}")),
+    };
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(FAILED, &format!("cannot start: {error}")),
+    };
+    let ended = runtime.block_on(async {
+        let stop = stop_signal().map_err(|error| format!("cannot take signals: {error}"))?;
+        Ok::<_, String>(muster_edge::run(config, stop).await)
+    });
+    // A name look-up may still hold a thread: do not wait for it.
+    runtime.shutdown_background();
+    match ended {
+        Ok(Ok(muster_edge::Ended::Stopped)) => ExitCode::SUCCESS,
+        Ok(Err(error @ (EnrolmentError::NoToken(_) | EnrolmentError::Refused(_)))) => {
+            fail(NOT_ENROLLED, &error.to_string())
+        }
+        Ok(Err(error)) => fail(FAILED, &error.to_string()),
+        Err(error) => fail(FAILED, &error),
+    }
+}
+
+fn fail(code: u8, why: &str) -> ExitCode {
+    eprintln!("muster-edge: {why}");
+    ExitCode::from(code)
+}
+
+/// Completes at Ctrl-C or SIGTERM.
+fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
+}
+
+/// Has the kernel send SIGTERM when the parent dies; a parent that died meanwhile is noticed too.
+fn die_with_parent() -> Result<(), nix::Error> {
+    let parent = nix::unistd::getppid();
+    nix::sys::prctl::set_pdeathsig(Signal::SIGTERM)?;
+    if nix::unistd::getppid() == parent {
+        Ok(())
+    } else {
+        Err(nix::Error::ESRCH)
+    }
+}

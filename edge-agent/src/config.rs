@@ -1,0 +1,274 @@
+//! What an agent is told at its start: flags over environment over one TOML file over defaults.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use clap::Parser;
+use muster_identity::EnrolToken;
+use muster_testcard::PictureSize;
+use serde::Deserialize;
+
+/// The flags and the environment.
+#[derive(Parser)]
+#[command(name = "muster-edge", version, about = "The edge agent of a site: joins the meetings that its site is summoned to.",
+    after_long_help = TEACHING)]
+pub struct Args {
+    /// Address of the control plane's port for agents, HOST:PORT.
+    #[arg(long, value_name = "HOST:PORT", env = "MUSTER_CONTROL_PLANE")]
+    pub control_plane: Option<String>,
+    /// Folder of the agent's certificate and key; made and filled at the first start.
+    #[arg(long, value_name = "DIR", env = "MUSTER_IDENTITY")]
+    pub identity: Option<PathBuf>,
+    /// One-time token for the first start, met1.SECRET.FINGERPRINT. Better by the environment, where `ps` does not show it.
+    #[arg(
+        long,
+        value_name = "TOKEN",
+        env = "MUSTER_ENROL_TOKEN",
+        hide_env_values = true
+    )]
+    pub enrol_token: Option<String>,
+    /// What to publish: testcard, or testcard:SIZE with SIZE one of 180p5, 360p15, 720p30, 1080p30.
+    #[arg(long, value_name = "SOURCE", env = "MUSTER_SOURCE")]
+    pub source: Option<String>,
+    /// Write the agent's state here as JSON, each second and on change; `-` prints a line for each change.
+    #[arg(long, value_name = "FILE", env = "MUSTER_STATUS")]
+    pub status: Option<PathBuf>,
+    /// Read settings from this TOML file.
+    #[arg(long, value_name = "FILE", env = "MUSTER_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// What to log to standard error: error, warn, info, debug, trace, or a filter such as `muster_edge=debug`.
+    #[arg(long, value_name = "FILTER", env = "MUSTER_LOG")]
+    pub log: Option<String>,
+    /// End when the process that started this one dies.
+    #[arg(long)]
+    pub die_with_parent: bool,
+}
+
+const TEACHING: &str = "\
+First start: ask an engineer for the site's token (one-time), then
+  MUSTER_ENROL_TOKEN=met1.... muster-edge --control-plane 10.0.0.5:8443 --identity /var/lib/muster/edge
+Every later start needs no token: the certificate is in the identity folder.
+
+Settings can stand in a file (--config edge.toml); flags and environment win over it:
+  control_plane = \"10.0.0.5:8443\"
+  identity_dir = \"/var/lib/muster/edge\"
+  source = \"testcard:180p5\"
+  status_file = \"/run/muster/edge.json\"
+  log = \"info\"
+  utc_offset_minutes = 480     # the clock in the picture
+
+Exit codes: 0 ended by Ctrl-C or SIGTERM, 1 failure, 2 bad settings or a source that this version has not,
+3 enrolment refused (ask for a new token).";
+
+/// The TOML file.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileSettings {
+    control_plane: Option<String>,
+    identity_dir: Option<PathBuf>,
+    source: Option<String>,
+    status_file: Option<PathBuf>,
+    log: Option<String>,
+    utc_offset_minutes: Option<i32>,
+}
+
+/// Everything that an agent needs to run.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `HOST:PORT`.
+    pub control_plane: String,
+    pub identity_dir: PathBuf,
+    pub enrol_token: Option<EnrolToken>,
+    pub source: Source,
+    /// `-` is standard output.
+    pub status: Option<PathBuf>,
+    pub log: String,
+    pub utc_offset_minutes: i32,
+}
+
+/// What is published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    TestCard(PictureSize),
+}
+
+/// Settings that cannot be used, in words that say what was expected.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    #[error("{0}: not in this version; the one source is testcard[:180p5|360p15|720p30|1080p30]")]
+    SourceNotYet(&'static str),
+    #[error("unknown source: expected testcard[:180p5|360p15|720p30|1080p30]")]
+    UnknownSource,
+    #[error("source: {0}")]
+    Size(#[from] muster_testcard::UnknownSize),
+    #[error("missing {0}: give it by flag, environment or in the file (see muster-edge --help)")]
+    Missing(&'static str),
+    #[error("control plane: expected HOST:PORT, such as 10.0.0.5:8443")]
+    Address,
+    #[error("{0}")]
+    Token(String),
+    #[error("{file}: {why}")]
+    File { file: PathBuf, why: String },
+}
+
+impl FromStr for Source {
+    type Err = ConfigError;
+
+    fn from_str(text: &str) -> Result<Self, ConfigError> {
+        let (kind, rest) = text
+            .split_once(':')
+            .map_or((text, None), |(kind, rest)| (kind, Some(rest)));
+        match (kind, rest) {
+            ("testcard", None) => Ok(Self::TestCard(PictureSize::P180_5)),
+            ("testcard", Some(size)) => Ok(Self::TestCard(size.parse()?)),
+            ("v4l2", _) => Err(ConfigError::SourceNotYet("source v4l2 (a camera at the box)")),
+            // The address may hold a password: it is not repeated.
+            ("rtsp" | "rtsps", _) => Err(ConfigError::SourceNotYet("source rtsp (a network camera)")),
+            ("page", _) => Err(ConfigError::SourceNotYet("source page (the agent's own page)")),
+            _ => Err(ConfigError::UnknownSource),
+        }
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TestCard(size) => write!(f, "testcard:{size}"),
+        }
+    }
+}
+
+impl Config {
+    /// Joins flags, environment (both in `args`), file and defaults.
+    ///
+    /// # Errors
+    /// [`ConfigError`], for the first thing that cannot be used.
+    pub fn from_args(args: Args) -> Result<Self, ConfigError> {
+        let file = args
+            .config
+            .as_deref()
+            .map(read_file)
+            .transpose()?
+            .unwrap_or_default();
+        let control_plane = args
+            .control_plane
+            .or(file.control_plane)
+            .ok_or(ConfigError::Missing("control plane"))?;
+        let port = control_plane
+            .rsplit_once(':')
+            .filter(|(host, _)| !host.is_empty())
+            .map(|(_, port)| port);
+        if !port.is_some_and(|port| port.parse::<u16>().is_ok_and(|port| port > 0)) {
+            return Err(ConfigError::Address);
+        }
+        let token = args.enrol_token.filter(|token| !token.trim().is_empty());
+        Ok(Self {
+            control_plane,
+            identity_dir: args
+                .identity
+                .or(file.identity_dir)
+                .ok_or(ConfigError::Missing("identity folder"))?,
+            enrol_token: token
+                .map(|token| token.trim().parse())
+                .transpose()
+                .map_err(|error: muster_identity::EnrolError| ConfigError::Token(error.to_string()))?,
+            source: args
+                .source
+                .or(file.source)
+                .as_deref()
+                .unwrap_or("testcard")
+                .parse()?,
+            status: args.status.or(file.status_file),
+            log: args.log.or(file.log).unwrap_or_else(|| "info".into()),
+            utc_offset_minutes: file.utc_offset_minutes.unwrap_or(480).clamp(-1440, 1440),
+        })
+    }
+}
+
+fn read_file(path: &Path) -> Result<FileSettings, ConfigError> {
+    let failed = |why: String| ConfigError::File {
+        file: path.to_owned(),
+        why,
+    };
+    let text = std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
+    toml::from_str(&text).map_err(|error| failed(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(flags: &[&str]) -> Result<Config, ConfigError> {
+        let args = [
+            "muster-edge",
+            "--control-plane",
+            "cp:8443",
+            "--identity",
+            "/tmp/id",
+        ]
+        .iter()
+        .chain(flags);
+        Config::from_args(Args::try_parse_from(args).expect("flags"))
+    }
+
+    #[test]
+    fn sources_are_named_with_their_size() {
+        assert_eq!("testcard".parse(), Ok(Source::TestCard(PictureSize::P180_5)));
+        assert_eq!(
+            "testcard:1080p30".parse(),
+            Ok(Source::TestCard(PictureSize::P1080_30))
+        );
+        for source in ["v4l2:/dev/video0", "rtsp://user:secret@10.0.0.9/1", "page"] {
+            let error = source.parse::<Source>().expect_err(source);
+            assert!(matches!(error, ConfigError::SourceNotYet(_)));
+            assert!(error.to_string().contains("not in this version"));
+            assert!(!error.to_string().contains("secret"));
+        }
+        assert_eq!("camera".parse::<Source>(), Err(ConfigError::UnknownSource));
+        assert!(matches!(
+            "testcard:4k".parse::<Source>(),
+            Err(ConfigError::Size(_))
+        ));
+    }
+
+    #[test]
+    fn flags_win_over_the_file_and_unknown_keys_are_refused() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("edge.toml");
+        let file = path.to_str().expect("a name");
+        std::fs::write(
+            &path,
+            "source = \"testcard:360p15\"\nlog = \"debug\"\nutc_offset_minutes = 0",
+        )
+        .expect("written");
+        let both = config(&["--config", file, "--source", "testcard:720p30"]).expect("settings");
+        assert_eq!(both.source, Source::TestCard(PictureSize::P720_30));
+        assert_eq!((both.log.as_str(), both.utc_offset_minutes), ("debug", 0));
+        std::fs::write(&path, "sorce = \"testcard\"").expect("written");
+        let error = config(&["--config", file])
+            .expect_err("a misspelt key")
+            .to_string();
+        assert!(error.contains("sorce"), "{error}");
+    }
+
+    #[test]
+    fn addresses_and_tokens_are_checked_at_once() {
+        for address in ["cp", ":8443", "cp:0", "cp:x"] {
+            let args =
+                Args::try_parse_from(["muster-edge", "--control-plane", address, "--identity", "/tmp/id"]);
+            assert_eq!(
+                Config::from_args(args.expect("flags")).err(),
+                Some(ConfigError::Address),
+                "{address}"
+            );
+        }
+        let error = config(&["--enrol-token", "met1.hush"])
+            .expect_err("cut short")
+            .to_string();
+        assert!(
+            error.contains("met1.SECRET") && !error.contains("hush"),
+            "{error}"
+        );
+    }
+}

@@ -1,0 +1,71 @@
+//! The first start: trading the one-time token for a certificate, which is kept in the identity folder.
+
+use muster_identity::{Credentials, EnrolError, Identity, IdentityError};
+
+use crate::backoff::Backoff;
+use crate::config::Config;
+use crate::status::{Status, StatusWriter};
+
+/// Why the agent has no identity to run with.
+#[derive(Debug, thiserror::Error)]
+pub enum EnrolmentError {
+    #[error(
+        "{0} holds no certificate and no token was given: ask an engineer for the site's token and start \
+         once with MUSTER_ENROL_TOKEN=met1..."
+    )]
+    NoToken(String),
+    #[error("{0}")]
+    Refused(EnrolError),
+    #[error("{0}")]
+    Identity(#[from] IdentityError),
+    #[error("the identity folder holds the certificate of {0}, expected one of an agent")]
+    NotAnAgent(Identity),
+}
+
+/// Loads the agent's certificate, or enrols for one; returns it with the site's id. A control plane that cannot be
+/// reached is tried again for as long as it takes, since a box may have power before it has a network.
+///
+/// # Errors
+/// [`EnrolmentError`], for what trying again would not mend.
+pub async fn identity(
+    config: &Config,
+    status: &mut Status,
+    writer: &mut StatusWriter,
+) -> Result<(Credentials, String), EnrolmentError> {
+    let credentials = match Credentials::load(&config.identity_dir)? {
+        Some(credentials) => credentials,
+        None => enrol(config, status, writer).await?,
+    };
+    match credentials.identity.clone() {
+        Identity::Agent(site) => Ok((credentials, site)),
+        other => Err(EnrolmentError::NotAnAgent(other)),
+    }
+}
+
+async fn enrol(
+    config: &Config,
+    status: &mut Status,
+    writer: &mut StatusWriter,
+) -> Result<Credentials, EnrolmentError> {
+    let token = config
+        .enrol_token
+        .as_ref()
+        .ok_or_else(|| EnrolmentError::NoToken(config.identity_dir.display().to_string()))?;
+    let mut backoff = Backoff::default();
+    loop {
+        match muster_identity::enrol(&config.control_plane, token).await {
+            Ok(credentials) => {
+                credentials.save(&config.identity_dir)?;
+                tracing::info!(identity = %credentials.identity, "enrolled");
+                return Ok(credentials);
+            }
+            Err(error @ EnrolError::Unreachable { .. }) => {
+                tracing::warn!(%error, "not enrolled yet, trying again");
+                status.last_error = Some(error.to_string());
+                writer.write(status, true);
+                tokio::time::sleep(backoff.next(rand::random())).await;
+            }
+            Err(error) => return Err(EnrolmentError::Refused(error)),
+        }
+    }
+}

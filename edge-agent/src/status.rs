@@ -1,0 +1,165 @@
+//! What the agent says of itself: a small JSON document for people, tests and `muster demo`.
+//!
+//! As a file it is replaced whole (written beside, then renamed), so that a reader never sees half of it. As `-` each
+//! change is one line on standard output. Failing to write is logged once and never stops the agent.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+/// Where the agent is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    #[default]
+    Enrolling,
+    /// Neither attached nor in a meeting.
+    Offline,
+    Attached,
+    /// Summoned, and on its way into the meeting (also: back into it).
+    Joining,
+    /// In the meeting, and its first picture is sent.
+    OnAir,
+}
+
+/// The document.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Status {
+    pub state: State,
+    /// The site's id; empty before enrolment.
+    pub site: String,
+    pub meeting: Option<String>,
+    /// Since when `state` holds, milliseconds since the Unix epoch.
+    pub since_ms: i64,
+    /// Site number in the mark of the last picture on the stage (see `muster_testcard::mark`).
+    pub stage_site_number: Option<u16>,
+    /// How old that picture is now, by its own clock.
+    pub stage_mark_age_ms: Option<u32>,
+    /// `empty`, `waiting`, `live`, `stale`, `absent` or `refused`, as the relay says.
+    pub stage_status: &'static str,
+    /// Site whose picture the relay says is on the stage.
+    pub stage_site: Option<String>,
+    /// Pictures of the stage that were decoded.
+    pub stage_pictures: u64,
+    /// Packets that came into the audio slots a0, a1, a2.
+    pub audio_packets: [u64; 3],
+    /// Pictures sent, all layers together.
+    pub pictures_sent: u64,
+    /// The camera is paused: nobody watches it.
+    pub paused: bool,
+    /// The chair has muted the site.
+    pub muted: bool,
+    /// Address of the relay that the link leads to, while it is up.
+    pub relay: Option<String>,
+    pub last_error: Option<String>,
+}
+
+impl Status {
+    /// Whether something changed that a person would call a change; counters and ages are not.
+    pub fn differs(&self, other: &Self) -> bool {
+        let plain = |status: &Self| Self {
+            stage_mark_age_ms: None,
+            stage_pictures: 0,
+            audio_packets: [0; 3],
+            pictures_sent: 0,
+            ..status.clone()
+        };
+        plain(self) != plain(other)
+    }
+}
+
+/// Writes the document where it was asked for.
+#[derive(Debug)]
+pub struct StatusWriter {
+    target: Option<PathBuf>,
+    failed: bool,
+}
+
+impl StatusWriter {
+    /// `None` writes nowhere; `-` is standard output.
+    pub fn new(target: Option<PathBuf>) -> Self {
+        Self {
+            target,
+            failed: false,
+        }
+    }
+
+    /// Writes the document. On standard output only if it `changed`.
+    pub fn write(&mut self, status: &Status, changed: bool) {
+        let Some(target) = self.target.as_deref() else {
+            return;
+        };
+        let result = if target == Path::new("-") {
+            if !changed {
+                return;
+            }
+            print_line(status)
+        } else {
+            replace(target, status)
+        };
+        match result {
+            Ok(()) => self.failed = false,
+            Err(error) if !self.failed => {
+                self.failed = true;
+                tracing::warn!(%error, target = %target.display(), "cannot write the status");
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+fn print_line(status: &Status) -> std::io::Result<()> {
+    let mut line = serde_json::to_vec(status)?;
+    line.push(b'\n');
+    let mut out = std::io::stdout().lock();
+    out.write_all(&line)?;
+    out.flush()
+}
+
+fn replace(target: &Path, status: &Status) -> std::io::Result<()> {
+    let mut part = target.as_os_str().to_owned();
+    part.push(".part");
+    std::fs::write(&part, serde_json::to_vec_pretty(status)?)?;
+    std::fs::rename(&part, target)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_is_replaced_whole() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("status.json");
+        let mut writer = StatusWriter::new(Some(path.clone()));
+        for (state, text) in [(State::Attached, "attached"), (State::OnAir, "on_air")] {
+            writer.write(
+                &Status {
+                    state,
+                    ..Status::default()
+                },
+                false,
+            );
+            let json: serde_json::Value =
+                serde_json::from_slice(&std::fs::read(&path).expect("written")).expect("JSON");
+            assert_eq!(json["state"], text);
+        }
+        assert_eq!(std::fs::read_dir(dir.path()).expect("a folder").count(), 1);
+    }
+
+    #[test]
+    fn counters_and_ages_are_no_change() {
+        let before = Status::default();
+        let counted = Status {
+            audio_packets: [1, 2, 3],
+            stage_mark_age_ms: Some(9),
+            ..Status::default()
+        };
+        assert!(!before.differs(&counted));
+        assert!(before.differs(&Status {
+            muted: true,
+            ..counted
+        }));
+    }
+}
