@@ -165,14 +165,14 @@ struct Bits<'a> {
 
 impl Bits<'_> {
     fn bit(&mut self) -> Option<u32> {
-        if self.at % 8 == 0 && self.zeros >= 2 && self.data.get(self.at / 8) == Some(&3) {
+        if self.at.is_multiple_of(8) && self.zeros >= 2 && self.data.get(self.at / 8) == Some(&3) {
             self.at += 8;
             self.zeros = 0;
         }
         let byte = *self.data.get(self.at / 8)?;
         let bit = byte >> (7 - self.at % 8) & 1;
         self.at += 1;
-        if self.at % 8 == 0 {
+        if self.at.is_multiple_of(8) {
             self.zeros = if byte == 0 {
                 self.zeros.saturating_add(1)
             } else {

@@ -133,6 +133,7 @@ impl Meeting {
     }
 
     /// Whether the shell has told the publisher to send nothing of this layer. A paused layer is not stale.
+    /// It counts as done at the time that was told last, by a packet or by [`Meeting::handle_timeout`].
     pub fn set_paused(&mut self, source: SourceId, layer: usize, paused: bool) {
         let now = self.now;
         let Some(&key) = self.source_keys.get(&source) else {
