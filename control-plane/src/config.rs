@@ -1,0 +1,257 @@
+//! Settings of the control plane. A flag wins over an environment variable (`MUSTER_*`), that over the
+//! TOML file named by `--config`, that over the default. An unknown key in the file is an error.
+
+use anyhow::{Context as _, bail};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use muster_proto::command::v1 as pb;
+use serde::Deserialize;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+const DEFAULT_LISTEN: &str = "127.0.0.1:8080";
+const DEFAULT_AGENTS_LISTEN: &str = "127.0.0.1:8443";
+const DEFAULT_DATA_DIR: &str = "data/control-plane";
+
+/// Everything that [`crate::ControlPlane::start`] needs to know.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Console, gRPC and gRPC-web (HTTP/1.1 and h2c). Port 0 means any.
+    pub listen: SocketAddr,
+    /// gRPC over TLS 1.3 for agents and relays. Port 0 means any.
+    pub agents_listen: SocketAddr,
+    /// Where the database and the certificate authority live.
+    pub data_dir: PathBuf,
+    /// Further DNS names and addresses for the TLS certificate of `agents_listen`.
+    pub tls_names: Vec<String>,
+    /// An account that is made (or given this password) at start.
+    pub bootstrap: Option<Bootstrap>,
+}
+
+impl Config {
+    /// Any free ports of this machine, for tests and `muster demo`.
+    pub fn local(data_dir: impl Into<PathBuf>) -> Self {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        Self { listen: any, agents_listen: any, data_dir: data_dir.into(), tls_names: Vec::new(), bootstrap: None }
+    }
+}
+
+/// The first account. The unit need not exist yet: so the first import has somebody to do it.
+#[derive(Clone)]
+pub struct Bootstrap {
+    pub account: String,
+    pub password: String,
+    pub role: pb::Role,
+    pub unit: String,
+}
+
+impl fmt::Debug for Bootstrap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bootstrap").field("role", &self.role).field("unit", &self.unit).finish_non_exhaustive()
+    }
+}
+
+/// The control plane of Muster: the tree of sites, meetings, and the console for dispatchers.
+///
+/// Starts with no arguments. The first account comes from --bootstrap-account with the password in
+/// MUSTER_BOOTSTRAP_PASSWORD or --bootstrap-password-file, or from `account add`.
+#[derive(Debug, Parser)]
+#[command(
+    name = "muster-control-plane",
+    version,
+    after_help = "Examples:\n  \
+    printf %s \"$PASSWORD\" | muster-control-plane account add wang --role commander --unit WH-EL\n  \
+    muster-control-plane --listen 0.0.0.0:8080 --data-dir /var/lib/muster\n\n\
+    Every flag has an environment variable (shown in brackets) and a key in the file of --config\n\
+    (the flag's name with _ for -). A flag wins over the environment, that over the file."
+)]
+pub struct Cli {
+    #[command(flatten)]
+    pub settings: Settings,
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Accounts of the people who sign in to the console.
+    #[command(subcommand)]
+    Account(AccountCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum AccountCommand {
+    /// Adds an account, or gives it a new password and role. Reads the password from standard input.
+    Add {
+        /// The name to sign in with.
+        name: String,
+        #[arg(long, value_enum)]
+        role: RoleName,
+        /// Unit whose subtree the role holds for. It need not be imported yet.
+        #[arg(long)]
+        unit: String,
+        /// Shown to others; the name if not given.
+        #[arg(long)]
+        display_name: Option<String>,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RoleName {
+    Commander,
+    DutyOfficer,
+    Engineer,
+    Auditor,
+}
+
+impl From<RoleName> for pb::Role {
+    fn from(role: RoleName) -> Self {
+        match role {
+            RoleName::Commander => Self::Commander,
+            RoleName::DutyOfficer => Self::DutyOfficer,
+            RoleName::Engineer => Self::Engineer,
+            RoleName::Auditor => Self::Auditor,
+        }
+    }
+}
+
+/// Flags, environment and file: each names the same keys.
+#[derive(Debug, Default, Args, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// TOML file with any of these settings.
+    #[arg(long, env = "MUSTER_CONFIG", global = true)]
+    #[serde(skip)]
+    pub config: Option<PathBuf>,
+    /// HOST:PORT of the console and the API (HTTP/1.1 and h2c) [default: 127.0.0.1:8080].
+    #[arg(long, env = "MUSTER_LISTEN")]
+    pub listen: Option<SocketAddr>,
+    /// HOST:PORT for agents and relays (TLS 1.3) [default: 127.0.0.1:8443].
+    #[arg(long, env = "MUSTER_AGENTS_LISTEN")]
+    pub agents_listen: Option<SocketAddr>,
+    /// Folder of the database and the certificate authority [default: data/control-plane].
+    #[arg(long, env = "MUSTER_DATA_DIR", global = true)]
+    pub data_dir: Option<PathBuf>,
+    /// A further DNS name or address for the TLS certificate; may be given several times.
+    #[arg(long = "tls-name", env = "MUSTER_TLS_NAMES", value_delimiter = ',')]
+    #[serde(default)]
+    pub tls_names: Vec<String>,
+    /// Name of an account to make at start.
+    #[arg(long, env = "MUSTER_BOOTSTRAP_ACCOUNT")]
+    pub bootstrap_account: Option<String>,
+    /// File whose first line is that account's password (or set MUSTER_BOOTSTRAP_PASSWORD).
+    #[arg(long, env = "MUSTER_BOOTSTRAP_PASSWORD_FILE")]
+    pub bootstrap_password_file: Option<PathBuf>,
+    /// Its role [default: commander].
+    #[arg(long, env = "MUSTER_BOOTSTRAP_ROLE", value_enum)]
+    pub bootstrap_role: Option<RoleName>,
+    /// Unit whose subtree the role holds for; it need not be imported yet. Needed with --bootstrap-account.
+    #[arg(long, env = "MUSTER_BOOTSTRAP_UNIT")]
+    pub bootstrap_unit: Option<String>,
+}
+
+impl Settings {
+    /// Fills what flags and environment left open from the file and the defaults.
+    pub fn resolve(self) -> anyhow::Result<Config> {
+        let file = match &self.config {
+            Some(path) => read_file(path)?,
+            None => Settings::default(),
+        };
+        let merged = Settings {
+            config: None,
+            listen: self.listen.or(file.listen),
+            agents_listen: self.agents_listen.or(file.agents_listen),
+            data_dir: self.data_dir.or(file.data_dir),
+            tls_names: if self.tls_names.is_empty() { file.tls_names } else { self.tls_names },
+            bootstrap_account: self.bootstrap_account.or(file.bootstrap_account),
+            bootstrap_password_file: self.bootstrap_password_file.or(file.bootstrap_password_file),
+            bootstrap_role: self.bootstrap_role.or(file.bootstrap_role),
+            bootstrap_unit: self.bootstrap_unit.or(file.bootstrap_unit),
+        };
+        let bootstrap = merged.bootstrap()?;
+        Ok(Config {
+            listen: merged.listen.map_or_else(|| DEFAULT_LISTEN.parse(), Ok)?,
+            agents_listen: merged.agents_listen.map_or_else(|| DEFAULT_AGENTS_LISTEN.parse(), Ok)?,
+            data_dir: merged.data_dir.unwrap_or_else(|| DEFAULT_DATA_DIR.into()),
+            tls_names: merged.tls_names,
+            bootstrap,
+        })
+    }
+
+    fn bootstrap(&self) -> anyhow::Result<Option<Bootstrap>> {
+        let Some(account) = &self.bootstrap_account else {
+            return Ok(None);
+        };
+        let password = match &self.bootstrap_password_file {
+            Some(path) => {
+                let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+                text.lines().next().unwrap_or_default().to_owned()
+            }
+            None => std::env::var("MUSTER_BOOTSTRAP_PASSWORD").unwrap_or_default(),
+        };
+        if password.is_empty() {
+            bail!(
+                "--bootstrap-account needs a password: set MUSTER_BOOTSTRAP_PASSWORD or give --bootstrap-password-file"
+            );
+        }
+        let Some(unit) = self.bootstrap_unit.clone() else {
+            bail!("--bootstrap-account needs --bootstrap-unit: the unit whose subtree the role holds for");
+        };
+        Ok(Some(Bootstrap {
+            account: account.clone(),
+            password,
+            role: self.bootstrap_role.unwrap_or(RoleName::Commander).into(),
+            unit,
+        }))
+    }
+}
+
+fn read_file(path: &Path) -> anyhow::Result<Settings> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    toml::from_str(&text).with_context(|| format!("{} is not a valid configuration", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(arguments: &[&str]) -> Settings {
+        let all = std::iter::once("muster-control-plane").chain(arguments.iter().copied());
+        Cli::try_parse_from(all).expect("arguments").settings
+    }
+
+    #[test]
+    fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
+        let dir = tempfile::tempdir().expect("folder");
+        let path = dir.path().join("muster.toml");
+        std::fs::write(&path, "listen = \"127.0.0.1:1\"\nagents_listen = \"127.0.0.1:2\"\n").expect("write");
+        let path = path.to_str().expect("path");
+        let config = settings(&["--config", path, "--listen", "127.0.0.1:9"]).resolve().expect("config");
+        assert_eq!(config.listen.port(), 9);
+        assert_eq!(config.agents_listen.port(), 2);
+        assert_eq!(config.data_dir, PathBuf::from(DEFAULT_DATA_DIR));
+    }
+
+    #[test]
+    fn an_unknown_key_in_the_file_is_named() {
+        let dir = tempfile::tempdir().expect("folder");
+        let path = dir.path().join("muster.toml");
+        std::fs::write(&path, "lisen = \"127.0.0.1:1\"\n").expect("write");
+        let error = settings(&["--config", path.to_str().expect("path")]).resolve().expect_err("refused");
+        assert!(format!("{error:#}").contains("lisen"), "{error:#}");
+    }
+
+    #[test]
+    fn the_bootstrap_password_comes_from_a_file_and_is_not_shown() {
+        let dir = tempfile::tempdir().expect("folder");
+        let path = dir.path().join("password");
+        std::fs::write(&path, "hunter2 hunter2\n").expect("write");
+        let path = path.to_str().expect("path");
+        let config = settings(&["--bootstrap-account", "wang", "--bootstrap-unit", "WH", "--bootstrap-password-file", path]);
+        let config = config.resolve().expect("config");
+        assert_eq!(config.bootstrap.as_ref().map(|b| b.password.as_str()), Some("hunter2 hunter2"));
+        assert!(!format!("{config:?}").contains("hunter2"));
+        assert!(!format!("{config:?}").contains("wang"));
+    }
+}

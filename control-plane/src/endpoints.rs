@@ -1,0 +1,235 @@
+//! Endpoints that are attached, and with them the presence of sites.
+//!
+//! A site is online while a stream of one of its endpoints lives. Invariants: an endpoint's queue is bounded, and an
+//! endpoint that does not drain it loses its stream (it attaches again and is told everything anew); what changed
+//! is kept as a set of sites, so that it stays bounded too. Summonses are decided elsewhere.
+
+use crate::convert::presence_to_wire;
+use crate::store::SeenRow;
+use muster_domain::{EndpointKind, Millis, Presence, PresenceBook, Reach, Refusal, SiteId};
+use muster_proto::command::v1 as pb;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::{Notify, mpsc};
+
+/// Messages an endpoint may be behind.
+const QUEUE: usize = 32;
+
+/// What an endpoint showed to prove that it is one of a site. Endpoints with the same proof count as one.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Proof {
+    /// The certificate of the site's agent.
+    Certificate,
+    /// The hash of a site link's secret.
+    Link(String),
+}
+
+struct Endpoint {
+    id: u64,
+    proof: Proof,
+    queue: mpsc::Sender<pb::AttachResponse>,
+}
+
+#[derive(Default)]
+struct State {
+    book: PresenceBook,
+    attached: HashMap<SiteId, Vec<Endpoint>>,
+    changed: BTreeSet<SiteId>,
+}
+
+/// The registry of attached endpoints.
+#[derive(Default)]
+pub struct Endpoints {
+    state: Mutex<State>,
+    next: AtomicU64,
+    changes: Notify,
+}
+
+/// One attached endpoint; dropping it detaches.
+pub struct Attachment {
+    registry: Arc<Endpoints>,
+    pub site: SiteId,
+    pub id: u64,
+    pub queue: mpsc::Receiver<pb::AttachResponse>,
+}
+
+impl Drop for Attachment {
+    fn drop(&mut self) {
+        self.registry.detach(&self.site, self.id, Millis(crate::clock::now_ms()));
+    }
+}
+
+/// Which endpoints of a site a message goes to.
+#[derive(Debug, Clone, Copy)]
+pub enum To<'a> {
+    All,
+    /// The one of this number.
+    One(u64),
+    /// All but those that showed this.
+    Others(&'a Proof),
+}
+
+impl Endpoints {
+    /// Starts from when the sites were last seen; rows that make no sense any more are passed over.
+    pub fn new(seen: Vec<SeenRow>) -> Arc<Self> {
+        let mut book = PresenceBook::new();
+        for row in seen {
+            if let Ok(site) = SiteId::new(&row.site) {
+                book.restore(site, Millis(row.since_ms), row.endpoint.parse().ok());
+            }
+        }
+        let state = State { book, ..State::default() };
+        Arc::new(Self { state: Mutex::new(state), ..Self::default() })
+    }
+
+    /// The site has one endpoint more.
+    pub fn attach(
+        self: &Arc<Self>,
+        site: SiteId,
+        kind: EndpointKind,
+        proof: Proof,
+        now: Millis,
+    ) -> Result<Attachment, Refusal> {
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let (queue, receiver) = mpsc::channel(QUEUE);
+        let mut state = self.lock();
+        if state.book.attached(site.clone(), id, kind, now)?.is_some() {
+            state.changed.insert(site.clone());
+        }
+        state.attached.entry(site.clone()).or_default().push(Endpoint { id, proof, queue });
+        drop(state);
+        self.changes.notify_one();
+        Ok(Attachment { registry: self.clone(), site, id, queue: receiver })
+    }
+
+    fn detach(&self, site: &SiteId, id: u64, now: Millis) {
+        let mut state = self.lock();
+        if let Some(attached) = state.attached.get_mut(site) {
+            attached.retain(|endpoint| endpoint.id != id);
+            if attached.is_empty() {
+                state.attached.remove(site);
+            }
+        }
+        if state.book.detached(site, id, now).is_some() {
+            state.changed.insert(site.clone());
+            drop(state);
+            self.changes.notify_one();
+        }
+    }
+
+    /// Pushes a message, made anew for each, to endpoints of a site. Returns how many got it.
+    pub fn push(&self, site: &str, to: To<'_>, make: impl Fn(&Proof) -> pb::AttachResponse) -> usize {
+        let mut state = self.lock();
+        let Some(attached) = state.attached.get_mut(site) else { return 0 };
+        let mut reached = 0;
+        attached.retain(|endpoint| {
+            let meant = match to {
+                To::All => true,
+                To::One(id) => endpoint.id == id,
+                To::Others(proof) => &endpoint.proof != proof,
+            };
+            if !meant {
+                return true;
+            }
+            let sent = endpoint.queue.try_send(make(&endpoint.proof)).is_ok();
+            if sent {
+                reached += 1;
+            } else {
+                // Its queue closes with this, so that its stream ends and it is detached then.
+                metrics::counter!("muster_endpoints_too_slow").increment(1);
+                tracing::warn!(site, "an endpoint does not read what it is told; its stream ends");
+            }
+            sent
+        });
+        reached
+    }
+
+    /// Whether a summons would reach the site.
+    pub fn reach(&self, site: &str) -> Reach {
+        self.lock().book.reach(site)
+    }
+
+    /// Presence of many sites under one lock.
+    pub fn presences<'a>(&self, sites: impl Iterator<Item = &'a str>) -> Vec<pb::Presence> {
+        let state = self.lock();
+        sites.map(|site| presence_to_wire(site, state.book.presence(site))).collect()
+    }
+
+    /// Waits until something changed, then takes the new state of every site that did.
+    pub async fn changed(&self) -> Vec<(SiteId, Presence)> {
+        loop {
+            let notified = self.changes.notified();
+            {
+                let mut state = self.lock();
+                let changed = std::mem::take(&mut state.changed);
+                if !changed.is_empty() {
+                    let now = |site: SiteId| (site.clone(), state.book.presence(&site));
+                    return changed.into_iter().map(now).collect();
+                }
+            }
+            notified.await;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn heartbeat(_: &Proof) -> pb::AttachResponse {
+        let heartbeat = pb::AttachHeartbeat { server_time_ms: 1 };
+        pb::AttachResponse { event: Some(pb::attach_response::Event::Heartbeat(heartbeat)) }
+    }
+
+    fn attach(endpoints: &Arc<Endpoints>, kind: EndpointKind, proof: Proof, now: i64) -> Attachment {
+        let site = SiteId::new("S1").expect("id");
+        endpoints.attach(site, kind, proof, Millis(now)).expect("attached")
+    }
+
+    #[tokio::test]
+    async fn a_site_is_online_until_its_last_endpoint_goes() {
+        let endpoints = Endpoints::new(Vec::new());
+        let agent = attach(&endpoints, EndpointKind::Agent, Proof::Certificate, 10);
+        let browser = attach(&endpoints, EndpointKind::Browser, Proof::Link("x".into()), 20);
+        drop(agent);
+        assert_eq!(endpoints.reach("S1"), Reach::Online);
+        drop(browser);
+        assert_ne!(endpoints.reach("S1"), Reach::Online);
+        let changed = endpoints.changed().await;
+        assert_eq!(changed.len(), 1, "changes of one site are one");
+        assert!(!changed[0].1.online);
+    }
+
+    #[tokio::test]
+    async fn an_endpoint_that_does_not_read_loses_its_stream() {
+        let endpoints = Endpoints::new(Vec::new());
+        let mut attachment = attach(&endpoints, EndpointKind::Agent, Proof::Certificate, 10);
+        for _ in 0..QUEUE {
+            assert_eq!(endpoints.push("S1", To::All, heartbeat), 1);
+        }
+        assert_eq!(endpoints.push("S1", To::All, heartbeat), 0);
+        for _ in 0..QUEUE {
+            assert!(attachment.queue.recv().await.is_some());
+        }
+        assert!(attachment.queue.recv().await.is_none(), "the queue is closed");
+        drop(attachment);
+        assert_ne!(endpoints.reach("S1"), Reach::Online);
+    }
+
+    #[tokio::test]
+    async fn what_one_endpoint_took_is_withdrawn_from_the_others_only() {
+        let endpoints = Endpoints::new(Vec::new());
+        let mut agent = attach(&endpoints, EndpointKind::Agent, Proof::Certificate, 10);
+        let mut browser = attach(&endpoints, EndpointKind::Browser, Proof::Link("x".into()), 20);
+        assert_eq!(endpoints.push("S1", To::Others(&Proof::Certificate), heartbeat), 1);
+        assert!(browser.queue.try_recv().is_ok());
+        assert!(agent.queue.try_recv().is_err());
+        assert_eq!(endpoints.push("S1", To::One(agent.id), heartbeat), 1);
+        assert!(agent.queue.try_recv().is_ok());
+    }
+}

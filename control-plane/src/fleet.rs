@@ -1,0 +1,291 @@
+//! The relays that have dialled in, and where a meeting is placed.
+//!
+//! Invariants: of several stage documents of a meeting that wait for a relay only the newest is kept, so what waits
+//! is bounded by the number of meetings; silence makes a relay suspected and nothing more (its meetings go on).
+//! The media plane's own state is the relay's; here is only what it told.
+
+use crate::bus::{Bus, Hint};
+use muster_proto::command::v1 as pb;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::Notify;
+
+/// A relay that said nothing for this long is suspected.
+pub const SUSPECT_AFTER: Duration = Duration::from_secs(1);
+
+/// Where an endpoint is to join.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    pub relay: String,
+    /// `http://HOST:PORT`.
+    pub http_url: String,
+    /// `HOST:PORT` of the worker for this site's link; empty if the relay has none.
+    pub link: String,
+}
+
+/// How the command plane reaches the media plane.
+pub trait Fleet: Send + Sync {
+    /// The place of a site's leg, the same one each time while the relay lives. `None` while no relay is online.
+    fn place(&self, site: &str) -> Option<Place>;
+    /// Sends a stage to the relays of its meeting.
+    fn push_stage(&self, document: &pb::StageDocument);
+    fn states(&self) -> pb::FleetChanged;
+}
+
+/// What waits to be sent to one relay.
+#[derive(Default)]
+pub struct Outbox {
+    stages: Mutex<BTreeMap<String, pb::StageDocument>>,
+    ready: Notify,
+}
+
+impl Outbox {
+    fn put(&self, document: &pb::StageDocument) {
+        let mut stages = self.stages.lock().unwrap_or_else(PoisonError::into_inner);
+        let slot = stages.entry(document.meeting.clone()).or_default();
+        if slot.version <= document.version {
+            *slot = document.clone();
+        }
+        drop(stages);
+        self.ready.notify_one();
+    }
+
+    /// The next document, as soon as there is one.
+    pub async fn next(&self) -> pb::StageDocument {
+        loop {
+            let ready = self.ready.notified();
+            let first = self.stages.lock().unwrap_or_else(PoisonError::into_inner).pop_first();
+            if let Some((_, document)) = first {
+                return document;
+            }
+            ready.await;
+        }
+    }
+}
+
+struct Relay {
+    connection: u64,
+    http_url: String,
+    link_addrs: Vec<String>,
+    legs: u32,
+    heard: Instant,
+    suspected: bool,
+    outbox: Arc<Outbox>,
+}
+
+#[derive(Default)]
+struct State {
+    connections: u64,
+    online: BTreeMap<String, Relay>,
+    /// Those that have gone, since when.
+    gone: BTreeMap<String, Instant>,
+    /// The worker of each site's link: given in turn, and kept, so that a warm link is the one that is used.
+    workers: HashMap<String, usize>,
+}
+
+/// The relays of one control plane, placed trivially: everything goes to the first one that is online.
+pub struct Relays {
+    state: Mutex<State>,
+    bus: Bus,
+}
+
+/// One connected relay; dropping it says that its stream is gone.
+pub struct Registration {
+    relays: Arc<Relays>,
+    pub id: String,
+    connection: u64,
+    pub outbox: Arc<Outbox>,
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        self.relays.leave(&self.id, self.connection);
+    }
+}
+
+impl Relays {
+    pub fn new(bus: Bus) -> Arc<Self> {
+        Arc::new(Self { state: Mutex::default(), bus })
+    }
+
+    /// A relay has dialled in. A second stream of the same relay takes the place of the first.
+    pub fn register(self: &Arc<Self>, id: &str, hello: &pb::RelayHello) -> Registration {
+        let outbox = Arc::new(Outbox::default());
+        let mut state = self.lock();
+        state.connections += 1;
+        let connection = state.connections;
+        let relay = Relay {
+            connection,
+            http_url: hello.http_url.clone(),
+            link_addrs: hello.link_addrs.clone(),
+            legs: u32::try_from(hello.legs.len()).unwrap_or(u32::MAX),
+            heard: Instant::now(),
+            suspected: false,
+            outbox: outbox.clone(),
+        };
+        state.online.insert(id.to_owned(), relay);
+        state.gone.remove(id);
+        drop(state);
+        self.tell();
+        Registration { relays: self.clone(), id: id.to_owned(), connection, outbox }
+    }
+
+    fn leave(&self, id: &str, connection: u64) {
+        let mut state = self.lock();
+        if state.online.get(id).is_none_or(|relay| relay.connection != connection) {
+            return;
+        }
+        state.online.remove(id);
+        state.gone.insert(id.to_owned(), Instant::now());
+        drop(state);
+        self.tell();
+    }
+
+    /// Something came from the relay; `legs` if it said how many it has.
+    pub fn heard(&self, registration: &Registration, legs: Option<u32>) {
+        let mut state = self.lock();
+        let Some(relay) = state.online.get_mut(&registration.id) else { return };
+        if relay.connection != registration.connection {
+            return;
+        }
+        relay.heard = Instant::now();
+        let changed = relay.suspected || legs.is_some_and(|legs| legs != relay.legs);
+        relay.suspected = false;
+        relay.legs = legs.unwrap_or(relay.legs);
+        drop(state);
+        if changed {
+            self.tell();
+        }
+    }
+
+    /// Whether this registration is still the relay's newest stream.
+    pub fn is_current(&self, registration: &Registration) -> bool {
+        self.lock().online.get(&registration.id).is_some_and(|relay| relay.connection == registration.connection)
+    }
+
+    /// Marks relays that have been silent, and returns those that have been gone for `away`, once each.
+    pub fn look(&self, away: Duration) -> Vec<String> {
+        let mut state = self.lock();
+        let mut changed = false;
+        for (id, relay) in &mut state.online {
+            if !relay.suspected && relay.heard.elapsed() > SUSPECT_AFTER {
+                tracing::warn!(relay = id, "the relay is silent: suspected");
+                relay.suspected = true;
+                changed = true;
+            }
+        }
+        let lost: Vec<String> =
+            state.gone.iter().filter(|(_, since)| since.elapsed() >= away).map(|(id, _)| id.clone()).collect();
+        for id in &lost {
+            state.gone.remove(id);
+        }
+        drop(state);
+        if changed {
+            self.tell();
+        }
+        lost
+    }
+
+    pub fn any_online(&self) -> bool {
+        !self.lock().online.is_empty()
+    }
+
+    fn tell(&self) {
+        self.bus.publish(Hint::Fleet(Arc::new(self.states())));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Fleet for Relays {
+    fn place(&self, site: &str) -> Option<Place> {
+        let mut state = self.lock();
+        let next = state.workers.len();
+        let worker = if site.starts_with("desk:") { 0 } else { *state.workers.entry(site.to_owned()).or_insert(next) };
+        let chosen = state.online.iter().min_by_key(|(_, relay)| relay.suspected);
+        chosen.map(|(id, relay)| Place {
+            relay: id.clone(),
+            http_url: relay.http_url.clone(),
+            link: match relay.link_addrs.len() {
+                0 => String::new(),
+                workers => relay.link_addrs[worker % workers].clone(),
+            },
+        })
+    }
+
+    fn push_stage(&self, document: &pb::StageDocument) {
+        for relay in self.lock().online.values() {
+            relay.outbox.put(document);
+        }
+    }
+
+    fn states(&self) -> pb::FleetChanged {
+        let state = self.lock();
+        let online = state.online.iter().map(|(id, relay)| pb::RelayState {
+            id: id.clone(),
+            online: !relay.suspected,
+            legs: relay.legs,
+        });
+        let gone = state.gone.keys().map(|id| pb::RelayState { id: id.clone(), online: false, legs: 0 });
+        let mut relays: Vec<_> = online.chain(gone).collect();
+        relays.sort_by(|a, b| a.id.cmp(&b.id));
+        pb::FleetChanged { relays }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hello(links: &[&str]) -> pb::RelayHello {
+        pb::RelayHello {
+            http_url: "http://127.0.0.1:1".into(),
+            link_addrs: links.iter().map(|&link| link.to_owned()).collect(),
+            ..Default::default()
+        }
+    }
+
+    fn stage(version: u64) -> pb::StageDocument {
+        pb::StageDocument { meeting: "m".into(), version, ..Default::default() }
+    }
+
+    #[test]
+    fn sites_are_spread_over_the_workers_and_keep_theirs() {
+        let relays = Relays::new(Bus::default());
+        assert_eq!(relays.place("S1"), None);
+        let _relay = relays.register("r1", &hello(&["a", "b"]));
+        let link = |site: &str| relays.place(site).expect("a place").link;
+        let first = link("S1");
+        assert_ne!(first, link("S2"));
+        assert_eq!(first, link("S1"));
+    }
+
+    #[tokio::test]
+    async fn only_the_newest_stage_waits() {
+        let relays = Relays::new(Bus::default());
+        let relay = relays.register("r1", &hello(&[]));
+        for version in [1, 3, 2] {
+            relays.push_stage(&stage(version));
+        }
+        assert_eq!(relay.outbox.next().await.version, 3);
+        let more = tokio::time::timeout(Duration::from_millis(20), relay.outbox.next()).await;
+        assert!(more.is_err());
+    }
+
+    #[test]
+    fn a_second_stream_of_a_relay_takes_over() {
+        let relays = Relays::new(Bus::default());
+        let first = relays.register("r1", &hello(&[]));
+        let second = relays.register("r1", &hello(&[]));
+        assert!(!relays.is_current(&first));
+        drop(first);
+        assert!(relays.any_online());
+        drop(second);
+        assert!(!relays.any_online());
+        assert_eq!(relays.look(Duration::ZERO), ["r1"]);
+        assert!(relays.look(Duration::ZERO).is_empty(), "told once");
+    }
+}

@@ -1,0 +1,484 @@
+//! One meeting's task: takes what is queued, decides, stores all of it in one transaction, then answers and tells.
+//!
+//! Invariants: nobody is answered, paged or told before the events are on disk; if they cannot be stored, the state
+//! is as before, who asked is refused with the reason, and facts are kept and tried again.
+
+use super::draft::Draft;
+use super::{Ask, Fact, LegFact, Shared, View, invitee};
+use crate::bus::Hint;
+use crate::clock::now_ms;
+use crate::convert;
+use crate::endpoints::{Proof, To};
+use crate::status::Failure;
+use crate::store::{Append, ChainHead, EndedRow, MeetingRow, NewEvent, StoreError};
+use muster_domain::{
+    Claims, Command, Event, LegEnd, Meeting, MeetingId, Millis, Reach, Reason, Refusal, SiteId, SummonsState,
+};
+use muster_proto::command::v1 as pb;
+use prost::Message as _;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Mutex, mpsc, oneshot};
+
+/// Commands and facts stored in one transaction.
+const BATCH: usize = 256;
+/// Facts kept while the store is away; beyond it the oldest go and are counted.
+const MAX_KEPT: usize = 8192;
+const RETRY: Duration = Duration::from_millis(500);
+const SYSTEM: &str = "system";
+
+/// Where a site's leg is, as far as relays told since the start.
+struct Leg {
+    relay: String,
+    id: String,
+}
+
+pub(crate) struct MeetingActor {
+    shared: Arc<Shared>,
+    claims: Arc<Mutex<Claims>>,
+    meeting: Meeting,
+    head: ChainHead,
+    view: View,
+    chair_shown: String,
+    legs: HashMap<SiteId, Leg>,
+    /// Which endpoint answered for a site.
+    taken: HashMap<SiteId, Proof>,
+    /// Facts that could not be stored yet.
+    kept: VecDeque<Fact>,
+    stage_sent: u64,
+}
+
+/// An answer that waits for the transaction.
+type Pending = Box<dyn FnOnce(Option<&StoreError>) + Send>;
+
+/// Sends the answer `result` if the events are stored, the store's error if not.
+fn answer<T: Send + 'static>(reply: oneshot::Sender<Result<T, Failure>>, result: Result<T, Failure>) -> Pending {
+    Box::new(move |error| {
+        let result = match (result, error) {
+            (Ok(_), Some(error)) => Err(Failure::Store(StoreError::Unavailable(error.to_string()))),
+            (result, _) => result,
+        };
+        // Whoever asked may have gone; the command is stored all the same.
+        let _ = reply.send(result);
+    })
+}
+
+impl MeetingActor {
+    pub fn new(
+        shared: Arc<Shared>,
+        claims: Arc<Mutex<Claims>>,
+        meeting: Meeting,
+        head: ChainHead,
+        chair_shown: String,
+    ) -> Self {
+        let view = View::new(&meeting);
+        Self {
+            shared,
+            claims,
+            meeting,
+            head,
+            view,
+            chair_shown,
+            legs: HashMap::new(),
+            taken: HashMap::new(),
+            kept: VecDeque::new(),
+            stage_sent: 0,
+        }
+    }
+
+    pub fn view(&self) -> View {
+        self.view.clone()
+    }
+
+    pub fn id(&self) -> &MeetingId {
+        self.meeting.id()
+    }
+
+    /// Runs until the meeting has ended or the control plane stops.
+    pub async fn run(mut self, mut asks: mpsc::Receiver<Ask>) {
+        while self.meeting.is_live() {
+            let mut batch = Vec::new();
+            tokio::select! {
+                biased;
+                () = self.shared.shutdown.cancelled() => return,
+                taken = asks.recv_many(&mut batch, BATCH) => if taken == 0 { return },
+                () = tokio::time::sleep(self.until_next()) => batch.push(Ask::Fact(Fact::Tick)),
+            }
+            let kept: Vec<Fact> = self.kept.drain(..).collect();
+            let all = kept.into_iter().map(Ask::Fact).chain(batch).collect();
+            self.step(all).await;
+        }
+        self.shared.remove(self.meeting.id());
+        tracing::info!(meeting = %self.meeting.id(), "meeting ended");
+    }
+
+    fn until_next(&self) -> Duration {
+        if !self.kept.is_empty() {
+            return RETRY;
+        }
+        let Some(deadline) = self.meeting.next_deadline() else { return Duration::from_secs(3600) };
+        let at = deadline.max(self.shared.quiet_until);
+        Duration::from_millis(u64::try_from(at.0 - now_ms()).unwrap_or(0).max(1))
+    }
+
+    async fn step(&mut self, batch: Vec<Ask>) {
+        let claims = self.claims.clone();
+        let mut claims = claims.lock().await;
+        let mut draft = Draft::new(Millis(now_ms()));
+        let (mut replies, mut facts) = (Vec::new(), Vec::new());
+        for ask in batch {
+            match ask {
+                Ask::Fact(fact) => {
+                    self.fact(&fact, &claims, &mut draft);
+                    facts.push(fact);
+                }
+                asked => replies.push(self.asked(asked, &claims, &mut draft)),
+            }
+        }
+        self.mark_without_relay(&mut draft);
+        let stored = self.store(&draft, &mut claims).await;
+        drop(claims);
+        match &stored {
+            Ok(()) => self.tell(draft),
+            Err(error) => {
+                tracing::error!(meeting = %self.meeting.id(), %error, "cannot store events");
+                self.kept.extend(facts.into_iter().filter(|fact| !matches!(fact, Fact::Tick)));
+                let over = self.kept.len().saturating_sub(MAX_KEPT);
+                metrics::counter!("muster_meeting_facts_dropped").increment(over as u64);
+                self.kept.drain(..over);
+                if self.kept.is_empty() {
+                    // A tick alone failed: come back to it after a while.
+                    self.kept.push_back(Fact::Tick);
+                }
+            }
+        }
+        for reply in replies {
+            reply(stored.as_ref().err());
+        }
+    }
+
+    fn asked(&mut self, ask: Ask, claims: &Claims, draft: &mut Draft) -> Pending {
+        match ask {
+            Ask::Do { command, by, reply } => answer(reply, self.decide(command, &by, draft).map_err(Failure::from)),
+            Ask::CallUnconnected { sites, by, reply } => {
+                answer(reply, self.call_unconnected(sites, &by, claims, draft).map_err(Failure::from))
+            }
+            Ask::Report { site, report, proof, reply } => {
+                let result = self.free_for(&site, &proof).and_then(|()| {
+                    let answered = matches!(report.state, SummonsState::Answered | SummonsState::Joining);
+                    let by = format!("site:{site}");
+                    self.decide(Command::Report { site: site.clone(), report }, &by, draft)?;
+                    if answered {
+                        draft.taken.push((site, proof));
+                    }
+                    Ok(())
+                });
+                answer(reply, result)
+            }
+            Ask::Ticket { site, proof, reply } => {
+                let result = self.free_for(&site, &proof).and_then(|()| {
+                    self.meeting.may_join(&site, claims.holder(&site))?;
+                    self.shared.tickets.issue(self.meeting.id(), &site, false)
+                });
+                answer(reply, result)
+            }
+            // Facts have no answer.
+            Ask::Fact(fact) => {
+                self.fact(&fact, claims, draft);
+                Box::new(|_| ())
+            }
+        }
+    }
+
+    /// Whether no other endpoint of the site has the call.
+    fn free_for(&self, site: &SiteId, proof: &Proof) -> Result<(), Failure> {
+        let summons = self.meeting.summons(site).ok_or_else(|| Refusal::NotInMeeting(site.clone()))?;
+        let busy = matches!(summons.state, SummonsState::Answered | SummonsState::Joining | SummonsState::OnAir);
+        match self.taken.get(site) {
+            Some(other) if busy && other != proof => Err(Failure::Taken),
+            _ => Ok(()),
+        }
+    }
+
+    fn call_unconnected(
+        &mut self,
+        sites: Vec<SiteId>,
+        by: &str,
+        claims: &Claims,
+        draft: &mut Draft,
+    ) -> Result<u32, Refusal> {
+        let sites = if sites.is_empty() { self.meeting.unconnected().cloned().collect() } else { sites };
+        let invitees = sites.into_iter().map(|site| invitee(&self.shared.endpoints, site, claims)).collect();
+        let before = draft.events.len();
+        self.decide(Command::CallUnconnected { sites: invitees }, by, draft)?;
+        let paged = draft.events[before..].iter().filter(|event| pages(event));
+        Ok(u32::try_from(paged.count()).unwrap_or(u32::MAX))
+    }
+
+    /// Decides a command and applies what follows to the draft state.
+    pub fn decide(&mut self, command: Command, by: &str, draft: &mut Draft) -> Result<(), Refusal> {
+        for event in self.meeting.decide(command, draft.now)? {
+            self.meeting.apply(&event);
+            if let Event::SummonsChanged { summons } = &event {
+                draft.touched.insert(summons.site.clone());
+            }
+            let wire = convert::event_to_wire(self.meeting.id(), self.meeting.seq(), draft.now, by, &event);
+            draft.wire.push(wire);
+            draft.events.push(event);
+        }
+        Ok(())
+    }
+
+    /// Sites that are to be paged while there is no relay to send them to come to that end at once.
+    pub fn mark_without_relay(&mut self, draft: &mut Draft) {
+        let paged: Vec<SiteId> = draft.events.iter().filter(|event| pages(event)).filter_map(site_of).collect();
+        if !paged.is_empty() && self.shared.fleet.place(&paged[0]).is_none() {
+            self.system(Command::NoRelay { sites: paged }, draft);
+        }
+    }
+
+    fn system(&mut self, command: Command, draft: &mut Draft) {
+        self.by(command, SYSTEM, draft);
+    }
+
+    fn by(&mut self, command: Command, by: &str, draft: &mut Draft) {
+        if let Err(refusal) = self.decide(command, by, draft) {
+            tracing::debug!(meeting = %self.meeting.id(), %refusal, "a fact is passed over");
+        }
+    }
+
+    fn fact(&mut self, fact: &Fact, claims: &Claims, draft: &mut Draft) {
+        match fact {
+            Fact::Tick => self.system(Command::Tick, draft),
+            Fact::Detached { site } => {
+                // It may have come back in the meantime.
+                if self.shared.endpoints.reach(site) != Reach::Online {
+                    self.system(Command::EndpointDetached { site: site.clone() }, draft);
+                }
+            }
+            Fact::Attached { site, endpoint, proof } => {
+                let before = draft.events.len();
+                self.system(Command::EndpointAttached { site: site.clone() }, draft);
+                let paged = draft.events.len() > before;
+                let holds = self.meeting.summons(site).is_some_and(|summons| summons.holds_claim());
+                if !paged && holds && self.free_for(site, proof).is_ok() {
+                    draft.recall.push((site.clone(), *endpoint));
+                }
+            }
+            Fact::Legs { relay, legs } => {
+                for leg in legs {
+                    self.leg(relay, leg, claims, draft);
+                }
+            }
+            Fact::RelayBack { relay, legs } => self.relay_back(relay, legs, claims, draft),
+            Fact::RelayLost { relay } => {
+                let gone = |leg: Option<&Leg>| match relay {
+                    Some(relay) => leg.is_none_or(|leg| &leg.relay == relay),
+                    None => leg.is_none(),
+                };
+                for site in self.sites_with_leg(gone) {
+                    self.leg_ended(site, LegEnd::Lost, SYSTEM, draft);
+                }
+            }
+        }
+    }
+
+    fn leg(&mut self, relay: &str, fact: &LegFact, claims: &Claims, draft: &mut Draft) {
+        if claims.holder(&fact.site).is_some_and(|holder| holder != self.meeting.id()) {
+            return;
+        }
+        let (site, by) = (fact.site.clone(), format!("relay:{relay}"));
+        if matches!(fact.state, pb::LegState::Joining | pb::LegState::OnAir) {
+            self.legs.insert(site.clone(), Leg { relay: relay.to_owned(), id: fact.leg.clone() });
+        }
+        match fact.state {
+            pb::LegState::Joining => self.by(Command::LegJoining { site }, &by, draft),
+            pb::LegState::OnAir => self.by(Command::LegOnAir { site }, &by, draft),
+            pb::LegState::Silent => self.by(Command::LegSilent { site }, &by, draft),
+            pb::LegState::Left => {
+                // The end of a leg that another one has replaced already says nothing.
+                if self.legs.get(&site).is_none_or(|leg| leg.id == fact.leg) {
+                    self.leg_ended(site, LegEnd::from_words(&fact.reason), &by, draft);
+                }
+            }
+            pb::LegState::Unspecified => {}
+        }
+    }
+
+    fn leg_ended(&mut self, site: SiteId, end: LegEnd, by: &str, draft: &mut Draft) {
+        self.legs.remove(&site);
+        let reach = self.shared.endpoints.reach(&site);
+        self.by(Command::LegEnded { site, end, reach }, by, draft);
+    }
+
+    fn relay_back(&mut self, relay: &str, legs: &[LegFact], claims: &Claims, draft: &mut Draft) {
+        for leg in legs {
+            self.leg(relay, leg, claims, draft);
+        }
+        let there = |leg: Option<&Leg>| leg.is_none_or(|leg| leg.relay == relay);
+        for site in self.sites_with_leg(there) {
+            if !legs.iter().any(|leg| leg.site == site) {
+                self.leg_ended(site, LegEnd::Lost, SYSTEM, draft);
+            }
+        }
+        // Those that could not be sent anywhere are called again.
+        let stranded = |summons: &&muster_domain::Summons| summons.reason == Some(Reason::NoRelay);
+        let sites: Vec<SiteId> =
+            self.meeting.summonses().iter().filter(stranded).map(|summons| summons.site.clone()).collect();
+        for site in sites {
+            if self.shared.endpoints.reach(&site) == Reach::Online {
+                self.system(Command::EndpointAttached { site }, draft);
+            }
+        }
+    }
+
+    /// Sites on air, and those joining whose leg a relay has shown, of which the leg is as asked.
+    fn sites_with_leg(&self, of: impl Fn(Option<&Leg>) -> bool) -> Vec<SiteId> {
+        let has_leg = |summons: &&muster_domain::Summons| {
+            let leg = self.legs.get(&summons.site);
+            match summons.state {
+                SummonsState::OnAir => of(leg),
+                SummonsState::Joining => leg.is_some() && of(leg),
+                _ => false,
+            }
+        };
+        self.meeting.summonses().iter().filter(has_leg).map(|summons| summons.site.clone()).collect()
+    }
+
+    /// Stores the draft in one transaction. If that fails, the state is what it was.
+    pub async fn store(&mut self, draft: &Draft, claims: &mut Claims) -> Result<(), StoreError> {
+        if draft.events.is_empty() {
+            return Ok(());
+        }
+        let append = self.append_of(draft, claims);
+        match self.shared.store.append(&append).await {
+            Ok(head) => {
+                self.head = head;
+                for event in &draft.events {
+                    claims.follow(self.meeting.id(), event);
+                }
+                self.view.set(&self.meeting);
+                Ok(())
+            }
+            Err(error) => {
+                self.meeting = Meeting::clone(&self.view.get());
+                Err(error)
+            }
+        }
+    }
+
+    fn append_of(&self, draft: &Draft, claims: &Claims) -> Append {
+        let own = self.meeting.id();
+        let mut append = Append { meeting: own.to_string(), head: self.head, ..Append::default() };
+        for event in &draft.wire {
+            append.events.push(NewEvent {
+                seq: event.seq,
+                at_ms: event.at_ms,
+                actor: event.actor.clone(),
+                payload: event.encode_to_vec(),
+            });
+        }
+        for event in &draft.events {
+            match event {
+                Event::Convened { at, title, chair, unit, idempotency_key, .. } => {
+                    append.convened = Some(MeetingRow {
+                        id: own.to_string(),
+                        title: title.clone(),
+                        unit: unit.to_string(),
+                        chair: chair.to_string(),
+                        idempotency_key: (!idempotency_key.is_empty()).then(|| idempotency_key.clone()),
+                        started_ms: at.0,
+                    });
+                }
+                Event::Ended { at, .. } => {
+                    let final_state = convert::meeting_to_wire(&self.meeting).encode_to_vec();
+                    append.ended = Some(EndedRow { ended_ms: at.0, final_state });
+                }
+                Event::SummonsChanged { .. } | Event::StageChanged { .. } => {}
+            }
+        }
+        let over = append.ended.is_some();
+        let sites = self.meeting.summonses().iter().filter(|s| over || draft.touched.contains(&s.site));
+        for summons in sites {
+            let held = claims.holder(&summons.site) == Some(own);
+            match (held, !over && summons.holds_claim()) {
+                (false, true) => append.claims.push((summons.site.to_string(), 0)),
+                (true, false) => append.released.push(summons.site.to_string()),
+                _ => {}
+            }
+        }
+        append
+    }
+
+    /// Tells everybody concerned what was stored.
+    pub fn tell(&mut self, draft: Draft) {
+        let document = self.meeting.stage_document();
+        if document.version != self.stage_sent {
+            self.stage_sent = document.version;
+            self.shared.fleet.push_stage(&convert::stage_document_to_wire(&document));
+        }
+        for (site, proof) in draft.taken {
+            let others = withdrawn(self.meeting.id(), "taken by another endpoint");
+            self.shared.endpoints.push(&site, To::Others(&proof), |_| others.clone());
+            self.taken.insert(site, proof);
+        }
+        for (site, endpoint) in &draft.recall {
+            self.page(site, To::One(*endpoint));
+        }
+        for site in &draft.touched {
+            match self.meeting.summons(site).map(|summons| summons.state) {
+                Some(SummonsState::Paged) => {
+                    self.taken.remove(site);
+                    self.page(site, To::All);
+                }
+                Some(SummonsState::TimedOut) => self.withdraw(site, "timed out"),
+                _ => {}
+            }
+        }
+        if self.meeting.ended().is_some() {
+            for summons in self.meeting.summonses().iter().filter(|summons| !summons.is_elsewhere()) {
+                self.withdraw(&summons.site, "ended");
+            }
+        }
+        for event in draft.wire {
+            self.shared.bus.publish(Hint::Meeting(Arc::new(event)));
+        }
+    }
+
+    fn withdraw(&self, site: &SiteId, reason: &str) {
+        let message = withdrawn(self.meeting.id(), reason);
+        self.shared.endpoints.push(site, To::All, |_| message.clone());
+    }
+
+    fn page(&self, site: &SiteId, to: To<'_>) {
+        self.shared.endpoints.push(site, to, |proof| {
+            let call = pb::SummonsCall {
+                meeting: self.meeting.id().to_string(),
+                title: self.meeting.title().to_owned(),
+                from: self.chair_shown.clone(),
+                // Without a relay at this moment the endpoint asks for its ticket once it has answered.
+                ticket: self.shared.tickets.issue(self.meeting.id(), site, false).ok(),
+                // A box answers by itself, a person presses once.
+                auto_answer: *proof == Proof::Certificate,
+            };
+            pb::AttachResponse { event: Some(pb::attach_response::Event::Summons(call)) }
+        });
+    }
+}
+
+fn withdrawn(meeting: &MeetingId, reason: &str) -> pb::AttachResponse {
+    let withdrawn = pb::SummonsWithdrawn { meeting: meeting.to_string(), reason: reason.to_owned() };
+    pb::AttachResponse { event: Some(pb::attach_response::Event::Withdrawn(withdrawn)) }
+}
+
+fn pages(event: &Event) -> bool {
+    matches!(event, Event::SummonsChanged { summons } if summons.state == SummonsState::Paged)
+}
+
+fn site_of(event: &Event) -> Option<SiteId> {
+    match event {
+        Event::SummonsChanged { summons } => Some(summons.site.clone()),
+        _ => None,
+    }
+}

@@ -1,0 +1,33 @@
+//! What one batch of commands and facts comes to, before and after it is stored.
+
+use muster_domain::{Event, Millis, SiteId};
+use muster_proto::command::v1 as pb;
+use std::collections::BTreeSet;
+
+use crate::endpoints::Proof;
+
+/// Events that were decided and applied to the draft state, and what is to be done once they are stored.
+pub(crate) struct Draft {
+    pub now: Millis,
+    pub events: Vec<Event>,
+    pub wire: Vec<pb::MeetingEvent>,
+    /// Endpoints to be called again, though nothing changed.
+    pub recall: Vec<(SiteId, u64)>,
+    /// Calls that one endpoint took, by its proof.
+    pub taken: Vec<(SiteId, Proof)>,
+    /// Sites whose summons changed.
+    pub touched: BTreeSet<SiteId>,
+}
+
+impl Draft {
+    pub fn new(now: Millis) -> Self {
+        Self {
+            now,
+            events: Vec::new(),
+            wire: Vec::new(),
+            recall: Vec::new(),
+            taken: Vec::new(),
+            touched: BTreeSet::new(),
+        }
+    }
+}

@@ -1,0 +1,371 @@
+//! The live meetings: one task each, found here by id.
+//!
+//! Invariants: a meeting is known here before anyone is told of it; all that changes meetings holds the claims while
+//! it decides and stores, so that no site is given to two. What a meeting does with a command is the domain's.
+
+mod actor;
+mod draft;
+
+use crate::bus::Bus;
+use crate::clock::now_ms;
+use crate::convert;
+use crate::endpoints::{Endpoints, Proof};
+use crate::fleet::Fleet;
+use crate::status::Failure;
+use crate::store::{ChainHead, Store, StoreError, chain_hash};
+use crate::tickets::Tickets;
+use actor::MeetingActor;
+use draft::Draft;
+use muster_domain::{
+    AccountName, Claims, Command, Invitee, Meeting, MeetingId, Millis, Report, SiteId, Timeouts, UnitId,
+};
+use muster_proto::command::v1 as pb;
+use prost::Message as _;
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
+use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+/// Commands and facts that may wait for one meeting.
+const QUEUE: usize = 4096;
+/// After a start nothing times out for this long: relays and endpoints are dialling in again.
+pub const GRACE_MS: i64 = 5_000;
+
+/// What a relay said about a leg of a site.
+#[derive(Debug, Clone)]
+pub struct LegFact {
+    pub site: SiteId,
+    pub leg: String,
+    pub state: pb::LegState,
+    pub reason: String,
+}
+
+/// Something that happened, whether or not anyone likes it. Kept and tried again while the store is away.
+#[derive(Debug, Clone)]
+pub(crate) enum Fact {
+    /// An endpoint of the site attached: the one of this number, with this proof.
+    Attached { site: SiteId, endpoint: u64, proof: Proof },
+    Detached { site: SiteId },
+    Legs { relay: String, legs: Vec<LegFact> },
+    /// A relay dialled in, and these are all its legs of this meeting.
+    RelayBack { relay: String, legs: Vec<LegFact> },
+    /// A relay has been away for too long; none: no relay has come since the start.
+    RelayLost { relay: Option<String> },
+    Tick,
+}
+
+/// What somebody asks of a meeting, and waits for.
+pub(crate) enum Ask {
+    Do { command: Command, by: String, reply: oneshot::Sender<Result<(), Failure>> },
+    /// Empty: all that are not on air. Answers how many are called.
+    CallUnconnected { sites: Vec<SiteId>, by: String, reply: oneshot::Sender<Result<u32, Failure>> },
+    Report { site: SiteId, report: Report, proof: Proof, reply: oneshot::Sender<Result<(), Failure>> },
+    Ticket { site: SiteId, proof: Proof, reply: oneshot::Sender<Result<pb::JoinTicket, Failure>> },
+    Fact(Fact),
+}
+
+/// What all meetings share.
+pub(crate) struct Shared {
+    pub store: Store,
+    pub bus: Bus,
+    pub endpoints: Arc<Endpoints>,
+    pub fleet: Arc<dyn Fleet>,
+    pub tickets: Tickets,
+    pub shutdown: CancellationToken,
+    /// Nothing times out before this.
+    pub quiet_until: Millis,
+    live: RwLock<BTreeMap<String, Handle>>,
+}
+
+impl Shared {
+    pub(crate) fn remove(&self, meeting: &str) {
+        self.live.write().unwrap_or_else(PoisonError::into_inner).remove(meeting);
+    }
+}
+
+#[derive(Clone)]
+struct Handle {
+    queue: mpsc::Sender<Ask>,
+    view: View,
+}
+
+/// The newest committed state of a meeting.
+#[derive(Clone)]
+pub(crate) struct View(Arc<RwLock<Arc<Meeting>>>);
+
+impl View {
+    fn new(meeting: &Meeting) -> Self {
+        Self(Arc::new(RwLock::new(Arc::new(meeting.clone()))))
+    }
+
+    pub(crate) fn get(&self) -> Arc<Meeting> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn set(&self, meeting: &Meeting) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(meeting.clone());
+    }
+}
+
+/// What a person asks for when convening: everything is checked and resolved already.
+pub struct Convening {
+    pub title: String,
+    pub chair: AccountName,
+    /// Shown to those who are called.
+    pub chair_shown: String,
+    pub unit: UnitId,
+    pub sites: Vec<SiteId>,
+    pub idempotency_key: String,
+}
+
+/// The registry of live meetings.
+pub struct Meetings {
+    shared: Arc<Shared>,
+    /// Held while a change is decided and stored.
+    claims: Arc<Mutex<Claims>>,
+}
+
+/// The parts that meetings work with.
+pub struct Parts {
+    pub store: Store,
+    pub bus: Bus,
+    pub endpoints: Arc<Endpoints>,
+    pub fleet: Arc<dyn Fleet>,
+    pub tickets: Tickets,
+    pub shutdown: CancellationToken,
+}
+
+impl Meetings {
+    /// Loads every meeting that has not ended, by replay of its events, and starts its task.
+    pub async fn load(parts: Parts) -> Result<Arc<Self>, StoreError> {
+        let Parts { store, bus, endpoints, fleet, tickets, shutdown } = parts;
+        let quiet_until = Millis(now_ms() + GRACE_MS);
+        let live = RwLock::default();
+        let shared = Arc::new(Shared { store, bus, endpoints, fleet, tickets, shutdown, quiet_until, live });
+        let mut loaded = Vec::new();
+        for id in shared.store.live_meetings().await? {
+            loaded.push(replay(&shared.store, &id).await?);
+        }
+        let claims = Arc::new(Mutex::new(Claims::of(loaded.iter().map(|(meeting, _)| meeting))));
+        let this = Arc::new(Self { shared, claims });
+        for (meeting, head) in loaded {
+            let chair = meeting.chair().map(ToString::to_string).unwrap_or_default();
+            let account = this.shared.store.account(&chair).await?;
+            let shown = account.map_or(chair, |account| account.display_name);
+            tracing::info!(meeting = %meeting.id(), seq = meeting.seq(), "meeting resumed");
+            let actor = MeetingActor::new(this.shared.clone(), this.claims.clone(), meeting, head, shown);
+            this.start(actor, |_| ());
+        }
+        Ok(this)
+    }
+
+    /// Makes the meeting known, then does `first`, then runs it.
+    fn start(&self, mut actor: MeetingActor, first: impl FnOnce(&mut MeetingActor)) {
+        let (queue, asks) = mpsc::channel(QUEUE);
+        let handle = Handle { queue, view: actor.view() };
+        let id = actor.id().to_string();
+        self.shared.live.write().unwrap_or_else(PoisonError::into_inner).insert(id, handle);
+        first(&mut actor);
+        tokio::spawn(actor.run(asks));
+    }
+
+    /// Opens a meeting and calls its sites; the same key of the same chair again gives the same meeting.
+    pub async fn convene(&self, convening: Convening) -> Result<pb::Meeting, Failure> {
+        let Convening { title, chair, chair_shown, unit, sites, idempotency_key } = convening;
+        let mut claims = self.claims.lock().await;
+        if !idempotency_key.is_empty()
+            && let Some(id) = self.shared.store.meeting_by_key(&chair, &idempotency_key).await?
+        {
+            drop(claims);
+            return self.find(&id).await;
+        }
+        let now = now_ms();
+        let id = MeetingId::new(format!("m{now:011x}{:08x}", rand::random::<u32>()))?;
+        let invitees = sites.into_iter().map(|site| self.invitee(site, &claims)).collect();
+        let by = chair.to_string();
+        let command = Command::Convene { title, chair, unit, sites: invitees, idempotency_key };
+        let meeting = Meeting::new(id, Timeouts::default());
+        let head = ChainHead::default();
+        let mut actor = MeetingActor::new(self.shared.clone(), self.claims.clone(), meeting, head, chair_shown);
+        let mut draft = Draft::new(Millis(now));
+        actor.decide(command, &by, &mut draft)?;
+        actor.mark_without_relay(&mut draft);
+        actor.store(&draft, &mut claims).await?;
+        drop(claims);
+        let answer = convert::meeting_to_wire(&actor.view().get());
+        self.start(actor, |actor| actor.tell(draft));
+        Ok(answer)
+    }
+
+    fn invitee(&self, site: SiteId, claims: &Claims) -> Invitee {
+        invitee(&self.shared.endpoints, site, claims)
+    }
+
+    /// Each of these sites as it would be called now.
+    pub async fn invitees(&self, sites: &[SiteId]) -> Vec<Invitee> {
+        let claims = self.claims.lock().await;
+        sites.iter().map(|site| self.invitee(site.clone(), &claims)).collect()
+    }
+
+    /// The newest state of a live meeting.
+    pub fn view(&self, meeting: &str) -> Option<Arc<Meeting>> {
+        self.handle(meeting).map(|handle| handle.view.get())
+    }
+
+    /// All that have not ended, oldest first.
+    pub fn views(&self) -> Vec<Arc<Meeting>> {
+        let live = self.shared.live.read().unwrap_or_else(PoisonError::into_inner);
+        let mut views: Vec<_> = live.values().map(|handle| handle.view.get()).filter(|m| m.is_live()).collect();
+        views.sort_by_key(|meeting| meeting.started());
+        views
+    }
+
+    /// A meeting, live or ended.
+    pub async fn find(&self, id: &str) -> Result<pb::Meeting, Failure> {
+        if let Some(view) = self.view(id) {
+            return Ok(convert::meeting_to_wire(&view));
+        }
+        match self.shared.store.final_state(id).await? {
+            Some(bytes) => decode_final(&bytes).map_err(Failure::Store),
+            None => Err(Failure::NoMeeting(id.to_owned())),
+        }
+    }
+
+    /// Ended meetings, newest first.
+    pub async fn ended(&self, limit: i64) -> Result<Vec<pb::Meeting>, StoreError> {
+        self.shared.store.ended_meetings(limit).await?.iter().map(|bytes| decode_final(bytes)).collect()
+    }
+
+    /// Carries out a command of a person. Done when it is stored.
+    pub async fn command(&self, meeting: &str, command: Command, by: String) -> Result<(), Failure> {
+        self.ask(meeting, |reply| Ask::Do { command, by, reply }).await
+    }
+
+    pub async fn call_unconnected(&self, meeting: &str, sites: Vec<SiteId>, by: String) -> Result<u32, Failure> {
+        self.ask(meeting, |reply| Ask::CallUnconnected { sites, by, reply }).await
+    }
+
+    pub async fn report(&self, meeting: &str, site: SiteId, report: Report, proof: Proof) -> Result<(), Failure> {
+        self.ask(meeting, |reply| Ask::Report { site, report, proof, reply }).await
+    }
+
+    /// A ticket for a site of the meeting, by the endpoint with this proof.
+    pub async fn ticket(&self, meeting: &str, site: SiteId, proof: Proof) -> Result<pb::JoinTicket, Failure> {
+        self.ask(meeting, |reply| Ask::Ticket { site, proof, reply }).await
+    }
+
+    async fn ask<T>(
+        &self,
+        meeting: &str,
+        make: impl FnOnce(oneshot::Sender<Result<T, Failure>>) -> Ask,
+    ) -> Result<T, Failure> {
+        let Some(handle) = self.handle(meeting) else {
+            return Err(match self.shared.store.final_state(meeting).await? {
+                Some(_) => muster_domain::Refusal::MeetingEnded.into(),
+                None => Failure::NoMeeting(meeting.to_owned()),
+            });
+        };
+        let (reply, answer) = oneshot::channel();
+        handle.queue.try_send(make(reply)).map_err(|_| {
+            metrics::counter!("muster_meeting_queue_full").increment(1);
+            Failure::Busy
+        })?;
+        answer.await.map_err(|_| Failure::Busy)?
+    }
+
+    fn handle(&self, meeting: &str) -> Option<Handle> {
+        self.shared.live.read().unwrap_or_else(PoisonError::into_inner).get(meeting).cloned()
+    }
+
+    fn handles(&self, of: impl Fn(&Meeting) -> bool) -> Vec<Handle> {
+        let live = self.shared.live.read().unwrap_or_else(PoisonError::into_inner);
+        live.values().filter(|handle| of(&handle.view.get())).cloned().collect()
+    }
+
+    /// Tells all meetings of the site that an endpoint attached.
+    pub async fn attached(&self, site: &SiteId, endpoint: u64, proof: &Proof) {
+        for handle in self.handles(|meeting| meeting.summons(site).is_some()) {
+            let fact = Fact::Attached { site: site.clone(), endpoint, proof: proof.clone() };
+            let _ = handle.queue.send(Ask::Fact(fact)).await;
+        }
+    }
+
+    /// Tells all meetings of the site that its last endpoint is gone.
+    pub async fn detached(&self, site: &SiteId) {
+        for handle in self.handles(|meeting| meeting.summons(site).is_some()) {
+            let _ = handle.queue.send(Ask::Fact(Fact::Detached { site: site.clone() })).await;
+        }
+    }
+
+    /// What a relay reports of legs, by meeting.
+    pub async fn legs(&self, relay: &str, by_meeting: BTreeMap<String, Vec<LegFact>>) {
+        for (meeting, legs) in by_meeting {
+            match self.handle(&meeting) {
+                Some(handle) => {
+                    let fact = Fact::Legs { relay: relay.to_owned(), legs };
+                    let _ = handle.queue.send(Ask::Fact(fact)).await;
+                }
+                None => tracing::debug!(meeting, "a relay reports legs of a meeting that is not live"),
+            }
+        }
+    }
+
+    /// A relay dialled in and told all its legs: every live meeting learns what it missed, and the relay the stages.
+    pub async fn relay_back(&self, relay: &str, mut by_meeting: BTreeMap<String, Vec<LegFact>>) {
+        for handle in self.handles(|_| true) {
+            let view = handle.view.get();
+            self.shared.fleet.push_stage(&convert::stage_document_to_wire(&view.stage_document()));
+            let legs = by_meeting.remove(view.id().as_str()).unwrap_or_default();
+            let fact = Fact::RelayBack { relay: relay.to_owned(), legs };
+            let _ = handle.queue.send(Ask::Fact(fact)).await;
+        }
+        for meeting in by_meeting.into_keys() {
+            match self.find(&meeting).await {
+                Ok(ended) if ended.ended_ms != 0 => self.shared.fleet.push_stage(&ended_document(&ended)),
+                Ok(_) => {}
+                // An island may know more than this control plane: it is left alone.
+                Err(error) => tracing::warn!(meeting, relay, %error, "a relay has legs of an unknown meeting"),
+            }
+        }
+    }
+
+    /// A relay has been away for too long; `None`: none has come since the start.
+    pub async fn relay_lost(&self, relay: Option<&str>) {
+        for handle in self.handles(|_| true) {
+            let fact = Fact::RelayLost { relay: relay.map(str::to_owned) };
+            let _ = handle.queue.send(Ask::Fact(fact)).await;
+        }
+    }
+}
+
+/// A site as it would be called now.
+pub(crate) fn invitee(endpoints: &Endpoints, site: SiteId, claims: &Claims) -> Invitee {
+    Invitee { reach: endpoints.reach(&site), claimed_by: claims.holder(&site).cloned(), site }
+}
+
+fn ended_document(ended: &pb::Meeting) -> pb::StageDocument {
+    pb::StageDocument { meeting: ended.id.clone(), version: ended.seq, ended: true, ..Default::default() }
+}
+
+fn decode_final(bytes: &[u8]) -> Result<pb::Meeting, StoreError> {
+    pb::Meeting::decode(bytes).map_err(|error| StoreError::Corrupt(format!("the state of an ended meeting: {error}")))
+}
+
+/// The state of a meeting from its stored events; the hash chain is checked on the way.
+async fn replay(store: &Store, id: &str) -> Result<(Meeting, ChainHead), StoreError> {
+    let corrupt = |what: String| StoreError::Corrupt(format!("meeting {id}: {what}"));
+    let meeting_id = MeetingId::new(id).map_err(|error| corrupt(error.to_string()))?;
+    let mut meeting = Meeting::new(meeting_id, Timeouts::default());
+    let mut head = ChainHead::default();
+    for event in store.events_after(id, 0).await? {
+        let hash = chain_hash(&head.hash, &event.payload);
+        if event.seq != head.seq + 1 || event.hash != hash {
+            return Err(corrupt(format!("event {} does not fit the chain: it was altered", event.seq)));
+        }
+        head = ChainHead { seq: event.seq, hash };
+        let wire = pb::MeetingEvent::decode(event.payload.as_slice())
+            .map_err(|error| corrupt(format!("event {}: {error}", event.seq)))?;
+        meeting.apply(&convert::event_from_wire(wire)?);
+    }
+    Ok((meeting, head))
+}

@@ -1,0 +1,152 @@
+//! The two listening ports: accept loops, TLS, keep-alive and an orderly end.
+//!
+//! Invariants: a handshake has a deadline and never holds up the next one; the number of connections is bounded;
+//! every request carries its [`Peer`]. What is asked and answered is not looked at here.
+
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
+use muster_identity::{Authority, Identity, identity_of};
+use rustls::server::WebPkiClientVerifier;
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
+
+/// Connections a port holds at once; more wait in the kernel's queue.
+const MAX_CONNECTIONS: usize = 16_384;
+const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
+/// A peer that vanished without a word is found within the sum of these.
+const PING_INTERVAL: Duration = Duration::from_secs(2);
+const PING_TIMEOUT: Duration = Duration::from_secs(4);
+/// Streams end by themselves on shutdown; this bounds those that do not.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// Who is at the other end of the connection, put into the extensions of each request.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    pub addr: SocketAddr,
+    /// From a certificate of our CA, verified in the handshake.
+    pub identity: Option<Identity>,
+}
+
+/// What both accept loops share.
+#[derive(Clone)]
+pub struct Acceptor {
+    pub shutdown: CancellationToken,
+}
+
+impl Acceptor {
+    /// Serves plain HTTP/1.1 and h2c.
+    pub async fn serve_plain(self, listener: TcpListener, router: axum::Router) {
+        self.accept(listener, router, None).await;
+    }
+
+    /// Serves TLS 1.3; a client certificate is verified if one is shown.
+    pub async fn serve_tls(self, listener: TcpListener, router: axum::Router, tls: Arc<rustls::ServerConfig>) {
+        self.accept(listener, router, Some(TlsAcceptor::from(tls))).await;
+    }
+
+    async fn accept(self, listener: TcpListener, router: axum::Router, tls: Option<TlsAcceptor>) {
+        let mut connections = JoinSet::new();
+        loop {
+            let accepted = tokio::select! {
+                () = self.shutdown.cancelled() => break,
+                Some(_) = connections.join_next() => continue,
+                accepted = listener.accept(), if connections.len() < MAX_CONNECTIONS => accepted,
+            };
+            match accepted {
+                Ok((stream, addr)) => {
+                    let (this, router, tls) = (self.clone(), router.clone(), tls.clone());
+                    connections.spawn(this.connection(stream, addr, router, tls));
+                }
+                Err(error) => {
+                    // Out of descriptors, most likely: wait for some to come back.
+                    tracing::warn!(%error, "cannot accept a connection");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+        drop(listener);
+        while connections.join_next().await.is_some() {}
+    }
+
+    async fn connection(self, stream: TcpStream, addr: SocketAddr, router: axum::Router, tls: Option<TlsAcceptor>) {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "TCP_NODELAY");
+        }
+        let Some(tls) = tls else {
+            return self.http(stream, Peer { addr, identity: None }, router).await;
+        };
+        match tokio::time::timeout(HANDSHAKE_DEADLINE, tls.accept(stream)).await {
+            Ok(Ok(stream)) => {
+                let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+                let identity = shown.and_then(|cert| identity_of(cert).ok());
+                self.http(stream, Peer { addr, identity }, router).await;
+            }
+            Ok(Err(error)) => {
+                metrics::counter!("muster_tls_handshakes_failed").increment(1);
+                tracing::debug!(%error, "TLS handshake");
+            }
+            Err(_) => metrics::counter!("muster_tls_handshakes_failed").increment(1),
+        }
+    }
+
+    async fn http<S>(self, stream: S, peer: Peer, router: axum::Router)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let service = router.map_request(move |mut request: http::Request<hyper::body::Incoming>| {
+            request.extensions_mut().insert(peer.clone());
+            request.map(axum::body::Body::new)
+        });
+        let mut builder = auto::Builder::new(TokioExecutor::new());
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(HANDSHAKE_DEADLINE);
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .keep_alive_interval(PING_INTERVAL)
+            .keep_alive_timeout(PING_TIMEOUT)
+            .max_concurrent_streams(1024);
+        let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
+        tokio::pin!(connection);
+        tokio::select! {
+            result = connection.as_mut() => {
+                if let Err(error) = result {
+                    tracing::debug!(%error, "connection");
+                }
+                return;
+            }
+            () = self.shutdown.cancelled() => connection.as_mut().graceful_shutdown(),
+        }
+        if tokio::time::timeout(GRACE, connection).await.is_err() {
+            tracing::debug!("a connection did not end in time");
+        }
+    }
+}
+
+/// TLS 1.3 with a certificate of the built-in CA; client certificates are optional and must be of that CA.
+pub fn agents_tls(authority: &Authority, names: &[String]) -> anyhow::Result<Arc<rustls::ServerConfig>> {
+    let pem = authority.server_credentials(names)?;
+    let chain = CertificateDer::pem_slice_iter(pem.cert_chain_pem.as_bytes()).collect::<Result<Vec<_>, _>>()?;
+    let key = PrivateKeyDer::from_pem_slice(pem.key_pem.as_bytes())?;
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(pem.ca_pem.as_bytes())?)?;
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+        .allow_unauthenticated()
+        .build()?;
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(chain, key)?;
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(Arc::new(config))
+}

@@ -1,0 +1,94 @@
+//! What outlives the process: the tree, accounts, sessions, secrets (only their hashes) and the event log.
+//!
+//! Invariant: a method that returns `Ok` has its rows on disk. One writer connection serialises all changes;
+//! readers see committed state only. It decides nothing: that a command is permitted is settled before.
+//! The SQL is the subset shared with PostgreSQL, so that a second back end can stand behind these methods.
+
+mod accounts;
+mod directory;
+mod log;
+mod schema;
+mod secrets;
+
+pub use accounts::AccountRow;
+pub use directory::{SeenRow, SiteRow, UnitRow};
+pub use log::{Append, ChainHead, Claim, EndedRow, MeetingRow, NewEvent, StoredEvent, chain_hash};
+pub use secrets::EnrolRow;
+
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+use std::path::Path;
+use std::time::Duration;
+
+/// Name of the database in the data folder.
+const FILE_NAME: &str = "muster.sqlite";
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+const READERS: u32 = 4;
+
+/// Why the store did not do it.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The disk is full, the file is away, or the database is busy for too long: the caller may try again.
+    #[error("the store is not available: {0}")]
+    Unavailable(String),
+    /// A row with the same key is there already.
+    #[error("conflict: {0}")]
+    Conflict(String),
+    /// What was read does not make sense: never overwrite it.
+    #[error("the store holds something unexpected: {0}")]
+    Corrupt(String),
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        match &error {
+            sqlx::Error::Database(database) if database.is_unique_violation() => Self::Conflict(database.message().into()),
+            sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => Self::Corrupt(error.to_string()),
+            _ => Self::Unavailable(error.to_string()),
+        }
+    }
+}
+
+pub type Result<T, E = StoreError> = std::result::Result<T, E>;
+
+/// The embedded store: one SQLite file in WAL mode. Cloning shares it.
+#[derive(Debug, Clone)]
+pub struct Store {
+    writer: SqlitePool,
+    reader: SqlitePool,
+}
+
+impl Store {
+    /// Opens (or creates) the database in `data_dir` and brings its tables up to date.
+    pub async fn open(data_dir: &Path) -> Result<Self> {
+        let options = SqliteConnectOptions::new()
+            .filename(data_dir.join(FILE_NAME))
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            // FULL: what was acknowledged survives a power cut, not only a killed process.
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .busy_timeout(BUSY_TIMEOUT);
+        let writer = SqlitePoolOptions::new()
+            .max_connections(1)
+            .acquire_timeout(BUSY_TIMEOUT)
+            .connect_with(options.clone())
+            .await?;
+        schema::migrator().run(&writer).await.map_err(|e| StoreError::Unavailable(e.to_string()))?;
+        let reader = SqlitePoolOptions::new()
+            .max_connections(READERS)
+            .acquire_timeout(BUSY_TIMEOUT)
+            .connect_with(options.read_only(true))
+            .await?;
+        Ok(Self { writer, reader })
+    }
+
+    /// Waits for running statements and closes the file.
+    pub async fn close(&self) {
+        self.reader.close().await;
+        self.writer.close().await;
+    }
+
+    async fn begin(&self) -> Result<sqlx::Transaction<'static, sqlx::Sqlite>> {
+        Ok(self.writer.begin_with("BEGIN IMMEDIATE").await?)
+    }
+}

@@ -1,0 +1,117 @@
+//! The tables, as a numbered list of migrations. A migration that was released is never edited: add one.
+//! The SQL is the subset that SQLite and PostgreSQL share: text ids, integer milliseconds, no triggers.
+
+use sqlx::SqlSafeStr;
+use sqlx::migrate::{Migration, MigrationType, Migrator};
+
+const INITIAL: &str = "
+CREATE TABLE units (
+    id TEXT PRIMARY KEY NOT NULL,
+    position BIGINT NOT NULL,
+    tier BIGINT NOT NULL,
+    parent TEXT REFERENCES units (id),
+    name_zh TEXT NOT NULL,
+    name_en TEXT NOT NULL,
+    lat DOUBLE PRECISION NOT NULL,
+    lon DOUBLE PRECISION NOT NULL
+);
+CREATE TABLE sites (
+    id TEXT PRIMARY KEY NOT NULL,
+    position BIGINT NOT NULL,
+    unit TEXT NOT NULL REFERENCES units (id),
+    tier BIGINT NOT NULL,
+    name_zh TEXT NOT NULL,
+    name_en TEXT NOT NULL,
+    lat DOUBLE PRECISION NOT NULL,
+    lon DOUBLE PRECISION NOT NULL,
+    access BIGINT NOT NULL,
+    tags TEXT NOT NULL
+);
+CREATE TABLE site_seen (
+    site TEXT PRIMARY KEY NOT NULL REFERENCES sites (id),
+    since_ms BIGINT NOT NULL,
+    endpoint TEXT NOT NULL
+);
+CREATE TABLE accounts (
+    name TEXT PRIMARY KEY NOT NULL,
+    display_name TEXT NOT NULL,
+    password_hash TEXT NOT NULL,
+    created_ms BIGINT NOT NULL
+);
+CREATE TABLE grants (
+    account TEXT NOT NULL REFERENCES accounts (name) ON DELETE CASCADE,
+    role BIGINT NOT NULL,
+    unit TEXT NOT NULL,
+    PRIMARY KEY (account, role, unit)
+);
+CREATE TABLE sessions (
+    token_hash TEXT PRIMARY KEY NOT NULL,
+    account TEXT NOT NULL REFERENCES accounts (name) ON DELETE CASCADE,
+    created_ms BIGINT NOT NULL,
+    expires_ms BIGINT NOT NULL
+);
+CREATE TABLE site_links (
+    secret_hash TEXT PRIMARY KEY NOT NULL,
+    site TEXT NOT NULL REFERENCES sites (id),
+    created_by TEXT NOT NULL,
+    expires_ms BIGINT NOT NULL
+);
+CREATE TABLE enrol_tokens (
+    secret_hash TEXT PRIMARY KEY NOT NULL,
+    identity TEXT NOT NULL,
+    created_by TEXT NOT NULL,
+    expires_ms BIGINT NOT NULL,
+    used_ms BIGINT
+);
+CREATE TABLE certificates (
+    fingerprint TEXT PRIMARY KEY NOT NULL,
+    identity TEXT NOT NULL,
+    issued_ms BIGINT NOT NULL
+);
+CREATE TABLE meetings (
+    id TEXT PRIMARY KEY NOT NULL,
+    title TEXT NOT NULL,
+    unit TEXT NOT NULL,
+    chair TEXT NOT NULL,
+    idempotency_key TEXT,
+    started_ms BIGINT NOT NULL,
+    ended_ms BIGINT,
+    final_state BLOB,
+    UNIQUE (chair, idempotency_key)
+);
+CREATE INDEX meetings_started ON meetings (started_ms);
+CREATE TABLE events (
+    stream TEXT NOT NULL,
+    seq BIGINT NOT NULL,
+    at_ms BIGINT NOT NULL,
+    actor TEXT NOT NULL,
+    payload BLOB NOT NULL,
+    hash BLOB NOT NULL,
+    PRIMARY KEY (stream, seq)
+);
+CREATE TABLE site_claim (
+    site TEXT PRIMARY KEY NOT NULL,
+    meeting TEXT NOT NULL REFERENCES meetings (id),
+    priority BIGINT NOT NULL
+);
+CREATE INDEX site_claim_meeting ON site_claim (meeting);
+CREATE TABLE audit (
+    id TEXT PRIMARY KEY NOT NULL,
+    at_ms BIGINT NOT NULL,
+    actor TEXT NOT NULL,
+    action TEXT NOT NULL,
+    reason TEXT NOT NULL
+);
+CREATE INDEX audit_at ON audit (at_ms);
+";
+
+/// The migrations in order.
+pub(super) fn migrator() -> Migrator {
+    Migrator::with_migrations(vec![Migration::new(
+        1,
+        "initial".into(),
+        MigrationType::Simple,
+        INITIAL.into_sql_str(),
+        false,
+    )])
+}

@@ -1,0 +1,40 @@
+//! Join tickets: where to join, and a signed token that proves the right to.
+//!
+//! A token is made anew for every ticket, since a relay takes each once. Whether a site may join is asked before.
+
+use crate::clock::now_ms;
+use crate::fleet::Fleet;
+use crate::status::Failure;
+use muster_identity::{JoinClaims, TokenSigner};
+use muster_proto::command::v1 as pb;
+use std::sync::Arc;
+
+/// Makes tickets for the relays of a fleet.
+#[derive(Clone)]
+pub struct Tickets {
+    signer: TokenSigner,
+    fleet: Arc<dyn Fleet>,
+}
+
+impl Tickets {
+    pub fn new(signer: TokenSigner, fleet: Arc<dyn Fleet>) -> Self {
+        Self { signer, fleet }
+    }
+
+    /// A ticket for a site, or for a desk (`desk:ACCOUNT`); `chair` if it is the desk of the meeting's chair.
+    pub fn issue(&self, meeting: &str, site: &str, chair: bool) -> Result<pb::JoinTicket, Failure> {
+        let place = self.fleet.place(site).ok_or(Failure::NoRelay)?;
+        let claims = JoinClaims::new(meeting, site, chair, true, now_ms() / 1000);
+        let token = self.signer.sign(&claims).map_err(|error| {
+            tracing::error!(%error, "cannot sign a join token");
+            Failure::NoRelay
+        })?;
+        Ok(pb::JoinTicket {
+            meeting: meeting.to_owned(),
+            token,
+            relay_url: place.http_url,
+            relay_link: place.link,
+            site: site.to_owned(),
+        })
+    }
+}
