@@ -15,11 +15,11 @@ pub struct CertificateError(String);
 impl Certificate {
     /// Makes a new one; draws randomness inside the crypto crate, so the shell does it at start.
     pub fn generate() -> Result<Self, CertificateError> {
-        let provider =
-            rtc_dtls::crypto_provider::default_provider().map_err(|e| CertificateError(e.to_string()))?;
-        let dtls =
-            rtc_dtls::crypto::Certificate::generate_self_signed(vec!["muster".to_owned()], provider.crypto())
-                .map_err(|e| CertificateError(e.to_string()))?;
+        let dtls = rtc_dtls::crypto::Certificate::generate_self_signed(
+            vec!["muster".to_owned()],
+            crate::crypto::provider().crypto(),
+        )
+        .map_err(|e| CertificateError(e.to_string()))?;
         let der = dtls
             .certificate
             .first()

@@ -1,13 +1,39 @@
 //! The leg: one peer's connection, joined from its parts.
+//!
+//! `ice_lite` says who the peer is, `dtls` gives the keys, `srtp` uses them, `receive` and `send`
+//! know the media. What is here: the order in which a datagram passes through them, the timers, and
+//! the two bounded queues that the shell drains.
 
+mod feedback;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use crate::answer::{self, Ours};
 use crate::certificate::Certificate;
-use crate::event::{Ignored, LegEvent, TableSizes, Transmit};
+use crate::dtls::{Dtls, Progress};
+use crate::event::{CloseReason, Ignored, LegEvent, TableSizes, Transmit};
+use crate::ice_lite::IceLite;
 use crate::media::{OfferedSlot, OfferedSource, OutgoingRtp, ReceivedRtp};
-use crate::offer::OfferError;
+use crate::negotiate::negotiate;
+use crate::offer::{self, OfferError};
+use crate::receive::Receiver;
+use crate::rtp::Rtp;
+use crate::seed::Seed;
+use crate::send::Sender;
+use crate::srtp::Srtp;
+use crate::{MAX_PAYLOAD, rtcp};
+
+/// Datagrams waiting in `poll_transmit`; later ones are dropped and counted.
+const MAX_TRANSMITS: usize = 1024;
+/// Events waiting in `poll_event`; later ones are dropped, but never `Closed`.
+const MAX_EVENTS: usize = 512;
+/// Keys must be agreed within this.
+const HANDSHAKE: Duration = Duration::from_secs(30);
 
 /// What a leg needs from its shell.
 #[derive(Clone)]
@@ -43,6 +69,15 @@ pub struct IceCredentials {
     pub pwd: String,
 }
 
+impl IceCredentials {
+    fn draw(seed: &mut Seed) -> Self {
+        Self {
+            ufrag: seed.text(16),
+            pwd: seed.text(24),
+        }
+    }
+}
+
 impl std::fmt::Debug for IceCredentials {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("IceCredentials")
@@ -54,23 +89,81 @@ impl std::fmt::Debug for IceCredentials {
 
 /// One peer's connection. See the crate's page for how to drive it.
 pub struct Leg {
-    ufrag: String,
+    started: Instant,
+    seed: Seed,
+    /// The sender of all our RTCP.
+    ssrc: u32,
+    cname: String,
+    video_bps: u64,
     sources: Vec<OfferedSource>,
     slots: Vec<OfferedSlot>,
+    ice: IceLite,
+    dtls: Dtls,
+    srtp: Option<Box<Srtp>>,
+    receiver: Receiver,
+    sender: Sender,
+    round_trip: Option<Duration>,
+    next_report: Option<Instant>,
+    /// (received packets, bytes; sent packets, bytes, resent) at the last Quality.
+    counted: [u64; 5],
+    transmits: VecDeque<Transmit>,
+    transmits_dropped: u64,
+    events: VecDeque<LegEvent>,
+    closed: bool,
 }
 
 impl Leg {
     /// Reads an offer (at most 256 KiB, 256 m-lines) and makes the leg and its answer.
-    pub fn accept(_now: Instant, _offer: &str, _config: &LegConfig) -> Result<(Leg, String), OfferError> {
-        Err(OfferError {
-            line: 0,
-            expected: String::new(),
-        })
+    pub fn accept(now: Instant, offer: &str, config: &LegConfig) -> Result<(Leg, String), OfferError> {
+        let offer = offer::read(offer)?;
+        let plan = negotiate(&offer)?;
+        let mut seed = Seed::new(config.seed);
+        let ice = IceCredentials::draw(&mut seed);
+        let cname = seed.text(16);
+        let session_id = u64::from(seed.number());
+        let ssrc = seed.number();
+        let slot_ssrcs: Vec<u32> = plan.slots.iter().map(|_| seed.number()).collect();
+        let answer = answer::write(
+            &offer,
+            &plan,
+            &Ours {
+                candidate: config.candidate,
+                fingerprint: config.certificate.fingerprint(),
+                ice: &ice,
+                session_id,
+                cname: &cname,
+                slot_ssrcs: &slot_ssrcs,
+            },
+        );
+        let receiver = Receiver::new(now, &offer.media, &plan.roles, plan.sources);
+        let sender = Sender::new(plan.slots, &slot_ssrcs);
+        let leg = Leg {
+            started: now,
+            seed,
+            ssrc,
+            cname,
+            video_bps: config.video_bps,
+            sources: receiver.offered().cloned().collect(),
+            slots: sender.offered().cloned().collect(),
+            ice: IceLite::new(now, ice, offer.ufrag),
+            dtls: Dtls::new(config.certificate.clone(), offer.fingerprints),
+            srtp: None,
+            receiver,
+            sender,
+            round_trip: None,
+            next_report: None,
+            counted: [0; 5],
+            transmits: VecDeque::new(),
+            transmits_dropped: 0,
+            events: VecDeque::new(),
+            closed: false,
+        };
+        Ok((leg, answer))
     }
 
     /// The newest username fragment; the shell finds the leg of a first STUN request by it.
     pub fn local_ufrag(&self) -> &str {
-        &self.ufrag
+        &self.ice.local().ufrag
     }
 
     /// The published m-lines that were accepted, in the offer's order.
@@ -83,75 +176,219 @@ impl Leg {
         &self.slots
     }
 
-    /// Connected and not closed.
+    /// The keys are agreed and the leg is not closed.
     pub fn is_connected(&self) -> bool {
-        false
+        self.srtp.is_some() && !self.closed
+    }
+
+    /// The peer's address that media is sent to; None before a connectivity check passed.
+    pub fn remote_address(&self) -> Option<SocketAddr> {
+        self.ice.selected()
     }
 
     /// How full the tables are.
     pub fn tables(&self) -> TableSizes {
-        TableSizes::default()
+        TableSizes {
+            ssrcs: self.receiver.streams() + self.srtp.as_ref().map_or(0, |s| s.ssrcs()),
+            addresses: self.ice.addresses(),
+            transmits: self.transmits.len(),
+            transmits_dropped: self.transmits_dropped,
+            events: self.events.len(),
+            missing: self.receiver.missing(),
+            kept_packets: self.sender.kept(),
+            dtls_bytes: self.dtls.taken(),
+        }
     }
 
     /// Takes one UDP payload. RTP is decrypted in place; the packet borrows `datagram` only.
     pub fn handle_datagram<'a>(
         &mut self,
-        _now: Instant,
-        _from: SocketAddr,
-        _datagram: &'a mut [u8],
+        now: Instant,
+        from: SocketAddr,
+        datagram: &'a mut [u8],
     ) -> Result<Option<ReceivedRtp<'a>>, Ignored> {
-        Err(Ignored::Closed)
+        if self.closed {
+            return Err(Ignored::Closed);
+        }
+        let (first, second) = match *datagram {
+            [first, second, ..] => (first, second),
+            _ => return Err(Ignored::UnknownProtocol),
+        };
+        // RFC 7983: who is meant is seen by the first byte.
+        match first {
+            0..=3 => {
+                let data = self.ice.handle(now, from, datagram)?;
+                self.transmit(from, data);
+                return Ok(None);
+            }
+            20..=63 | 128..=191 if !self.ice.knows(from) => return Err(Ignored::UnknownAddress),
+            20..=63 => return self.handle_dtls(now, datagram).map(|()| None),
+            128..=191 => {}
+            _ => return Err(Ignored::UnknownProtocol),
+        }
+        let srtp = self.srtp.as_mut().ok_or(Ignored::NoKeysYet)?;
+        if (192..=223).contains(&second) {
+            let plain = srtp.unprotect_rtcp(datagram)?;
+            self.handle_feedback(now, &plain);
+            return Ok(None);
+        }
+        let ssrc = Rtp::header(datagram).ok_or(Ignored::RtpMalformed)?.ssrc;
+        let length = srtp.unprotect_rtp(ssrc, datagram)?;
+        let plain = &datagram[..length];
+        let rtp = Rtp::parse(plain).ok_or(Ignored::RtpMalformed)?;
+        let accepted = self.receiver.handle(now, &rtp, plain)?;
+        Ok(accepted.map(|accepted| {
+            if accepted.wants_key_frame {
+                self.send_pli(rtp.ssrc);
+            }
+            ReceivedRtp {
+                source: accepted.source,
+                layer: accepted.layer,
+                seq: accepted.seq,
+                timestamp: rtp.timestamp,
+                marker: rtp.marker,
+                payload: &plain[rtp.payload],
+                audio_level: accepted.audio_level,
+            }
+        }))
+    }
+
+    fn handle_dtls(&mut self, now: Instant, datagram: &[u8]) -> Result<(), Ignored> {
+        let progress = self.dtls.handle(now, datagram)?;
+        self.drain_dtls();
+        match progress {
+            Progress::Nothing => {}
+            Progress::Keys(srtp) => {
+                self.srtp = Some(srtp);
+                self.next_report = Some(now + rtcp::INTERVAL);
+                self.event(LegEvent::Connected);
+            }
+            Progress::PeerClosed => self.finish(CloseReason::HungUp),
+            Progress::Failed => self.finish(CloseReason::HandshakeFailed),
+        }
+        Ok(())
+    }
+
+    fn drain_dtls(&mut self) {
+        while let Some(data) = self.dtls.poll_transmit() {
+            if let Some(to) = self.ice.selected() {
+                self.transmit(to, data);
+            }
+        }
     }
 
     /// Appends one protected datagram for `slot` to `out` and says where it goes. None: not sent
     /// (not connected, no such slot, a codec that the slot does not take, too long).
     pub fn send_rtp(
         &mut self,
-        _now: Instant,
-        _slot: usize,
-        _packet: &OutgoingRtp<'_>,
-        _out: &mut Vec<u8>,
+        now: Instant,
+        slot: usize,
+        packet: &OutgoingRtp<'_>,
+        out: &mut Vec<u8>,
     ) -> Option<SocketAddr> {
-        None
+        let srtp = self.srtp.as_mut().filter(|_| !self.closed)?;
+        let to = self.ice.selected()?;
+        if packet.payload.len() > MAX_PAYLOAD {
+            return None;
+        }
+        let plain = self.sender.build(slot, packet)?;
+        let start = out.len();
+        if !srtp.protect_rtp(plain, out) {
+            return None;
+        }
+        self.sender.sent(now, slot, packet, &out[start..]);
+        Some(to)
     }
 
     /// Asks the publisher for a key frame (PLI); remembered until the layer's SSRC is known.
-    pub fn request_key_frame(&mut self, _now: Instant, _source: usize, _layer: usize) {}
-
-    /// ICE restart: takes the offerer's new credentials, returns ours. The old ones stay valid
-    /// until the new are used.
-    pub fn restart_ice(&mut self, _remote_ufrag: &str, _remote_pwd: &str) -> IceCredentials {
-        IceCredentials {
-            ufrag: String::new(),
-            pwd: String::new(),
+    pub fn request_key_frame(&mut self, _now: Instant, source: usize, layer: usize) {
+        if let Some(ssrc) = self.receiver.request_key_frame(source, layer) {
+            self.send_pli(ssrc);
         }
     }
 
+    /// ICE restart: takes the offerer's new username fragment, returns our new credentials. The
+    /// old ones stay valid until the new are used. (An ICE-lite end needs no remote password.)
+    pub fn restart_ice(&mut self, remote_ufrag: &str) -> IceCredentials {
+        let local = IceCredentials::draw(&mut self.seed);
+        self.ice.restart(local.clone(), remote_ufrag);
+        local
+    }
+
     /// Ends the leg: queues close_notify and `Closed { ClosedHere }`.
-    pub fn close(&mut self, _now: Instant) {}
+    pub fn close(&mut self, now: Instant) {
+        if !self.closed {
+            self.dtls.close(now);
+            self.drain_dtls();
+            self.finish(CloseReason::ClosedHere);
+        }
+    }
 
     /// Does what is due.
-    pub fn handle_timeout(&mut self, _now: Instant) {}
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if self.closed {
+            return;
+        }
+        if now >= self.ice.expires() {
+            return self.finish(CloseReason::TimedOut);
+        }
+        let in_time = self.srtp.is_some() || now < self.started + HANDSHAKE;
+        let alive = self.dtls.handle_timeout(now);
+        self.drain_dtls();
+        if !in_time || !alive {
+            return self.finish(CloseReason::HandshakeFailed);
+        }
+        self.send_nacks(now);
+        if self.next_report.is_some_and(|next| now >= next) {
+            self.next_report = Some(now + rtcp::INTERVAL);
+            self.send_reports(now);
+        }
+    }
 
     /// When [`Leg::handle_timeout`] is due next; None when closed.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        None
+        if self.closed {
+            return None;
+        }
+        let handshake = self.srtp.is_none().then(|| self.started + HANDSHAKE);
+        [
+            Some(self.ice.expires()),
+            handshake,
+            self.dtls.poll_timeout(),
+            self.receiver.next_nack(),
+            self.next_report,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// The next datagram to send.
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
-        None
+        self.transmits.pop_front()
     }
 
     /// The next event.
     pub fn poll_event(&mut self) -> Option<LegEvent> {
-        None
+        self.events.pop_front()
     }
-}
 
-/// The local username fragment that a STUN binding request is for, to find its leg by.
-///
-/// Nothing is authenticated here. None for anything that is not a binding request with USERNAME.
-pub fn stun_ufrag(_datagram: &[u8]) -> Option<&str> {
-    None
+    fn transmit(&mut self, to: SocketAddr, data: Vec<u8>) {
+        if self.transmits.len() >= MAX_TRANSMITS {
+            self.transmits_dropped += 1;
+            return;
+        }
+        self.transmits.push_back(Transmit { to, data });
+    }
+
+    fn event(&mut self, event: LegEvent) {
+        if self.events.len() < MAX_EVENTS {
+            self.events.push_back(event);
+        }
+    }
+
+    fn finish(&mut self, reason: CloseReason) {
+        self.closed = true;
+        self.events.push_back(LegEvent::Closed { reason });
+    }
 }

@@ -20,17 +20,33 @@
 //! inside the handshake); nothing that a peer sends panics or grows memory without a bound.
 //! It does not know meetings, stages or other legs, and it never renegotiates.
 
+mod answer;
 mod certificate;
+mod client_hello;
+mod crypto;
+mod dtls;
 mod event;
+mod ice_lite;
 mod leg;
 mod media;
+mod negotiate;
 mod offer;
+mod receive;
+mod rtcp;
+mod rtp;
+mod seed;
+mod send;
+mod srtp;
+#[cfg(test)]
+mod test_support;
+mod vp8;
 
 pub use certificate::{Certificate, CertificateError};
 pub use event::{CloseReason, Ignored, LegEvent, Quality, TableSizes, Transmit};
-pub use leg::{IceCredentials, Leg, LegConfig, stun_ufrag};
+pub use ice_lite::stun_ufrag;
+pub use leg::{IceCredentials, Leg, LegConfig};
 pub use media::{Codec, OfferedSlot, OfferedSource, OutgoingRtp, PicturePatch, ReceivedRtp, SourceKind};
-pub use offer::OfferError;
+pub use offer::{MAX_MEDIA, MAX_OFFER, OfferError};
 
 /// The longest RTP payload that [`Leg::send_rtp`] takes, in bytes.
 pub const MAX_PAYLOAD: usize = 1400;

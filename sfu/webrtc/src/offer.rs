@@ -1,4 +1,19 @@
-//! Reading an SDP offer.
+//! Reading an SDP offer (RFC 8866, as JSEP narrows it), line by line.
+//!
+//! A reader of its own and not rtc-sdp's, since an error must name the line and say what was
+//! expected. It keeps what a leg can use and skips what it does not know. It decides nothing:
+//! `negotiate` chooses what to accept.
+
+mod lines;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use lines::read;
+
+/// The longest offer, in bytes.
+pub const MAX_OFFER: usize = 256 * 1024;
+/// The most m-lines in an offer.
+pub const MAX_MEDIA: usize = 256;
 
 /// What is wrong with an offer: the line (1-based; 0 for the whole), and what was expected.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -8,4 +23,87 @@ pub struct OfferError {
     pub line: usize,
     /// What was expected there.
     pub expected: String,
+}
+
+impl OfferError {
+    pub(crate) fn new(line: usize, expected: impl Into<String>) -> Self {
+        Self {
+            line,
+            expected: expected.into(),
+        }
+    }
+}
+
+/// An offer as read. The peer's ICE password is not kept: an ICE-lite end never sends checks.
+pub(crate) struct Offer {
+    pub ufrag: String,
+    /// SHA-256 fingerprints, upper case; not empty.
+    pub fingerprints: Vec<String>,
+    pub extmap_allow_mixed: bool,
+    pub media: Vec<Media>,
+}
+
+/// What an m-line carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum MediaKind {
+    Audio,
+    Video,
+    Other,
+}
+
+/// The direction attribute, from the offerer's side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Direction {
+    SendRecv,
+    SendOnly,
+    RecvOnly,
+    Inactive,
+}
+
+/// One m-line.
+#[derive(Clone, Debug)]
+pub(crate) struct Media {
+    /// 1-based line of the `m=`.
+    pub line: usize,
+    /// The words of the `m=` line, to mirror in a rejection.
+    pub name: String,
+    pub proto: String,
+    pub formats: Vec<String>,
+    pub kind: MediaKind,
+    /// Port 0 without bundle-only: the offerer itself disabled it.
+    pub disabled: bool,
+    pub mid: String,
+    pub bundled: bool,
+    pub direction: Direction,
+    pub rtcp_mux: bool,
+    pub rtcp_rsize: bool,
+    pub slides: bool,
+    pub payloads: Vec<Payload>,
+    /// (id, URI)
+    pub extensions: Vec<(u8, String)>,
+    /// rids of the simulcast line in the order listed; empty without simulcast.
+    pub simulcast: Vec<String>,
+    /// Primary SSRCs (those of retransmission and FEC left out), in order.
+    pub ssrcs: Vec<u32>,
+}
+
+/// One payload type of an m-line.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Payload {
+    pub pt: u8,
+    /// Upper-case encoding name.
+    pub name: String,
+    pub clock: u32,
+    pub channels: u8,
+    pub fmtp: String,
+}
+
+impl Payload {
+    /// A format parameter's value, by name without regard to case.
+    pub(crate) fn parameter(&self, name: &str) -> Option<&str> {
+        self.fmtp.split(';').find_map(|p| {
+            let (key, value) = p.split_once('=')?;
+            key.trim().eq_ignore_ascii_case(name).then_some(value.trim())
+        })
+    }
 }

@@ -1,0 +1,214 @@
+//! Writing the answer, through rtc-sdp.
+//!
+//! The offer's m-lines in the offer's order with the offer's mids, payload types and extension
+//! ids; ours are the credentials, the fingerprint, the one host candidate and the slots' SSRCs.
+
+use std::net::SocketAddr;
+
+use rtc_sdp::description::common::{Address, Attribute, ConnectionInformation};
+use rtc_sdp::description::media::{MediaDescription, MediaName, RangedPort};
+use rtc_sdp::description::session::{Origin, SessionDescription, TimeDescription, Timing};
+
+use crate::leg::IceCredentials;
+use crate::media::Codec;
+use crate::negotiate::{Coding, Plan, Role, URI_AUDIO_LEVEL, URI_MID, URI_REPAIRED_RID, URI_RID, extension};
+use crate::offer::{Media, MediaKind, Offer};
+
+/// Our side of the answer.
+pub(crate) struct Ours<'a> {
+    pub candidate: SocketAddr,
+    pub fingerprint: &'a str,
+    pub ice: &'a IceCredentials,
+    pub session_id: u64,
+    pub cname: &'a str,
+    /// One SSRC per slot of the plan.
+    pub slot_ssrcs: &'a [u32],
+}
+
+/// The answer's text.
+pub(crate) fn write(offer: &Offer, plan: &Plan, ours: &Ours<'_>) -> String {
+    let accepted = |(_, role): &(&Media, &Role)| !matches!(role, Role::Rejected);
+    let mids: Vec<&str> = offer
+        .media
+        .iter()
+        .zip(&plan.roles)
+        .filter(accepted)
+        .map(|(m, _)| m.mid.as_str())
+        .collect();
+    let mut attributes = vec![
+        property("ice-lite"),
+        value("group", format!("BUNDLE {}", mids.join(" "))),
+        value("msid-semantic", " WMS *".to_owned()),
+    ];
+    if offer.extmap_allow_mixed {
+        attributes.push(property("extmap-allow-mixed"));
+    }
+    let mut first = true;
+    let media_descriptions = offer
+        .media
+        .iter()
+        .zip(&plan.roles)
+        .map(|(media, role)| match role {
+            Role::Rejected => rejected(media),
+            _ => accept(media, role, plan, ours, std::mem::take(&mut first)),
+        })
+        .collect();
+    let session = SessionDescription {
+        origin: Origin {
+            username: "-".to_owned(),
+            session_id: ours.session_id,
+            session_version: 1,
+            network_type: "IN".to_owned(),
+            address_type: "IP4".to_owned(),
+            unicast_address: "127.0.0.1".to_owned(),
+        },
+        session_name: "-".to_owned(),
+        time_descriptions: vec![TimeDescription {
+            timing: Timing {
+                start_time: 0,
+                stop_time: 0,
+            },
+            repeat_times: vec![],
+        }],
+        attributes,
+        media_descriptions,
+        ..SessionDescription::default()
+    };
+    session.marshal()
+}
+
+fn property(key: &str) -> Attribute {
+    Attribute::new(key.to_owned(), None)
+}
+
+fn value(key: &str, value: String) -> Attribute {
+    Attribute::new(key.to_owned(), Some(value))
+}
+
+fn description(media: &Media, port: isize, formats: Vec<String>) -> MediaDescription {
+    MediaDescription {
+        media_name: MediaName {
+            media: media.name.clone(),
+            port: RangedPort {
+                value: port,
+                range: None,
+            },
+            protos: media.proto.split('/').map(str::to_owned).collect(),
+            formats,
+        },
+        connection_information: Some(ConnectionInformation {
+            network_type: "IN".to_owned(),
+            address_type: "IP4".to_owned(),
+            address: Some(Address {
+                address: "0.0.0.0".to_owned(),
+                ttl: None,
+                range: None,
+            }),
+        }),
+        ..MediaDescription::default()
+    }
+}
+
+fn rejected(media: &Media) -> MediaDescription {
+    let mut out = description(media, 0, media.formats.clone());
+    out.attributes = vec![value("mid", media.mid.clone()), property("inactive")];
+    out
+}
+
+fn accept(media: &Media, role: &Role, plan: &Plan, ours: &Ours<'_>, first: bool) -> MediaDescription {
+    let codings: &[Coding] = match role {
+        Role::Publishes(i) => std::slice::from_ref(&plan.sources[*i].coding),
+        Role::Shows(i) => &plan.slots[*i].codings,
+        Role::Rejected | Role::Inactive => &[],
+    };
+    let formats = if codings.is_empty() {
+        media.formats.clone()
+    } else {
+        codings.iter().map(|c| c.pt.to_string()).collect()
+    };
+    let mut out = description(media, 9, formats);
+    let a = &mut out.attributes;
+    a.push(value("mid", media.mid.clone()));
+    a.push(value("ice-ufrag", ours.ice.ufrag.clone()));
+    a.push(value("ice-pwd", ours.ice.pwd.clone()));
+    a.push(value("fingerprint", format!("sha-256 {}", ours.fingerprint)));
+    a.push(value("setup", "passive".to_owned()));
+    a.push(property(match role {
+        Role::Publishes(_) => "recvonly",
+        Role::Shows(_) => "sendonly",
+        Role::Rejected | Role::Inactive => "inactive",
+    }));
+    a.push(property("rtcp-mux"));
+    if media.rtcp_rsize {
+        a.push(property("rtcp-rsize"));
+    }
+    for coding in codings {
+        codec_lines(a, coding);
+    }
+    extension_lines(a, media, role);
+    match role {
+        Role::Publishes(i) => layer_lines(a, &plan.sources[*i].offered.rids),
+        Role::Shows(i) => {
+            let ssrc = ours.slot_ssrcs[*i];
+            // Distinct streams, so that no viewer ties the play-out of slots together.
+            let msid = format!("{mid} {mid}", mid = media.mid);
+            a.push(value("msid", msid.clone()));
+            a.push(value("ssrc", format!("{ssrc} cname:{}", ours.cname)));
+            a.push(value("ssrc", format!("{ssrc} msid:{msid}")));
+        }
+        Role::Rejected | Role::Inactive => {}
+    }
+    if first {
+        a.push(value("candidate", candidate(ours.candidate)));
+        a.push(property("end-of-candidates"));
+    }
+    out
+}
+
+fn codec_lines(a: &mut Vec<Attribute>, coding: &Coding) {
+    let pt = coding.pt;
+    let name = match coding.codec {
+        Codec::Vp8 => "VP8/90000",
+        Codec::H264 => "H264/90000",
+        Codec::Opus => "opus/48000/2",
+    };
+    a.push(value("rtpmap", format!("{pt} {name}")));
+    if !coding.fmtp.is_empty() {
+        a.push(value("fmtp", format!("{pt} {}", coding.fmtp)));
+    }
+    if coding.codec != Codec::Opus {
+        for feedback in ["goog-remb", "ccm fir", "nack", "nack pli"] {
+            a.push(value("rtcp-fb", format!("{pt} {feedback}")));
+        }
+    }
+}
+
+fn extension_lines(a: &mut Vec<Attribute>, media: &Media, role: &Role) {
+    let mut uris = vec![URI_MID];
+    if media.kind == MediaKind::Audio {
+        uris.push(URI_AUDIO_LEVEL);
+    }
+    if matches!(role, Role::Publishes(_)) {
+        uris.extend([URI_RID, URI_REPAIRED_RID]);
+    }
+    for uri in uris {
+        if let Some(id) = extension(media, uri) {
+            a.push(value("extmap", format!("{id} {uri}")));
+        }
+    }
+}
+
+fn layer_lines(a: &mut Vec<Attribute>, rids: &[String]) {
+    if rids.is_empty() {
+        return;
+    }
+    for rid in rids {
+        a.push(value("rid", format!("{rid} recv")));
+    }
+    a.push(value("simulcast", format!("recv {}", rids.join(";"))));
+}
+
+/// RFC 8839 5.1; the priority is that of a host candidate with the highest local preference.
+fn candidate(address: SocketAddr) -> String {
+    format!("1 1 udp 2130706431 {} {} typ host", address.ip(), address.port())
+}

@@ -1,0 +1,246 @@
+//! Choosing what to accept of an offer: sources, slots, codecs, payload types, extension ids.
+//!
+//! Values in, values out; `answer` writes them down, `receive` and `send` work by them.
+
+use crate::media::{Codec, OfferedSlot, OfferedSource, SourceKind};
+use crate::offer::{Direction, Media, MediaKind, Offer, OfferError, Payload};
+
+pub(crate) const URI_MID: &str = "urn:ietf:params:rtp-hdrext:sdes:mid";
+pub(crate) const URI_RID: &str = "urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id";
+pub(crate) const URI_REPAIRED_RID: &str = "urn:ietf:params:rtp-hdrext:sdes:repaired-rtp-stream-id";
+pub(crate) const URI_AUDIO_LEVEL: &str = "urn:ietf:params:rtp-hdrext:ssrc-audio-level";
+
+/// The most simulcast layers of a source.
+const MAX_LAYERS: usize = 4;
+
+/// What becomes of one m-line.
+pub(crate) enum Role {
+    /// Port 0.
+    Rejected,
+    /// Accepted, with no media either way.
+    Inactive,
+    /// Index into the plan's sources.
+    Publishes(usize),
+    /// Index into the plan's slots.
+    Shows(usize),
+}
+
+/// A codec with the payload type that the offerer gave it.
+#[derive(Clone, Debug)]
+pub(crate) struct Coding {
+    pub codec: Codec,
+    pub pt: u8,
+    pub fmtp: String,
+}
+
+pub(crate) struct SourcePlan {
+    pub offered: OfferedSource,
+    pub coding: Coding,
+    pub ssrcs: Vec<u32>,
+}
+
+pub(crate) struct SlotPlan {
+    pub offered: OfferedSlot,
+    pub codings: Vec<Coding>,
+    pub mid_extension: Option<u8>,
+    pub level_extension: Option<u8>,
+}
+
+/// The whole choice, one role per m-line.
+pub(crate) struct Plan {
+    pub roles: Vec<Role>,
+    pub sources: Vec<SourcePlan>,
+    pub slots: Vec<SlotPlan>,
+}
+
+/// Chooses. Errors: a missing rtcp-mux, or nothing acceptable at all.
+pub(crate) fn negotiate(offer: &Offer) -> Result<Plan, OfferError> {
+    let mut plan = Plan {
+        roles: Vec::with_capacity(offer.media.len()),
+        sources: Vec::new(),
+        slots: Vec::new(),
+    };
+    for media in &offer.media {
+        let role = plan.role(media);
+        if !matches!(role, Role::Rejected) && !media.rtcp_mux {
+            return Err(OfferError::new(
+                media.line,
+                "a=rtcp-mux in every audio and video m-line",
+            ));
+        }
+        plan.roles.push(role);
+    }
+    if plan.sources.is_empty() && plan.slots.is_empty() {
+        return Err(OfferError::new(
+            0,
+            "a sendonly or recvonly m-line in the BUNDLE group with VP8, \
+             H264 (packetization-mode=1) or opus",
+        ));
+    }
+    Ok(plan)
+}
+
+impl Plan {
+    fn role(&mut self, media: &Media) -> Role {
+        let rtp = matches!(
+            media.proto.as_str(),
+            "UDP/TLS/RTP/SAVPF" | "TCP/TLS/RTP/SAVPF" | "RTP/SAVPF"
+        );
+        if media.kind == MediaKind::Other || media.disabled || !media.bundled || !rtp {
+            return Role::Rejected;
+        }
+        let codings = codings(media);
+        if codings.is_empty() {
+            return Role::Rejected;
+        }
+        match media.direction {
+            Direction::Inactive => Role::Inactive,
+            Direction::SendOnly | Direction::SendRecv => self.source(media, codings),
+            Direction::RecvOnly => self.slot(media, codings),
+        }
+    }
+
+    fn source(&mut self, media: &Media, codings: Vec<Coding>) -> Role {
+        let has = |kind| self.sources.iter().any(|s| s.offered.kind == kind);
+        let kind = match media.kind {
+            MediaKind::Audio => SourceKind::Audio,
+            _ if media.slides || has(SourceKind::Camera) => SourceKind::Content,
+            _ => SourceKind::Camera,
+        };
+        let Some(coding) = codings.into_iter().next().filter(|_| !has(kind)) else {
+            return Role::Rejected;
+        };
+        let mut rids = smallest_first(&media.simulcast);
+        rids.truncate(MAX_LAYERS);
+        if rids.len() < 2 || kind == SourceKind::Audio {
+            rids.clear();
+        }
+        self.sources.push(SourcePlan {
+            offered: OfferedSource {
+                mid: media.mid.clone(),
+                kind,
+                codec: coding.codec,
+                rids,
+            },
+            coding,
+            ssrcs: media.ssrcs.clone(),
+        });
+        Role::Publishes(self.sources.len() - 1)
+    }
+
+    fn slot(&mut self, media: &Media, codings: Vec<Coding>) -> Role {
+        self.slots.push(SlotPlan {
+            offered: OfferedSlot {
+                mid: media.mid.clone(),
+                audio: media.kind == MediaKind::Audio,
+                codecs: codings.iter().map(|c| c.codec).collect(),
+            },
+            codings,
+            mid_extension: extension(media, URI_MID),
+            level_extension: extension(media, URI_AUDIO_LEVEL),
+        });
+        Role::Shows(self.slots.len() - 1)
+    }
+}
+
+/// The id that the offerer gave an extension.
+pub(crate) fn extension(media: &Media, uri: &str) -> Option<u8> {
+    let found = media.extensions.iter().find(|(_, u)| u == uri)?;
+    Some(found.0)
+}
+
+/// What of an m-line's payload types we can carry, best first, each codec once.
+fn codings(media: &Media) -> Vec<Coding> {
+    let listed = |p: &&Payload| media.formats.iter().any(|f| *f == p.pt.to_string());
+    let payloads: Vec<&Payload> = media.payloads.iter().filter(listed).collect();
+    let coding = |codec, p: &Payload, fmtp: String| Coding {
+        codec,
+        pt: p.pt,
+        fmtp,
+    };
+    if media.kind == MediaKind::Audio {
+        let opus = payloads
+            .iter()
+            .find(|p| p.name == "OPUS" && p.clock == 48_000 && p.channels == 2);
+        return opus
+            .map(|p| coding(Codec::Opus, p, "minptime=10;useinbandfec=1".to_owned()))
+            .into_iter()
+            .collect();
+    }
+    let vp8 = payloads
+        .iter()
+        .find(|p| p.name == "VP8" && p.clock == 90_000)
+        .map(|p| coding(Codec::Vp8, p, String::new()));
+    let h264 = payloads
+        .iter()
+        .filter(|p| p.name == "H264" && p.clock == 90_000)
+        .filter(|p| p.parameter("packetization-mode") == Some("1"))
+        .min_by_key(|p| profile_rank(p.parameter("profile-level-id")))
+        .map(|p| {
+            let profile = p
+                .parameter("profile-level-id")
+                .filter(|v| v.len() == 6 && v.bytes().all(|b| b.is_ascii_hexdigit()))
+                .unwrap_or("42e01f");
+            let fmtp = format!("level-asymmetry-allowed=1;packetization-mode=1;profile-level-id={profile}");
+            coding(Codec::H264, p, fmtp)
+        });
+    vp8.into_iter().chain(h264).collect()
+}
+
+/// Constrained baseline first (42e0..), other baselines next, the rest last (RFC 6184, 8.1).
+fn profile_rank(profile: Option<&str>) -> u8 {
+    let profile = profile.unwrap_or("42e01f").to_ascii_lowercase();
+    match () {
+        () if profile.starts_with("42e0") => 0,
+        () if profile.starts_with("42") => 1,
+        () => 2,
+    }
+}
+
+/// Orders simulcast rids from small to large.
+///
+/// SDP does not say sizes. Where every rid has a customary name (q, h, f; l, m, h; low, mid, hi;
+/// ...) these decide; else the listed order is taken as smallest first.
+fn smallest_first(listed: &[String]) -> Vec<String> {
+    let has = |name: &str| listed.iter().any(|r| r == name);
+    // "h" is half in q-h-f and high in l-m-h.
+    let h_is_half = has("f") || has("q");
+    let rank = |rid: &str| match rid {
+        "q" | "quarter" | "l" | "lo" | "low" => Some(0),
+        "half" | "m" | "mid" | "medium" => Some(1),
+        "h" => Some(if h_is_half { 1 } else { 2 }),
+        "f" | "full" | "hi" | "high" => Some(2),
+        _ => None,
+    };
+    let mut rids = listed.to_vec();
+    if listed.iter().all(|r| rank(r).is_some()) {
+        rids.sort_by_key(|r| rank(r)); // stable: equal names keep the listed order
+    }
+    rids
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(listed: &str, expected: &str) {
+        let listed: Vec<String> = listed.split(' ').map(str::to_owned).collect();
+        assert_eq!(smallest_first(&listed).join(" "), expected);
+    }
+
+    #[test]
+    fn simulcast_layers_are_ordered_by_customary_names() {
+        check("f h q", "q h f");
+        check("q h f", "q h f");
+        check("h m l", "l m h");
+        check("hi mid lo", "lo mid hi");
+        check("high low", "low high");
+        check("h f", "h f");
+    }
+
+    #[test]
+    fn unknown_names_keep_the_listed_order() {
+        check("2 1 0", "2 1 0");
+        check("a q", "a q");
+    }
+}
