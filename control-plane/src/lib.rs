@@ -1,15 +1,163 @@
-//! The control plane: services, store, bus, sessions, fleet of relays and the console.
+//! The control plane: services, store, bus, sessions, the fleet of relays and the console.
+//!
+//! A shell around `muster-domain`: it reads clocks, sockets and the database, and asks the domain what follows.
+//! Invariants: nothing is acknowledged before it is stored; no media passes through here; meetings on the relays go
+//! on while this process is away, and it learns what it missed when they dial in again.
+
 pub mod accounts;
 pub mod bus;
 pub mod clock;
 pub mod config;
 pub mod console;
 pub mod convert;
+pub mod core;
 pub mod endpoints;
 pub mod fleet;
 pub mod meetings;
 pub mod net;
+mod services;
 pub mod status;
 pub mod store;
 pub mod throttle;
 pub mod tickets;
+mod upkeep;
+
+pub use config::{Bootstrap, Config};
+
+use crate::core::Core;
+use accounts::Accounts;
+use anyhow::Context as _;
+use bus::Bus;
+use endpoints::Endpoints;
+use fleet::Relays;
+use meetings::Meetings;
+use muster_identity::Authority;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use store::{AccountRow, Store};
+use tickets::Tickets;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// Longest wait for tasks at shutdown.
+const STOP: Duration = Duration::from_secs(5);
+
+/// A running control plane. Dropping it stops it too, but does not wait for it.
+pub struct ControlPlane {
+    core: Arc<Core>,
+    tasks: JoinSet<()>,
+    addr: SocketAddr,
+    agents_addr: SocketAddr,
+}
+
+impl Drop for ControlPlane {
+    fn drop(&mut self) {
+        self.core.shutdown.cancel();
+    }
+}
+
+async fn listen(addr: SocketAddr, flag: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(addr).await.map_err(|error| match error.kind() {
+        std::io::ErrorKind::AddrInUse => {
+            anyhow::anyhow!("{addr} is in use: stop what listens there, or choose another port with {flag}")
+        }
+        _ => anyhow::anyhow!("cannot listen on {addr} ({flag}): {error}"),
+    })
+}
+
+impl ControlPlane {
+    /// Opens the store, resumes the meetings that have not ended, and listens on both ports.
+    pub async fn start(config: Config) -> anyhow::Result<Self> {
+        let shown = config.data_dir.display().to_string();
+        std::fs::create_dir_all(&config.data_dir).with_context(|| format!("cannot make the folder {shown}"))?;
+        let listener = listen(config.listen, "--listen").await?;
+        let agents_listener = listen(config.agents_listen, "--agents-listen").await?;
+        let authority = Authority::load_or_create(&config.data_dir.join("ca"))?;
+        let tls = net::agents_tls(&authority, &config.tls_names)?;
+        let store = Store::open(&config.data_dir)
+            .await
+            .with_context(|| format!("cannot open the database in {shown}"))?;
+        let (core, audit) = assemble(store, authority).await?;
+        if let Some(bootstrap) = &config.bootstrap {
+            bootstrap_account(&core.accounts, bootstrap).await?;
+        }
+        let (addr, agents_addr) = (listener.local_addr()?, agents_listener.local_addr()?);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(upkeep::presence(core.clone()));
+        tasks.spawn(upkeep::watch_relays(core.clone()));
+        tasks.spawn(upkeep::record_refusals(core.clone(), audit));
+        let acceptor = net::Acceptor { shutdown: core.shutdown.clone() };
+        tasks.spawn(acceptor.clone().serve_plain(listener, services::console_router(&core)));
+        tasks.spawn(acceptor.serve_tls(agents_listener, services::agents_router(&core), tls));
+        tracing::info!(%addr, %agents_addr, sites = core.tree().site_count(), "control plane started");
+        Ok(Self { core, tasks, addr, agents_addr })
+    }
+
+    /// Console, gRPC and gRPC-web.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// gRPC over TLS for agents and relays.
+    pub fn agents_addr(&self) -> SocketAddr {
+        self.agents_addr
+    }
+
+    /// Ends all streams and waits until what was accepted is stored. Meetings stay as they are.
+    pub async fn shutdown(mut self) {
+        self.core.shutdown.cancel();
+        let ended = async { while self.tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(STOP, ended).await.is_err() {
+            tracing::warn!("some tasks did not end in time");
+        }
+        // Commands under way hold a connection: closing waits for them.
+        self.core.store.close().await;
+    }
+}
+
+async fn assemble(store: Store, authority: Authority) -> anyhow::Result<(Arc<Core>, mpsc::Receiver<core::Refused>)> {
+    let (units, sites) = store.directory().await?;
+    let tree = convert::tree_from_rows(units, sites)?;
+    let bus = Bus::default();
+    let shutdown = CancellationToken::new();
+    let endpoints = Endpoints::new(store.seen().await?);
+    let relays = Relays::new(bus.clone());
+    let tickets = Tickets::new(authority.token_signer()?, relays.clone());
+    let meetings = Meetings::load(meetings::Parts {
+        store: store.clone(),
+        bus: bus.clone(),
+        endpoints: endpoints.clone(),
+        fleet: relays.clone(),
+        tickets: tickets.clone(),
+        shutdown: shutdown.clone(),
+    })
+    .await?;
+    let accounts = Accounts::new(store.clone()).await?;
+    let (audit, refusals) = mpsc::channel(core::AUDIT_QUEUE);
+    let core = Core::new(core::Parts {
+        store,
+        accounts,
+        endpoints,
+        relays,
+        meetings,
+        tickets,
+        bus,
+        authority,
+        shutdown,
+        audit,
+        tree,
+    });
+    Ok((core, refusals))
+}
+
+async fn bootstrap_account(accounts: &Accounts, bootstrap: &Bootstrap) -> anyhow::Result<()> {
+    let account = AccountRow {
+        name: bootstrap.account.clone(),
+        display_name: bootstrap.account.clone(),
+        grants: vec![(bootstrap.role.into(), bootstrap.unit.clone())],
+    };
+    accounts.ensure(&account, bootstrap.password.clone()).await.context("the bootstrap account")
+}

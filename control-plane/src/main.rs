@@ -1,1 +1,55 @@
-fn main() {}
+//! Wiring of the control plane: read the settings, start, wait for a signal, stop.
+
+use anyhow::Context as _;
+use clap::Parser as _;
+use muster_control_plane::ControlPlane;
+use muster_control_plane::accounts::put_account;
+use muster_control_plane::config::{AccountCommand, Cli, Command, Config};
+use muster_control_plane::store::{AccountRow, Store};
+use muster_proto::command::v1::Role;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let Cli { settings, command } = Cli::parse();
+    let filter = EnvFilter::try_from_env("MUSTER_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let config = settings.resolve()?;
+    match command {
+        Some(Command::Account(command)) => account(config, command).await,
+        None => serve(config).await,
+    }
+}
+
+async fn serve(config: Config) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let control_plane = ControlPlane::start(config).await?;
+    println!("console and API: http://{}", control_plane.addr());
+    println!("agents and relays: {}", control_plane.agents_addr());
+    tokio::select! {
+        result = tokio::signal::ctrl_c() => result?,
+        _ = terminate.recv() => {}
+    }
+    control_plane.shutdown().await;
+    Ok(())
+}
+
+async fn account(config: Config, command: AccountCommand) -> anyhow::Result<()> {
+    let AccountCommand::Add { name, role, unit, display_name } = command;
+    muster_domain::UnitId::new(&unit)?;
+    let mut password = String::new();
+    std::io::stdin().read_line(&mut password).context("cannot read the password from standard input")?;
+    let password = password.trim_end_matches(['\r', '\n']).to_owned();
+    std::fs::create_dir_all(&config.data_dir)?;
+    let store = Store::open(&config.data_dir).await?;
+    let account = AccountRow {
+        display_name: display_name.unwrap_or_else(|| name.clone()),
+        name,
+        grants: vec![(Role::from(role).into(), unit)],
+    };
+    put_account(&store, &account, password).await?;
+    store.close().await;
+    println!("account {} is stored", account.name);
+    Ok(())
+}

@@ -1,0 +1,184 @@
+//! What all services share, and how a caller is known.
+//!
+//! Every way in comes through here: a session token, a site link's secret, or a certificate; and every command is
+//! put to the domain's `authorize` before anything is done. Refusals of people who are signed in are recorded.
+
+use crate::accounts::Accounts;
+use crate::bus::Bus;
+use crate::clock::now_ms;
+use crate::convert::actor_from_row;
+use crate::endpoints::{Endpoints, Proof};
+use crate::fleet::Relays;
+use crate::meetings::Meetings;
+use crate::net::Peer;
+use crate::status::{Failure, unauthenticated};
+use crate::store::{AccountRow, Store};
+use crate::tickets::Tickets;
+use muster_domain::{Action, Actor, Meeting, Refusal, SiteId, Target, Tree, authorize};
+use muster_identity::{Authority, Identity, sha256_text};
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::{Arc, PoisonError, RwLock};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Status};
+
+/// Refusals that wait to be recorded; more are counted only.
+pub const AUDIT_QUEUE: usize = 256;
+
+/// A refusal of somebody who is signed in.
+pub struct Refused {
+    pub actor: String,
+    pub action: String,
+    pub reason: String,
+}
+
+/// The parts of a running control plane.
+pub struct Core {
+    pub store: Store,
+    pub accounts: Accounts,
+    pub endpoints: Arc<Endpoints>,
+    pub relays: Arc<Relays>,
+    pub meetings: Arc<Meetings>,
+    pub tickets: Tickets,
+    pub bus: Bus,
+    pub authority: Authority,
+    pub shutdown: CancellationToken,
+    pub audit: mpsc::Sender<Refused>,
+    /// Held while an import is planned and stored.
+    pub import: tokio::sync::Mutex<()>,
+    tree: RwLock<Arc<Tree>>,
+}
+
+/// The parts that [`Core::new`] takes.
+pub struct Parts {
+    pub store: Store,
+    pub accounts: Accounts,
+    pub endpoints: Arc<Endpoints>,
+    pub relays: Arc<Relays>,
+    pub meetings: Arc<Meetings>,
+    pub tickets: Tickets,
+    pub bus: Bus,
+    pub authority: Authority,
+    pub shutdown: CancellationToken,
+    pub audit: mpsc::Sender<Refused>,
+    pub tree: Tree,
+}
+
+/// Somebody who is signed in.
+pub struct Caller {
+    pub account: AccountRow,
+    pub actor: Actor,
+    pub token: String,
+    pub expires_ms: i64,
+}
+
+impl Core {
+    pub fn new(parts: Parts) -> Arc<Self> {
+        let Parts { store, accounts, endpoints, relays, meetings, tickets, bus, authority, shutdown, audit, tree } =
+            parts;
+        let (import, tree) = (tokio::sync::Mutex::default(), RwLock::new(Arc::new(tree)));
+        Arc::new(Self {
+            store,
+            accounts,
+            endpoints,
+            relays,
+            meetings,
+            tickets,
+            bus,
+            authority,
+            shutdown,
+            audit,
+            import,
+            tree,
+        })
+    }
+
+    /// The tree as it is now.
+    pub fn tree(&self) -> Arc<Tree> {
+        self.tree.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn set_tree(&self, tree: Tree) {
+        *self.tree.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(tree);
+    }
+
+    /// Who calls, by the session token.
+    pub async fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
+        let token = bearer(request).ok_or_else(|| unauthenticated("expected `authorization: Bearer TOKEN`"))?;
+        self.caller_of(token).await
+    }
+
+    /// Who has the session of this token.
+    pub async fn caller_of(&self, token: &str) -> Result<Caller, Status> {
+        let session = self.accounts.session(token).await?;
+        let (account, expires_ms) = session.ok_or_else(|| unauthenticated("the session has ended: sign in again"))?;
+        let actor = actor_from_row(&account)?;
+        Ok(Caller { account, actor, token: token.to_owned(), expires_ms })
+    }
+
+    /// The site of an endpoint: by its certificate, else by the secret of a site link.
+    pub async fn endpoint<T>(&self, request: &Request<T>) -> Result<(SiteId, Proof), Status> {
+        if let Some(Identity::Agent(site)) = peer_identity(request) {
+            return Ok((SiteId::new(site).map_err(Failure::from)?, Proof::Certificate));
+        }
+        let secret = bearer(request)
+            .ok_or_else(|| unauthenticated("expected an agent's certificate or a site link's secret as bearer token"))?;
+        let hash = sha256_text(secret.as_bytes());
+        match self.store.site_link(&hash).await? {
+            Some((site, expires_ms)) if expires_ms > now_ms() => {
+                Ok((SiteId::new(site).map_err(Failure::from)?, Proof::Link(hash)))
+            }
+            _ => Err(unauthenticated("the link has run out: ask for a new one")),
+        }
+    }
+
+    /// Asks the domain whether the caller may; a refusal is recorded.
+    pub fn authorize(&self, caller: &Caller, action: Action, target: &Target) -> Result<(), Status> {
+        authorize(&caller.actor, action, target, &self.tree()).map_err(|refusal| self.refused(caller, action, refusal))
+    }
+
+    /// Records a refusal and turns it into the answer.
+    pub fn refused(&self, caller: &Caller, action: Action, refusal: Refusal) -> Status {
+        metrics::counter!("muster_refused", "code" => refusal.code()).increment(1);
+        let refused = Refused {
+            actor: caller.account.name.clone(),
+            action: action.to_string(),
+            reason: refusal.to_string(),
+        };
+        if self.audit.try_send(refused).is_err() {
+            metrics::counter!("muster_audit_dropped").increment(1);
+        }
+        Failure::from(refusal).into()
+    }
+
+    /// The live meeting of this id, if the caller may do this in it.
+    pub fn meeting_for(&self, caller: &Caller, id: &str, action: Action) -> Result<Arc<Meeting>, Status> {
+        let meeting = self.meetings.view(id).ok_or_else(|| Failure::NoMeeting(id.to_owned()))?;
+        self.authorize(caller, action, &target_of(&meeting)?)?;
+        Ok(meeting)
+    }
+}
+
+/// The meeting as the domain's `authorize` wants it.
+pub fn target_of(meeting: &Meeting) -> Result<Target, Status> {
+    match (meeting.unit(), meeting.chair()) {
+        (Some(unit), Some(chair)) => Ok(Target::Meeting { unit: unit.clone(), chair: chair.clone() }),
+        _ => Err(Failure::from(Refusal::NotConvened).into()),
+    }
+}
+
+fn bearer<T>(request: &Request<T>) -> Option<&str> {
+    let value = request.metadata().get("authorization")?.to_str().ok()?;
+    let (scheme, token) = value.split_once(' ')?;
+    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then(|| token.trim())
+}
+
+/// The identity in the caller's certificate, if it showed one.
+pub fn peer_identity<T>(request: &Request<T>) -> Option<Identity> {
+    request.extensions().get::<Peer>().and_then(|peer| peer.identity.clone())
+}
+
+/// Where the call comes from.
+pub fn peer_ip<T>(request: &Request<T>) -> IpAddr {
+    request.extensions().get::<Peer>().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.addr.ip())
+}

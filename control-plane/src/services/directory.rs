@@ -1,0 +1,181 @@
+//! The tree: import, listing, and the secrets with which endpoints and relays of a site or unit come in.
+
+use super::rows;
+use crate::bus::Hint;
+use crate::clock::now_ms;
+use crate::convert::{site_to_row, site_to_wire, unit_to_row, unit_to_wire};
+use crate::core::{Caller, Core};
+use crate::status::Failure;
+use crate::store::StoreError;
+use muster_domain::{Action, ImportPlan, Refusal, SiteId, Target, Tree, UnitId, authorize_import, plan_import};
+use muster_identity::{EnrolToken, Identity, random_secret, sha256_text};
+use muster_proto::command::v1 as pb;
+use pb::create_enrol_token_request::Target as EnrolTarget;
+use pb::directory_service_server::DirectoryService;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use tonic::{Request, Response, Status};
+
+const DAY_S: u32 = 24 * 3600;
+/// The longest time that a secret which is given out may hold.
+const MAX_VALID_S: u32 = 90 * DAY_S;
+
+pub struct Directory(pub Arc<Core>);
+
+/// Units and sites that somebody may see.
+pub struct Visible {
+    pub units: Vec<pb::Unit>,
+    pub sites: Vec<pb::Site>,
+}
+
+/// The part of the tree in which the caller may look around.
+pub fn visible(caller: &Caller, tree: &Tree) -> Visible {
+    let (mut units, mut sites, mut seen) = (Vec::new(), Vec::new(), BTreeSet::new());
+    for root in caller.actor.units_for(Action::View, tree) {
+        for id in tree.subtree_units(&root) {
+            if seen.insert(id.clone()) {
+                units.extend(tree.unit(id).map(unit_to_wire));
+                sites.extend(tree.own_sites(id).iter().filter_map(|id| tree.site(id)).map(site_to_wire));
+            }
+        }
+    }
+    Visible { units, sites }
+}
+
+fn small(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+fn errors_answer(errors: Vec<pb::ImportError>) -> pb::ImportSitesResponse {
+    pb::ImportSitesResponse { errors, ..Default::default() }
+}
+
+fn plan(csv: &[u8], current: &Tree) -> Result<ImportPlan, Vec<pb::ImportError>> {
+    let (header, rows) = rows::read(csv).map_err(|error| vec![error])?;
+    plan_import(current, &header, &rows).map_err(|errors| {
+        let wire = |error: muster_domain::ImportError| pb::ImportError {
+            line: error.line,
+            column: error.column,
+            found: error.found,
+            expected: error.expected,
+        };
+        errors.into_iter().map(wire).collect()
+    })
+}
+
+fn ends(valid_s: u32) -> Result<i64, Failure> {
+    match valid_s {
+        0 => Ok(now_ms() + i64::from(DAY_S) * 1000),
+        1..=MAX_VALID_S => Ok(now_ms() + i64::from(valid_s) * 1000),
+        _ => Err(Failure::BadRequest(format!("valid_s: found {valid_s}, expected at most {MAX_VALID_S} (90 days)"))),
+    }
+}
+
+impl Directory {
+    async fn store_plan(&self, plan: ImportPlan) -> Result<(), StoreError> {
+        let units: Vec<_> = plan.units.iter().map(unit_to_row).collect();
+        let sites: Vec<_> = plan.sites.iter().map(site_to_row).collect();
+        if !units.is_empty() || !sites.is_empty() {
+            self.0.store.put_directory(&units, &sites).await?;
+            self.0.set_tree(plan.tree);
+            self.0.bus.publish(Hint::Directory);
+            tracing::info!(units = units.len(), sites = sites.len(), "tree imported");
+        }
+        Ok(())
+    }
+
+    fn enrol_identity(&self, caller: &Caller, target: Option<EnrolTarget>) -> Result<Identity, Status> {
+        match target {
+            Some(EnrolTarget::Site(site)) => {
+                let site = SiteId::new(site).map_err(Failure::from)?;
+                self.0.authorize(caller, Action::Enrol, &Target::Site(site.clone()))?;
+                Ok(Identity::Agent(site.into()))
+            }
+            Some(EnrolTarget::RelayUnit(unit)) => {
+                let unit = UnitId::new(unit).map_err(Failure::from)?;
+                self.0.authorize(caller, Action::Enrol, &Target::Unit(unit.clone()))?;
+                // Several relays of one unit each have a name of their own, within the 64 characters of an id.
+                let stem: String = unit.chars().take(55).collect();
+                Ok(Identity::Relay(format!("{stem}-{:08x}", rand::random::<u32>())))
+            }
+            None => Err(Failure::BadRequest("target: expected a site or a relay's unit".into()).into()),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl DirectoryService for Directory {
+    async fn import_sites(
+        &self,
+        request: Request<pb::ImportSitesRequest>,
+    ) -> Result<Response<pb::ImportSitesResponse>, Status> {
+        let caller = self.0.caller(&request).await?;
+        let action = Action::ImportSites;
+        let pb::ImportSitesRequest { csv, dry_run } = request.into_inner();
+        if caller.actor.units_for(action, &self.0.tree()).is_empty() {
+            return Err(self.0.refused(&caller, action, Refusal::NoRole { action }));
+        }
+        let _one_at_a_time = self.0.import.lock().await;
+        let current = self.0.tree();
+        let before = current.clone();
+        let planned = tokio::task::spawn_blocking(move || plan(&csv, &before));
+        let plan = match planned.await.map_err(|_| Failure::Busy)? {
+            Ok(plan) => plan,
+            Err(errors) => return Ok(Response::new(errors_answer(errors))),
+        };
+        authorize_import(&caller.actor, &plan, &current)
+            .map_err(|refusal| self.0.refused(&caller, action, refusal))?;
+        let answer = pb::ImportSitesResponse {
+            units_added: small(plan.units_added),
+            units_changed: small(plan.units_changed),
+            sites_added: small(plan.sites_added),
+            sites_changed: small(plan.sites_changed),
+            unchanged: small(plan.unchanged),
+            errors: Vec::new(),
+        };
+        if !dry_run {
+            self.store_plan(plan).await?;
+        }
+        Ok(Response::new(answer))
+    }
+
+    async fn list_sites(
+        &self,
+        request: Request<pb::ListSitesRequest>,
+    ) -> Result<Response<pb::ListSitesResponse>, Status> {
+        let caller = self.0.caller(&request).await?;
+        let Visible { units, sites } = visible(&caller, &self.0.tree());
+        let presence = self.0.endpoints.presences(sites.iter().map(|site| site.id.as_str()));
+        Ok(Response::new(pb::ListSitesResponse { units, sites, presence }))
+    }
+
+    async fn create_enrol_token(
+        &self,
+        request: Request<pb::CreateEnrolTokenRequest>,
+    ) -> Result<Response<pb::CreateEnrolTokenResponse>, Status> {
+        let caller = self.0.caller(&request).await?;
+        let pb::CreateEnrolTokenRequest { target, valid_s } = request.into_inner();
+        let identity = self.enrol_identity(&caller, target)?;
+        let expires_ms = ends(valid_s)?;
+        let token = EnrolToken::new(self.0.authority.fingerprint());
+        let hash = sha256_text(token.secret.as_bytes());
+        let by = &caller.account.name;
+        self.0.store.add_enrol_token(&hash, &identity.to_string(), by, expires_ms).await?;
+        Ok(Response::new(pb::CreateEnrolTokenResponse { token: token.to_string(), expires_ms }))
+    }
+
+    async fn create_site_link(
+        &self,
+        request: Request<pb::CreateSiteLinkRequest>,
+    ) -> Result<Response<pb::CreateSiteLinkResponse>, Status> {
+        let caller = self.0.caller(&request).await?;
+        let pb::CreateSiteLinkRequest { site, valid_s } = request.into_inner();
+        let site = SiteId::new(site).map_err(Failure::from)?;
+        self.0.authorize(&caller, Action::CreateSiteLink, &Target::Site(site.clone()))?;
+        let expires_ms = ends(valid_s)?;
+        let secret = random_secret();
+        let hash = sha256_text(secret.as_bytes());
+        self.0.store.add_site_link(&hash, &site, &caller.account.name, now_ms(), expires_ms).await?;
+        Ok(Response::new(pb::CreateSiteLinkResponse { path: format!("/join#{secret}"), expires_ms }))
+    }
+}

@@ -1,0 +1,185 @@
+//! Commands of dispatchers: preview, convene, call again, broadcast, mute, end.
+
+use crate::convert::{meeting_to_wire, selector_from_wire, summons_to_wire};
+use crate::core::{Caller, Core, target_of};
+use crate::meetings::Convening;
+use crate::status::Failure;
+use muster_domain::{
+    Action, Command, MeetingId, Millis, Reach, Refusal, Resolution, SiteId, Summons, Target, authorize,
+};
+use muster_proto::command::v1 as pb;
+use pb::meeting_service_server::MeetingService;
+use std::sync::Arc;
+use tonic::{Request, Response, Status};
+
+/// Ended meetings in one answer.
+const MAX_ENDED: i64 = 100;
+/// Names in one selector.
+const MAX_NAMES: usize = 20_000;
+
+pub struct MeetingCalls(pub Arc<Core>);
+
+fn sites(names: Vec<String>) -> Result<Vec<SiteId>, Failure> {
+    names.into_iter().map(|name| SiteId::new(name).map_err(Failure::from)).collect()
+}
+
+impl MeetingCalls {
+    fn resolve(&self, caller: &Caller, selector: Option<pb::Selector>) -> Result<Resolution, Status> {
+        let selector = selector.unwrap_or_default();
+        let names = [&selector.subtrees, &selector.sites, &selector.tags, &selector.exclude_subtrees];
+        let names = names.iter().map(|names| names.len()).sum::<usize>() + selector.exclude_sites.len();
+        if names > MAX_NAMES {
+            let text = format!("selector: found {names} names, expected {MAX_NAMES} at most");
+            return Err(Failure::BadRequest(text).into());
+        }
+        let selector = selector_from_wire(selector).map_err(Failure::BadRequest)?;
+        let tree = self.0.tree();
+        let units = caller.actor.units_for(Action::Convene, &tree);
+        if units.is_empty() {
+            let action = Action::Convene;
+            return Err(self.0.refused(caller, action, Refusal::NoRole { action }));
+        }
+        Ok(selector.resolve(&tree, &units))
+    }
+
+    /// What would become of each site that is not expected to come.
+    async fn doubtful(&self, sites: &[SiteId]) -> Result<Vec<pb::Summons>, Failure> {
+        // No meeting has this id: every claim is one of another meeting.
+        let own = MeetingId::new("preview")?;
+        let now = Millis(crate::clock::now_ms());
+        let invitees = self.0.meetings.invitees(sites).await;
+        let doubtful = invitees.iter().filter(|i| i.reach != Reach::Online || i.claimed_by.is_some());
+        Ok(doubtful.map(|invitee| summons_to_wire(&Summons::called(invitee, &own, now))).collect())
+    }
+
+    async fn command(
+        &self,
+        caller: &Caller,
+        meeting: &str,
+        action: Action,
+        command: Command,
+    ) -> Result<(), Status> {
+        self.0.meeting_for(caller, meeting, action)?;
+        Ok(self.0.meetings.command(meeting, command, caller.account.name.clone()).await?)
+    }
+}
+
+#[tonic::async_trait]
+impl MeetingService for MeetingCalls {
+    async fn preview_convene(
+        &self,
+        request: Request<pb::PreviewConveneRequest>,
+    ) -> Result<Response<pb::PreviewConveneResponse>, Status> {
+        let caller = self.0.caller(&request).await?;
+        let Resolution { sites, unknown } = self.resolve(&caller, request.into_inner().selector)?;
+        let doubtful = self.doubtful(&sites).await?;
+        let sites = sites.iter().map(ToString::to_string).collect();
+        Ok(Response::new(pb::PreviewConveneResponse { sites, doubtful, unknown }))
+    }
+
+    async fn convene(&self, request: Request<pb::ConveneRequest>) -> Result<Response<pb::ConveneResponse>, Status> {
+        let caller = self.0.caller(&request).await?;
+        let pb::ConveneRequest { selector, title, idempotency_key } = request.into_inner();
+        let Resolution { sites, unknown } = self.resolve(&caller, selector)?;
+        if !unknown.is_empty() {
+            let shown: Vec<_> = unknown.iter().take(10).map(String::as_str).collect();
+            let text = format!("selector: {} does not exist or is outside your authority", shown.join(", "));
+            return Err(Failure::BadRequest(text).into());
+        }
+        let unit = caller.actor.convening_unit(&sites, &self.0.tree());
+        let action = Action::Convene;
+        let unit = unit.ok_or_else(|| self.0.refused(&caller, action, Refusal::NoRole { action }))?;
+        let convening = Convening {
+            title,
+            chair: caller.actor.account.clone(),
+            chair_shown: caller.account.display_name.clone(),
+            unit,
+            sites,
+            idempotency_key,
+        };
+        let meeting = self.0.meetings.convene(convening).await?;
+        tracing::info!(meeting = meeting.id, sites = meeting.summonses.len(), "meeting convened");
+        Ok(Response::new(pb::ConveneResponse { meeting: Some(meeting) }))
+    }
+
+    async fn call_unconnected(
+        &self,
+        request: Request<pb::CallUnconnectedRequest>,
+    ) -> Result<Response<pb::CallUnconnectedResponse>, Status> {
+        let caller = self.0.caller(&request).await?;
+        let pb::CallUnconnectedRequest { meeting, sites: names } = request.into_inner();
+        self.0.meeting_for(&caller, &meeting, Action::CallUnconnected)?;
+        let by = caller.account.name.clone();
+        let called = self.0.meetings.call_unconnected(&meeting, sites(names)?, by).await?;
+        Ok(Response::new(pb::CallUnconnectedResponse { called }))
+    }
+
+    async fn end_meeting(
+        &self,
+        request: Request<pb::EndMeetingRequest>,
+    ) -> Result<Response<pb::EndMeetingResponse>, Status> {
+        let caller = self.0.caller(&request).await?;
+        let meeting = request.into_inner().meeting;
+        let command = Command::End { reason: String::new() };
+        self.command(&caller, &meeting, Action::EndMeeting, command).await?;
+        Ok(Response::new(pb::EndMeetingResponse {}))
+    }
+
+    async fn broadcast_site(
+        &self,
+        request: Request<pb::BroadcastSiteRequest>,
+    ) -> Result<Response<pb::BroadcastSiteResponse>, Status> {
+        let caller = self.0.caller(&request).await?;
+        let pb::BroadcastSiteRequest { meeting, site } = request.into_inner();
+        let site = if site.is_empty() { None } else { Some(SiteId::new(site).map_err(Failure::from)?) };
+        self.command(&caller, &meeting, Action::Broadcast, Command::Broadcast { site }).await?;
+        Ok(Response::new(pb::BroadcastSiteResponse {}))
+    }
+
+    async fn mute_sites(
+        &self,
+        request: Request<pb::MuteSitesRequest>,
+    ) -> Result<Response<pb::MuteSitesResponse>, Status> {
+        let caller = self.0.caller(&request).await?;
+        let pb::MuteSitesRequest { meeting, sites: names, muted } = request.into_inner();
+        let command = Command::Mute { sites: sites(names)?, muted };
+        self.command(&caller, &meeting, Action::Mute, command).await?;
+        Ok(Response::new(pb::MuteSitesResponse {}))
+    }
+
+    async fn list_meetings(
+        &self,
+        request: Request<pb::ListMeetingsRequest>,
+    ) -> Result<Response<pb::ListMeetingsResponse>, Status> {
+        let caller = self.0.caller(&request).await?;
+        let tree = self.0.tree();
+        let mut meetings = Vec::new();
+        for meeting in self.0.meetings.views().iter().rev() {
+            if authorize(&caller.actor, Action::View, &target_of(meeting)?, &tree).is_ok() {
+                meetings.push(meeting_to_wire(meeting));
+            }
+        }
+        if request.into_inner().include_ended {
+            for meeting in self.0.meetings.ended(MAX_ENDED).await? {
+                let unit = meeting.unit.parse().map_err(Failure::from)?;
+                let target = Target::Meeting { unit, chair: meeting.chair.parse().map_err(Failure::from)? };
+                if authorize(&caller.actor, Action::View, &target, &tree).is_ok() {
+                    meetings.push(meeting);
+                }
+            }
+        }
+        Ok(Response::new(pb::ListMeetingsResponse { meetings }))
+    }
+
+    async fn join_as_desk(
+        &self,
+        request: Request<pb::JoinAsDeskRequest>,
+    ) -> Result<Response<pb::JoinAsDeskResponse>, Status> {
+        let caller = self.0.caller(&request).await?;
+        let id = request.into_inner().meeting;
+        let meeting = self.0.meeting_for(&caller, &id, Action::JoinAsDesk)?;
+        let chair = meeting.chair() == Some(&caller.actor.account);
+        let ticket = self.0.tickets.issue(&id, &caller.actor.account.desk(), chair)?;
+        Ok(Response::new(pb::JoinAsDeskResponse { ticket: Some(ticket) }))
+    }
+}

@@ -1,0 +1,70 @@
+//! The watch stream of a tab. The work is a task of its own (`watcher`); between it and the connection is a bounded
+//! queue, and a tab that does not drain it is dropped with the reason and comes back by its cursor.
+
+use super::Answers;
+use super::watcher::Watcher;
+use crate::core::Core;
+use futures_util::stream;
+use muster_proto::command::v1 as pb;
+use pb::watch_service_server::WatchService;
+use std::sync::{Arc, OnceLock};
+use tokio::sync::mpsc;
+use tonic::{Request, Response, Status};
+
+/// Messages a tab may be behind.
+const QUEUE: usize = 1024;
+/// Streams in one cursor.
+const MAX_CURSOR: usize = 10_000;
+
+pub struct Watches(pub Arc<Core>);
+
+/// Messages, and then the reason for which they end.
+struct Outgoing {
+    messages: mpsc::Receiver<pb::WatchResponse>,
+    end: Arc<OnceLock<Status>>,
+    over: bool,
+}
+
+impl Outgoing {
+    async fn next(mut self) -> Option<(Result<pb::WatchResponse, Status>, Self)> {
+        if self.over {
+            return None;
+        }
+        match self.messages.recv().await {
+            Some(message) => Some((Ok(message), self)),
+            None => {
+                self.over = true;
+                let end = self.end.get().cloned();
+                end.map(|status| (Err(status), self))
+            }
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl WatchService for Watches {
+    type WatchStream = Answers<pb::WatchResponse>;
+
+    async fn watch(&self, request: Request<pb::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let caller = self.0.caller(&request).await?;
+        let cursor = request.into_inner().cursor;
+        if cursor.len() > MAX_CURSOR {
+            return Err(Status::invalid_argument(format!(
+                "cursor: found {} streams, expected {MAX_CURSOR} at most",
+                cursor.len()
+            )));
+        }
+        let (queue, messages) = mpsc::channel(QUEUE);
+        let end = Arc::new(OnceLock::new());
+        // Subscribed before anything is read, so that nothing falls in between.
+        let watcher = Watcher::new(self.0.clone(), caller, queue);
+        let reason = end.clone();
+        tokio::spawn(async move {
+            if let Err(status) = watcher.run(cursor).await {
+                let _ = reason.set(status);
+            }
+        });
+        let outgoing = Outgoing { messages, end, over: false };
+        Ok(Response::new(Box::pin(stream::unfold(outgoing, Outgoing::next))))
+    }
+}

@@ -1,0 +1,218 @@
+//! What one tab is told, and in which order.
+//!
+//! Invariants: of each meeting's stream every event after the cursor (or the snapshot) is sent exactly once and in
+//! order, whatever the bus loses or repeats, because gaps are read from the store; only what the caller may see is
+//! sent; the session is looked at again with every heartbeat.
+
+use super::directory::{Visible, visible};
+use crate::bus::Hint;
+use crate::clock::now_ms;
+use crate::convert::meeting_to_wire;
+use crate::core::{Caller, Core, target_of};
+use crate::fleet::Fleet as _;
+use crate::store::StoreError;
+use muster_domain::{Action, Meeting, Target, authorize};
+use muster_proto::command::v1 as pb;
+use pb::watch_response::Event;
+use prost::Message as _;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{broadcast, mpsc};
+use tokio::time::MissedTickBehavior;
+use tonic::Status;
+
+const HEARTBEAT: Duration = Duration::from_secs(5);
+/// A tab that takes nothing for this long is dropped.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+pub struct Watcher {
+    core: Arc<Core>,
+    caller: Caller,
+    hints: broadcast::Receiver<Hint>,
+    queue: mpsc::Sender<pb::WatchResponse>,
+    sites: HashSet<String>,
+    /// The last event sent of each meeting that may be seen; `None` for one that may not.
+    sent: HashMap<String, Option<u64>>,
+}
+
+fn too_slow() -> Status {
+    metrics::counter!("muster_watchers_dropped").increment(1);
+    Status::resource_exhausted("the watcher fell behind: resume with its cursor")
+}
+
+impl Watcher {
+    pub fn new(core: Arc<Core>, caller: Caller, queue: mpsc::Sender<pb::WatchResponse>) -> Self {
+        let hints = core.bus.subscribe();
+        Self { core, caller, hints, queue, sites: HashSet::new(), sent: HashMap::new() }
+    }
+
+    /// Runs until the tab goes away (`Ok`) or there is a reason to drop it.
+    pub async fn run(mut self, cursor: Vec<pb::Position>) -> Result<(), Status> {
+        let resumed = self.resumable(&cursor).await?;
+        self.snapshot(resumed).await?;
+        if resumed {
+            self.catch_up(&cursor).await?;
+        }
+        let mut heartbeat = tokio::time::interval(HEARTBEAT);
+        heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let shutdown = self.core.shutdown.clone();
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return Err(Status::unavailable("the control plane is stopping")),
+                () = self.queue.closed() => return Ok(()),
+                hint = self.hints.recv() => match hint {
+                    Ok(hint) => self.hint(hint).await?,
+                    Err(RecvError::Lagged(_)) => return Err(too_slow()),
+                    Err(RecvError::Closed) => return Ok(()),
+                },
+                _ = heartbeat.tick() => {
+                    self.caller = self.core.caller_of(&self.caller.token).await?;
+                    let beat = pb::WatchHeartbeat { server_time_ms: now_ms() };
+                    self.send(Event::Heartbeat(beat)).await?;
+                }
+            }
+        }
+    }
+
+    async fn send(&self, event: Event) -> Result<(), Status> {
+        let message = pb::WatchResponse { event: Some(event) };
+        match self.queue.send_timeout(message, PATIENCE).await {
+            Err(mpsc::error::SendTimeoutError::Timeout(_)) => Err(too_slow()),
+            // A tab that went away is seen by the loop.
+            Ok(()) | Err(mpsc::error::SendTimeoutError::Closed(_)) => Ok(()),
+        }
+    }
+
+    fn may_see(&self, meeting: &Meeting) -> bool {
+        target_of(meeting).is_ok_and(|target| self.permits(&target))
+    }
+
+    fn permits(&self, target: &Target) -> bool {
+        authorize(&self.caller.actor, Action::View, target, &self.core.tree()).is_ok()
+    }
+
+    /// Whether every position of the cursor is one of a stream that is there and may be seen.
+    async fn resumable(&self, cursor: &[pb::Position]) -> Result<bool, Status> {
+        for position in cursor {
+            let may_see = match self.core.meetings.view(&position.stream) {
+                Some(view) => self.may_see(&view),
+                None => self.may_see_ended(&position.stream).await,
+            };
+            let last = self.core.store.last_seq(&position.stream).await?;
+            if !may_see || last.is_none_or(|last| last < position.seq) {
+                return Ok(false);
+            }
+        }
+        Ok(!cursor.is_empty())
+    }
+
+    async fn may_see_ended(&self, meeting: &str) -> bool {
+        let Ok(meeting) = self.core.meetings.find(meeting).await else { return false };
+        match (meeting.unit.parse(), meeting.chair.parse()) {
+            (Ok(unit), Ok(chair)) => self.permits(&Target::Meeting { unit, chair }),
+            _ => false,
+        }
+    }
+
+    async fn snapshot(&mut self, resumed: bool) -> Result<(), Status> {
+        let Visible { units, sites } = visible(&self.caller, &self.core.tree());
+        self.sites = sites.iter().map(|site| site.id.clone()).collect();
+        let presence = self.core.endpoints.presences(sites.iter().map(|site| site.id.as_str()));
+        let mut meetings = Vec::new();
+        if !resumed {
+            for view in self.core.meetings.views() {
+                let seen = self.may_see(&view);
+                self.sent.insert(view.id().to_string(), seen.then_some(view.seq()));
+                if seen {
+                    meetings.push(meeting_to_wire(&view));
+                }
+            }
+        }
+        let fleet = Some(self.core.relays.states());
+        let server_time_ms = now_ms();
+        let snapshot = pb::WatchSnapshot { units, sites, presence, meetings, fleet, server_time_ms, resumed };
+        self.send(Event::Snapshot(snapshot)).await
+    }
+
+    /// Sends what came after the cursor: of its streams, and of live meetings that it does not know.
+    async fn catch_up(&mut self, cursor: &[pb::Position]) -> Result<(), Status> {
+        for position in cursor {
+            self.sent.insert(position.stream.clone(), Some(position.seq));
+            self.from_store(&position.stream).await?;
+        }
+        for view in self.core.meetings.views() {
+            let id = view.id().to_string();
+            if !self.sent.contains_key(&id) {
+                let seen = self.may_see(&view);
+                self.sent.insert(id.clone(), seen.then_some(0));
+                if seen {
+                    self.from_store(&id).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends the stored events of a stream after the last one sent.
+    async fn from_store(&mut self, meeting: &str) -> Result<(), Status> {
+        let Some(Some(after)) = self.sent.get(meeting).copied() else { return Ok(()) };
+        for stored in self.core.store.events_after(meeting, after).await? {
+            let event = pb::MeetingEvent::decode(stored.payload.as_slice())
+                .map_err(|error| StoreError::Corrupt(format!("event {} of {meeting}: {error}", stored.seq)))?;
+            self.sent.insert(meeting.to_owned(), Some(stored.seq));
+            self.send(Event::MeetingEvent(event)).await?;
+        }
+        Ok(())
+    }
+
+    async fn hint(&mut self, hint: Hint) -> Result<(), Status> {
+        match hint {
+            Hint::Meeting(event) => self.meeting_event(&event).await,
+            Hint::Presence(changed) => {
+                let seen = changed.iter().filter(|presence| self.sites.contains(&presence.site));
+                let presence: Vec<_> = seen.cloned().collect();
+                if presence.is_empty() {
+                    return Ok(());
+                }
+                self.send(Event::Presence(pb::PresenceChanged { presence })).await
+            }
+            Hint::Directory => {
+                let Visible { sites, .. } = visible(&self.caller, &self.core.tree());
+                self.sites = sites.into_iter().map(|site| site.id).collect();
+                self.send(Event::Directory(pb::DirectoryChanged {})).await
+            }
+            Hint::Fleet(fleet) => self.send(Event::Fleet(pb::FleetChanged::clone(&fleet))).await,
+        }
+    }
+
+    async fn meeting_event(&mut self, event: &pb::MeetingEvent) -> Result<(), Status> {
+        if !self.sent.contains_key(&event.meeting) {
+            let seen = self.sees_new(event).await;
+            self.sent.insert(event.meeting.clone(), seen.then_some(0));
+        }
+        let Some(Some(last)) = self.sent.get(&event.meeting).copied() else { return Ok(()) };
+        if event.seq <= last {
+            return Ok(());
+        }
+        if event.seq != last + 1 {
+            return self.from_store(&event.meeting).await;
+        }
+        self.sent.insert(event.meeting.clone(), Some(event.seq));
+        let ended = matches!(event.event, Some(pb::meeting_event::Event::Ended(_)));
+        self.send(Event::MeetingEvent(event.clone())).await?;
+        if ended {
+            // Nothing follows: what is remembered stays bounded by the meetings that are live.
+            self.sent.remove(&event.meeting);
+        }
+        Ok(())
+    }
+
+    async fn sees_new(&self, event: &pb::MeetingEvent) -> bool {
+        match self.core.meetings.view(&event.meeting) {
+            Some(view) => self.may_see(&view),
+            None => self.may_see_ended(&event.meeting).await,
+        }
+    }
+}
