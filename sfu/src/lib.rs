@@ -1,1 +1,24 @@
-//! See ARCHITECTURE.md.
+//! The relay: a shell around the pure cores `muster-forward` (what goes into which slot) and `muster-webrtc` (one
+//! browser's leg), and around `muster-link` (one agent's link).
+//!
+//! [`Relay::start`] opens the sockets, starts a worker thread a core, the HTTP surface, and the stream to the control plane.
+//! Packets stay in the workers (`worker/path.rs` shows their whole path); everything else is told to them through bounded
+//! commands and the directory. The relay knows tokens, stages and reports, and no business rule.
+
+mod admission;
+mod config;
+mod convert;
+mod directory;
+mod fleet;
+mod http;
+mod identity;
+mod metrics;
+mod refusal;
+mod relay;
+mod reports;
+mod ring;
+mod watch;
+mod worker;
+
+pub use config::{Flags, RelayConfig};
+pub use relay::Relay;

@@ -1,0 +1,204 @@
+//! Configuration of a relay: flags, then environment (`MUSTER_*`), then one TOML file, then defaults.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use clap::Parser;
+use muster_identity::EnrolToken;
+use serde::Deserialize;
+
+/// Everything that a relay must be told.
+#[derive(Debug, Clone)]
+pub struct RelayConfig {
+    /// HTTP and gRPC-web for browsers. Port 0: any.
+    pub http_listen: SocketAddr,
+    /// Base of the relay's address as browsers reach it (`https://relay.example`), told to the control plane; by default
+    /// `http://ANNOUNCE_IP:PORT`.
+    pub http_url: Option<String>,
+    /// Address that the media ports are bound to.
+    pub media_ip: IpAddr,
+    /// Address that browsers and agents reach the media ports at; by default `media_ip`.
+    pub announce_ip: Option<IpAddr>,
+    /// First of two UDP ports a worker (browsers, then links); by default any.
+    pub media_port_base: Option<u16>,
+    /// Threads that carry media; 0: one a core.
+    pub workers: usize,
+    /// `HOST:PORT` of the control plane's port for relays; none: the relay serves alone.
+    pub control_plane: Option<String>,
+    /// Certificate, key and CA of this relay.
+    pub identity_dir: PathBuf,
+    /// Used once, while `identity_dir` is empty.
+    pub enrol_token: Option<EnrolToken>,
+    /// Legs that the relay takes; more are refused.
+    pub max_legs: usize,
+}
+
+impl Default for RelayConfig {
+    fn default() -> Self {
+        Self {
+            http_listen: (Ipv4Addr::LOCALHOST, 8081).into(),
+            http_url: None,
+            media_ip: Ipv4Addr::LOCALHOST.into(),
+            announce_ip: None,
+            media_port_base: None,
+            workers: 0,
+            control_plane: None,
+            identity_dir: PathBuf::from("./data/relay"),
+            enrol_token: None,
+            max_legs: 2000,
+        }
+    }
+}
+
+/// The relay of Muster: takes browsers (WebRTC) and edge agents (QUIC links) into meetings and forwards pictures
+/// and sound between them, as the control plane's stage says.
+///
+/// First start: create an enrolment token for a relay in the control plane and give it with --enrol-token; the
+/// certificate is then kept in --identity-dir and the token is not needed again.
+///
+///   muster-sfu --control-plane cp.example:8443 --enrol-token met1.… --announce-ip 203.0.113.7 \
+///              --media-ip 0.0.0.0 --http-listen 0.0.0.0:8081
+///
+/// Browsers reach POST /v1/legs and gRPC-web on --http-listen; GET /healthz and GET /metrics are there too.
+/// Log level: MUSTER_LOG (for example info, muster_sfu=debug).
+#[derive(Parser)]
+#[command(name = "muster-sfu", version, verbatim_doc_comment)]
+pub struct Flags {
+    /// TOML file with the same names as these flags (`http_listen = "0.0.0.0:8081"`); flags and environment win over it
+    #[arg(long, env = "MUSTER_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    #[command(flatten)]
+    pub settings: Settings,
+}
+
+/// What may stand in a flag, in the environment and in the file.
+#[derive(Default, Clone, Deserialize, clap::Args)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Address and port for browsers' HTTP [default: 127.0.0.1:8081]
+    #[arg(long, env = "MUSTER_RELAY_HTTP_LISTEN", value_name = "IP:PORT")]
+    pub http_listen: Option<SocketAddr>,
+    /// The relay's base address as browsers reach it, if a proxy stands before it [default: http://ANNOUNCE_IP:PORT]
+    #[arg(long, env = "MUSTER_RELAY_HTTP_URL", value_name = "URL")]
+    pub http_url: Option<String>,
+    /// Address to bind the media ports to [default: 127.0.0.1]
+    #[arg(long, env = "MUSTER_RELAY_MEDIA_IP", value_name = "IP")]
+    pub media_ip: Option<IpAddr>,
+    /// Address at which browsers and agents reach the media ports [default: the media IP]
+    #[arg(long, env = "MUSTER_RELAY_ANNOUNCE_IP", value_name = "IP")]
+    pub announce_ip: Option<IpAddr>,
+    /// First UDP port; each worker takes two (browsers, links) [default: any]
+    #[arg(long, env = "MUSTER_RELAY_MEDIA_PORT_BASE", value_name = "PORT")]
+    pub media_port_base: Option<u16>,
+    /// Threads that carry media [default: one a core]
+    #[arg(long, env = "MUSTER_RELAY_WORKERS", value_name = "N")]
+    pub workers: Option<usize>,
+    /// The control plane's port for agents and relays [default: none, the relay serves alone]
+    #[arg(long, env = "MUSTER_CONTROL_PLANE", value_name = "HOST:PORT")]
+    pub control_plane: Option<String>,
+    /// Folder of the relay's certificate [default: ./data/relay]
+    #[arg(long, env = "MUSTER_RELAY_IDENTITY_DIR", value_name = "FOLDER")]
+    pub identity_dir: Option<PathBuf>,
+    /// One-time token that makes this machine a relay
+    #[arg(
+        long,
+        env = "MUSTER_ENROL_TOKEN",
+        value_name = "TOKEN",
+        hide_env_values = true
+    )]
+    pub enrol_token: Option<String>,
+    /// Legs that the relay takes [default: 2000]
+    #[arg(long, env = "MUSTER_RELAY_MAX_LEGS", value_name = "N")]
+    pub max_legs: Option<usize>,
+}
+
+impl Flags {
+    /// Joins flags, environment, file and defaults.
+    ///
+    /// # Errors
+    /// An unreadable file, an unknown name in it, or a value that is none.
+    pub fn into_config(self) -> anyhow::Result<RelayConfig> {
+        let file = self
+            .config
+            .as_deref()
+            .map(read_file)
+            .transpose()?
+            .unwrap_or_default();
+        self.settings.or(file).into_config()
+    }
+}
+
+fn read_file(path: &Path) -> anyhow::Result<Settings> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    toml::from_str(&text).with_context(|| format!("in {}", path.display()))
+}
+
+impl Settings {
+    fn or(self, file: Self) -> Self {
+        Self {
+            http_listen: self.http_listen.or(file.http_listen),
+            http_url: self.http_url.or(file.http_url),
+            media_ip: self.media_ip.or(file.media_ip),
+            announce_ip: self.announce_ip.or(file.announce_ip),
+            media_port_base: self.media_port_base.or(file.media_port_base),
+            workers: self.workers.or(file.workers),
+            control_plane: self.control_plane.or(file.control_plane),
+            identity_dir: self.identity_dir.or(file.identity_dir),
+            enrol_token: self.enrol_token.or(file.enrol_token),
+            max_legs: self.max_legs.or(file.max_legs),
+        }
+    }
+
+    fn into_config(self) -> anyhow::Result<RelayConfig> {
+        let default = RelayConfig::default();
+        let enrol_token = self
+            .enrol_token
+            .map(|text| {
+                text.trim()
+                    .parse::<EnrolToken>()
+                    .context("enrol_token is not one, expected met1.….…")
+            })
+            .transpose()?;
+        Ok(RelayConfig {
+            http_listen: self.http_listen.unwrap_or(default.http_listen),
+            http_url: self.http_url,
+            media_ip: self.media_ip.unwrap_or(default.media_ip),
+            announce_ip: self.announce_ip,
+            media_port_base: self.media_port_base,
+            workers: self.workers.unwrap_or(default.workers),
+            control_plane: self.control_plane,
+            identity_dir: self.identity_dir.unwrap_or(default.identity_dir),
+            enrol_token,
+            max_legs: self.max_legs.unwrap_or(default.max_legs),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let path = dir.path().join("relay.toml");
+        std::fs::write(&path, "workers = 3\nmax_legs = 7\n").expect("written");
+        let path = path.to_str().expect("text");
+        let flags = Flags::try_parse_from(["muster-sfu", "--config", path, "--workers", "5"]).expect("flags");
+        let config = flags.into_config().expect("config");
+        assert_eq!((config.workers, config.max_legs), (5, 7));
+        assert_eq!(config.http_listen, RelayConfig::default().http_listen);
+    }
+
+    #[test]
+    fn an_unknown_name_in_the_file_and_a_bad_token_are_refused() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let path = dir.path().join("relay.toml");
+        std::fs::write(&path, "worker = 3\n").expect("written");
+        let error = read_file(&path).expect_err("unknown name");
+        assert!(format!("{error:#}").contains("worker"), "{error:#}");
+        let flags = Flags::try_parse_from(["muster-sfu", "--enrol-token", "nonsense"]).expect("flags");
+        assert!(flags.into_config().is_err());
+    }
+}

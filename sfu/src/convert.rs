@@ -1,0 +1,104 @@
+//! Between the words of the wire, of the forwarding core and of a WebRTC leg: the cores are strangers, and only
+//! the shell knows them all.
+
+use muster_forward as forward;
+use muster_proto::media::v1 as wire;
+use muster_webrtc as webrtc;
+
+pub(crate) fn codec_of_leg(codec: webrtc::Codec) -> forward::Codec {
+    match codec {
+        webrtc::Codec::Vp8 => forward::Codec::Vp8,
+        webrtc::Codec::H264 => forward::Codec::H264,
+        webrtc::Codec::Opus => forward::Codec::Opus,
+    }
+}
+
+pub(crate) fn codec_to_leg(codec: forward::Codec) -> webrtc::Codec {
+    match codec {
+        forward::Codec::Vp8 => webrtc::Codec::Vp8,
+        forward::Codec::H264 => webrtc::Codec::H264,
+        forward::Codec::Opus => webrtc::Codec::Opus,
+    }
+}
+
+/// "VP8", "H264" or "opus", in any case.
+pub(crate) fn codec_of_name(name: &str) -> Option<forward::Codec> {
+    [forward::Codec::Vp8, forward::Codec::H264, forward::Codec::Opus]
+        .into_iter()
+        .find(|&codec| codec_name(codec).eq_ignore_ascii_case(name))
+}
+
+pub(crate) fn codec_name(codec: forward::Codec) -> &'static str {
+    match codec {
+        forward::Codec::Vp8 => "VP8",
+        forward::Codec::H264 => "H264",
+        forward::Codec::Opus => "opus",
+    }
+}
+
+pub(crate) fn link_payload_type(codec: forward::Codec) -> u8 {
+    match codec {
+        forward::Codec::Vp8 => muster_link::rtp::PT_VP8,
+        forward::Codec::H264 => muster_link::rtp::PT_H264,
+        forward::Codec::Opus => muster_link::rtp::PT_OPUS,
+    }
+}
+
+pub(crate) fn kind_of_leg(kind: webrtc::SourceKind) -> forward::SourceKind {
+    match kind {
+        webrtc::SourceKind::Camera => forward::SourceKind::Camera,
+        webrtc::SourceKind::Content => forward::SourceKind::Content,
+        webrtc::SourceKind::Audio => forward::SourceKind::Audio,
+    }
+}
+
+/// `None` for unspecified and for kinds of a later version.
+pub(crate) fn kind_of_wire(kind: i32) -> Option<forward::SourceKind> {
+    match wire::SourceKind::try_from(kind) {
+        Ok(wire::SourceKind::Camera) => Some(forward::SourceKind::Camera),
+        Ok(wire::SourceKind::Content) => Some(forward::SourceKind::Content),
+        Ok(wire::SourceKind::Audio) => Some(forward::SourceKind::Audio),
+        Ok(wire::SourceKind::Unspecified) | Err(_) => None,
+    }
+}
+
+fn kind_to_wire(kind: forward::SourceKind) -> wire::SourceKind {
+    match kind {
+        forward::SourceKind::Camera => wire::SourceKind::Camera,
+        forward::SourceKind::Content => wire::SourceKind::Content,
+        forward::SourceKind::Audio => wire::SourceKind::Audio,
+    }
+}
+
+/// A slot's state as viewers are told it.
+pub(crate) fn slot_state(slot: &str, state: &forward::SlotState, bitrate_bps: u32) -> wire::SlotState {
+    let status = match state.status {
+        forward::SlotStatus::Empty => wire::SlotStatus::Empty,
+        forward::SlotStatus::Waiting => wire::SlotStatus::Waiting,
+        forward::SlotStatus::Live => wire::SlotStatus::Live,
+        forward::SlotStatus::Stale => wire::SlotStatus::Stale,
+        forward::SlotStatus::Absent => wire::SlotStatus::Absent,
+        forward::SlotStatus::Refused => wire::SlotStatus::Refused,
+    };
+    let reason = match state.reason {
+        None => wire::SlotReason::Unspecified,
+        Some(forward::SlotReason::CodecNotSupported) => wire::SlotReason::CodecNotSupported,
+        Some(forward::SlotReason::LegLeft) => wire::SlotReason::LegLeft,
+        Some(forward::SlotReason::NoMedia) => wire::SlotReason::NoMedia,
+        Some(forward::SlotReason::UnknownSource) => wire::SlotReason::UnknownSource,
+    };
+    wire::SlotState {
+        slot: slot.to_owned(),
+        status: status.into(),
+        source: state.source.as_ref().map(|(site, kind)| wire::SourceRef {
+            site: site.to_string(),
+            kind: kind_to_wire(*kind).into(),
+        }),
+        reason: reason.into(),
+        width: state.width.into(),
+        height: state.height.into(),
+        age_ms: state.age_ms,
+        bitrate_bps,
+        codec: state.codec.map(codec_name).unwrap_or_default().to_owned(),
+    }
+}

@@ -1,0 +1,531 @@
+//! What all workers of a relay know of its meetings: who has which leg where, what it publishes, and the stage.
+//!
+//! It is state, not a stream of messages: a worker that is told that a meeting changed reads it and does what the
+//! difference asks for ([`Directory::look`]), so nothing queues up and nothing is lost. It is locked at the rate of joins,
+//! leaves and stage changes, never for a packet. It is also where reports to the control plane are made.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use muster_forward::{LegId, SourceSpec};
+use muster_identity::JoinClaims;
+use muster_proto::command::v1::{LegReport, LegState, StageDocument};
+use tokio::sync::Notify;
+
+use crate::refusal::Refusal;
+use crate::reports::Reports;
+use crate::watch::now_ms;
+
+/// A meeting without legs and without stage is forgotten after this time.
+const FORGET_AFTER: Duration = Duration::from_secs(60);
+/// One that has ended, when every token for it has expired.
+const FORGET_ENDED_AFTER: Duration = Duration::from_secs(180);
+/// One with a stage that nobody ended: the control plane was lost, or lost its mind.
+const FORGET_STAGED_AFTER: Duration = Duration::from_secs(24 * 3600);
+/// Meetings that a relay knows of at once.
+const MAX_MEETINGS: usize = 10_000;
+
+/// Wakes a worker, and says for which meetings.
+#[derive(Debug, Default)]
+pub(crate) struct Signal {
+    wake: Notify,
+    changed: Mutex<HashSet<Arc<str>>>,
+}
+
+impl Signal {
+    pub fn wake(&self) {
+        self.wake.notify_one();
+    }
+
+    pub async fn woken(&self) {
+        self.wake.notified().await;
+    }
+
+    pub fn take_changed(&self) -> HashSet<Arc<str>> {
+        std::mem::take(&mut self.changed.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn mark(&self, meeting: &Arc<str>) {
+        self.changed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(meeting.clone());
+        self.wake();
+    }
+}
+
+/// A leg that is to be entered.
+pub(crate) struct NewLeg {
+    pub id: LegId,
+    /// How it is called outside: random.
+    pub name: Arc<str>,
+    pub meeting: Arc<str>,
+    pub site: Arc<str>,
+    pub worker: usize,
+    /// SHA-256 of the leg's secret; empty for a link, which has its certificate.
+    pub secret: String,
+    pub sources: Vec<SourceSpec>,
+}
+
+struct LegRecord {
+    name: Arc<str>,
+    site: Arc<str>,
+    worker: usize,
+    secret: String,
+    sources: Vec<SourceSpec>,
+    state: LegState,
+    since_ms: i64,
+    ordered_out: Option<&'static str>,
+}
+
+struct MeetingRecord {
+    stage: Option<Arc<StageDocument>>,
+    legs: HashMap<LegId, LegRecord>,
+    without_legs_since: Instant,
+}
+
+#[derive(Default)]
+struct Inner {
+    meetings: HashMap<Arc<str>, MeetingRecord>,
+    /// Leg name to its id, meeting.
+    names: HashMap<Arc<str>, (LegId, Arc<str>)>,
+    /// SHA-256 of the secret to the leg's name.
+    secrets: HashMap<String, Arc<str>>,
+}
+
+/// Where a leg is, for those who hold its secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Found {
+    pub id: LegId,
+    pub worker: usize,
+}
+
+/// A meeting as one worker sees it.
+#[derive(Default)]
+pub(crate) struct View {
+    pub stage: Option<Arc<StageDocument>>,
+    /// What other workers' legs publish.
+    pub sources: Vec<(usize, SourceSpec)>,
+    /// The worker's own legs that must go, and why.
+    pub ordered_out: Vec<(LegId, &'static str)>,
+    /// Bit set of the workers that have legs of the meeting.
+    pub workers: u64,
+}
+
+pub(crate) struct Directory {
+    inner: Mutex<Inner>,
+    signals: Vec<Arc<Signal>>,
+    legs: Vec<AtomicUsize>,
+    turn: AtomicUsize,
+    next_id: AtomicU64,
+    max_legs: usize,
+    pub reports: Reports,
+}
+
+impl Directory {
+    pub fn new(signals: Vec<Arc<Signal>>, max_legs: usize, reports: Reports) -> Self {
+        let legs = signals.iter().map(|_| AtomicUsize::new(0)).collect();
+        Self {
+            inner: Mutex::default(),
+            signals,
+            legs,
+            turn: AtomicUsize::new(0),
+            next_id: AtomicU64::new(1),
+            max_legs,
+            reports,
+        }
+    }
+
+    /// An id for a leg, source or slot, unique in the relay.
+    pub fn next_id(&self) -> u64 {
+        self.next_id.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The worker with the fewest legs; among equals in turn.
+    pub fn least_loaded(&self) -> usize {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let workers = self.legs.len();
+        (0..workers)
+            .map(|offset| (turn + offset) % workers)
+            .min_by_key(|&worker| self.legs[worker].load(Ordering::Relaxed))
+            .unwrap_or(0)
+    }
+
+    pub fn leg_count(&self) -> usize {
+        self.legs.iter().map(|legs| legs.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Whether claims may join now: the relay has room, the meeting goes on, the site was not taken out.
+    pub fn may_join(&self, claims: &JoinClaims) -> Result<(), Refusal> {
+        self.check(&self.inner(), &claims.meeting, &claims.site)
+    }
+
+    fn check(&self, inner: &Inner, meeting: &str, site: &str) -> Result<(), Refusal> {
+        if self.leg_count() >= self.max_legs {
+            return Err(Refusal::full("the relay has as many legs as it may"));
+        }
+        let Some(record) = inner.meetings.get(meeting) else {
+            let room = inner.meetings.len() < MAX_MEETINGS;
+            return if room {
+                Ok(())
+            } else {
+                Err(Refusal::full("the relay has as many meetings as it may"))
+            };
+        };
+        let Some(stage) = &record.stage else { return Ok(()) };
+        if stage.ended {
+            return Err(Refusal::new(410, "ended", "the meeting has ended"));
+        }
+        if stage.expelled_sites.iter().any(|expelled| expelled == site) {
+            return Err(Refusal::new(
+                403,
+                "expelled",
+                "the site was taken out of the meeting",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Enters a leg. An older leg of the same site is ordered out, and reported as replaced.
+    pub fn enter(&self, leg: NewLeg) -> Result<(), Refusal> {
+        let mut inner = self.inner();
+        self.check(&inner, &leg.meeting, &leg.site)?;
+        inner
+            .names
+            .insert(leg.name.clone(), (leg.id, leg.meeting.clone()));
+        if !leg.secret.is_empty() {
+            inner.secrets.insert(leg.secret.clone(), leg.name.clone());
+        }
+        let meeting = inner
+            .meetings
+            .entry(leg.meeting.clone())
+            .or_insert_with(MeetingRecord::new);
+        for old in meeting.legs.values_mut() {
+            if old.site == leg.site && old.ordered_out.is_none() {
+                old.ordered_out = Some("replaced");
+                self.reports
+                    .push(old.report(&leg.meeting, LegState::Left, "replaced"));
+            }
+        }
+        let record = LegRecord {
+            name: leg.name,
+            site: leg.site,
+            worker: leg.worker,
+            secret: leg.secret,
+            sources: leg.sources,
+            state: LegState::Joining,
+            since_ms: now_ms(),
+            ordered_out: None,
+        };
+        self.reports
+            .push(record.report(&leg.meeting, LegState::Joining, ""));
+        meeting.legs.insert(leg.id, record);
+        self.legs[leg.worker].fetch_add(1, Ordering::Relaxed);
+        self.mark(&leg.meeting);
+        Ok(())
+    }
+
+    /// Takes a leg out; `reason` as in `LegReport.reason`.
+    pub fn leave(&self, meeting: &Arc<str>, id: LegId, reason: &str) {
+        let mut inner = self.inner();
+        let Some(record) = inner.meetings.get_mut(meeting) else {
+            return;
+        };
+        let Some(leg) = record.legs.remove(&id) else {
+            return;
+        };
+        if record.legs.is_empty() {
+            record.without_legs_since = Instant::now();
+        }
+        if leg.ordered_out != Some("replaced") {
+            self.reports
+                .push(leg.report(meeting, LegState::Left, leg.ordered_out.unwrap_or(reason)));
+        }
+        inner.names.remove(&leg.name);
+        inner.secrets.remove(&leg.secret);
+        self.legs[leg.worker].fetch_sub(1, Ordering::Relaxed);
+        self.mark(meeting);
+    }
+
+    /// Notes and reports what became of a leg.
+    pub fn set_state(&self, meeting: &Arc<str>, id: LegId, state: LegState) {
+        let mut inner = self.inner();
+        let leg = inner
+            .meetings
+            .get_mut(meeting)
+            .and_then(|record| record.legs.get_mut(&id));
+        if let Some(leg) = leg
+            && leg.state != state
+            && leg.ordered_out.is_none()
+        {
+            leg.state = state;
+            leg.since_ms = now_ms();
+            self.reports.push(leg.report(meeting, state, ""));
+        }
+    }
+
+    /// Takes a stage document if it is newer than the one that is known.
+    pub fn set_stage(&self, stage: StageDocument) {
+        let mut inner = self.inner();
+        let name: Arc<str> = stage.meeting.as_str().into();
+        if !inner.meetings.contains_key(&name) && inner.meetings.len() >= MAX_MEETINGS {
+            tracing::warn!(meeting = %name, "stage dropped: the relay has as many meetings as it may");
+            return;
+        }
+        let meeting = inner
+            .meetings
+            .entry(name.clone())
+            .or_insert_with(MeetingRecord::new);
+        if meeting
+            .stage
+            .as_ref()
+            .is_some_and(|old| old.version >= stage.version)
+        {
+            return;
+        }
+        for leg in meeting.legs.values_mut() {
+            if stage.expelled_sites.iter().any(|site| **site == *leg.site) {
+                leg.ordered_out.get_or_insert("expelled");
+            }
+        }
+        meeting.stage = Some(Arc::new(stage));
+        self.mark(&name);
+    }
+
+    /// The meeting as `worker` must see it.
+    pub fn look(&self, meeting: &str, worker: usize) -> View {
+        let inner = self.inner();
+        let Some(record) = inner.meetings.get(meeting) else {
+            return View::default();
+        };
+        let mut view = View {
+            stage: record.stage.clone(),
+            ..View::default()
+        };
+        for (&id, leg) in &record.legs {
+            view.workers |= 1 << leg.worker;
+            if leg.worker != worker {
+                view.sources
+                    .extend(leg.sources.iter().map(|source| (leg.worker, source.clone())));
+            } else if let Some(reason) = leg.ordered_out {
+                view.ordered_out.push((id, reason));
+            }
+        }
+        view
+    }
+
+    /// The leg of this name, if `secret` (its SHA-256) is the leg's own.
+    pub fn find(&self, name: &str, secret: &str) -> Option<Found> {
+        let inner = self.inner();
+        let (id, meeting) = inner.names.get(name)?;
+        let leg = inner.meetings.get(meeting)?.legs.get(id)?;
+        let same =
+            aws_lc_rs::constant_time::verify_slices_are_equal(leg.secret.as_bytes(), secret.as_bytes());
+        same.is_ok().then_some(Found {
+            id: *id,
+            worker: leg.worker,
+        })
+    }
+
+    /// The leg whose secret has this SHA-256.
+    pub fn find_by_secret(&self, secret: &str) -> Option<Found> {
+        let name = self.inner().secrets.get(secret)?.clone();
+        self.find(&name, secret)
+    }
+
+    /// Every leg as it stands: what a control plane that has just come back must know.
+    pub fn all_legs(&self) -> Vec<LegReport> {
+        let inner = self.inner();
+        let mut reports = Vec::new();
+        for (meeting, record) in &inner.meetings {
+            let legs = record.legs.values().filter(|leg| leg.ordered_out.is_none());
+            reports.extend(legs.map(|leg| leg.report(meeting, leg.state, "")));
+        }
+        reports
+    }
+
+    /// Forgets meetings that nobody needs.
+    pub fn forget_idle(&self, now: Instant) {
+        self.inner().meetings.retain(|name, record| {
+            let idle = now.saturating_duration_since(record.without_legs_since);
+            let limit = match &record.stage {
+                None => FORGET_AFTER,
+                Some(stage) if stage.ended => FORGET_ENDED_AFTER,
+                Some(_) => FORGET_STAGED_AFTER,
+            };
+            let keep = !record.legs.is_empty() || idle < limit;
+            if !keep {
+                tracing::info!(meeting = %name, "meeting closed");
+            }
+            keep
+        });
+    }
+
+    fn mark(&self, meeting: &Arc<str>) {
+        for signal in &self.signals {
+            signal.mark(meeting);
+        }
+    }
+}
+
+impl MeetingRecord {
+    fn new() -> Self {
+        Self {
+            stage: None,
+            legs: HashMap::new(),
+            without_legs_since: Instant::now(),
+        }
+    }
+}
+
+impl LegRecord {
+    fn report(&self, meeting: &Arc<str>, state: LegState, reason: &str) -> LegReport {
+        let at_ms = if state == LegState::Left {
+            now_ms()
+        } else {
+            self.since_ms
+        };
+        LegReport {
+            meeting: meeting.to_string(),
+            site: self.site.to_string(),
+            leg: self.name.to_string(),
+            state: state.into(),
+            at_ms,
+            reason: reason.to_owned(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use metrics::Counter;
+
+    use super::*;
+
+    fn directory() -> Directory {
+        Directory::new(
+            vec![Arc::default(), Arc::default()],
+            10,
+            Reports::new(Counter::noop()),
+        )
+    }
+
+    fn leg(id: u64, site: &str, worker: usize) -> NewLeg {
+        NewLeg {
+            id: LegId(id),
+            name: format!("leg-{id}").into(),
+            meeting: "m".into(),
+            site: site.into(),
+            worker,
+            secret: format!("secret-{id}"),
+            sources: Vec::new(),
+        }
+    }
+
+    fn stage(version: u64) -> StageDocument {
+        StageDocument {
+            meeting: "m".into(),
+            version,
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn a_second_leg_of_a_site_replaces_the_first() {
+        let directory = directory();
+        directory.enter(leg(1, "a", 0)).expect("room");
+        directory.enter(leg(2, "a", 1)).expect("room");
+        assert_eq!(directory.look("m", 0).ordered_out, [(LegId(1), "replaced")]);
+        assert!(directory.look("m", 1).ordered_out.is_empty());
+        directory.leave(&"m".into(), LegId(1), "closed here");
+        let told: Vec<_> = directory
+            .reports
+            .take()
+            .into_iter()
+            .map(|r| (r.leg, r.state, r.reason))
+            .collect();
+        assert_eq!(
+            told,
+            [
+                ("leg-1".into(), LegState::Left as i32, "replaced".into()),
+                ("leg-2".into(), LegState::Joining as i32, String::new())
+            ]
+        );
+    }
+
+    #[test]
+    fn the_higher_version_of_a_stage_wins() {
+        let directory = directory();
+        directory.enter(leg(1, "a", 0)).expect("room");
+        directory.set_stage(StageDocument {
+            expelled_sites: vec!["b".into()],
+            ..stage(5)
+        });
+        directory.set_stage(StageDocument {
+            ended: true,
+            ..stage(4)
+        });
+        assert_eq!(
+            directory.look("m", 0).stage.map(|s| (s.version, s.ended)),
+            Some((5, false))
+        );
+        assert_eq!(
+            directory.enter(leg(2, "b", 0)).map_err(|r| r.code),
+            Err("expelled")
+        );
+        directory.set_stage(StageDocument {
+            ended: true,
+            ..stage(6)
+        });
+        assert_eq!(directory.enter(leg(3, "c", 0)).map_err(|r| r.code), Err("ended"));
+    }
+
+    #[test]
+    fn a_leg_is_found_with_its_own_secret_only() {
+        let directory = directory();
+        directory.enter(leg(1, "a", 1)).expect("room");
+        let found = Some(Found {
+            id: LegId(1),
+            worker: 1,
+        });
+        assert_eq!(directory.find("leg-1", "secret-1"), found);
+        assert_eq!(directory.find_by_secret("secret-1"), found);
+        assert_eq!(directory.find("leg-1", "secret-2"), None);
+        assert_eq!(directory.find("leg-1", ""), None);
+        directory.leave(&"m".into(), LegId(1), "hung up");
+        assert_eq!(directory.find_by_secret("secret-1"), None);
+    }
+
+    #[test]
+    fn legs_beyond_the_limit_are_refused_and_the_emptier_worker_is_next() {
+        let directory = directory();
+        for id in 0..10 {
+            let worker = directory.least_loaded();
+            directory.enter(leg(id, &format!("s{id}"), worker)).expect("room");
+        }
+        assert_eq!(directory.look("m", 0).workers, 0b11);
+        assert_eq!(directory.enter(leg(11, "x", 0)).map_err(|r| r.code), Err("full"));
+    }
+
+    #[test]
+    fn an_empty_meeting_is_forgotten_unless_it_has_a_stage() {
+        let directory = directory();
+        directory.enter(leg(1, "a", 0)).expect("room");
+        directory.leave(&"m".into(), LegId(1), "hung up");
+        directory.set_stage(stage(1));
+        directory.forget_idle(Instant::now() + FORGET_AFTER + Duration::from_secs(1));
+        assert!(directory.look("m", 0).stage.is_some());
+        directory.set_stage(StageDocument {
+            ended: true,
+            ..stage(2)
+        });
+        directory.forget_idle(Instant::now() + FORGET_ENDED_AFTER + Duration::from_secs(1));
+        assert!(directory.look("m", 0).stage.is_none());
+    }
+}

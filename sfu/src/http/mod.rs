@@ -1,0 +1,184 @@
+//! The HTTP surface: `/v1/legs` (join, patch, leave), the gRPC and gRPC-web `MediaService`, `/healthz` and `/metrics`, on one
+//! port, over HTTP/1.1 and HTTP/2 without TLS (a proxy before it has that).
+//!
+//! Open to any origin: what opens doors is a bearer token, never a cookie. A slow peer is cut off: headers and bodies have
+//! a time and a size, connections a number.
+
+mod legs;
+mod media;
+mod sdpfrag;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{delete, get, post};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
+use muster_proto::media::v1::media_service_server::MediaServiceServer;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+use crate::refusal::Refusal;
+use crate::worker::Command;
+use crate::worker::state::Shared;
+
+/// Open connections; more wait in the kernel's queue.
+const MAX_CONNECTIONS: usize = 4096;
+const HEADERS_WITHIN: Duration = Duration::from_secs(10);
+
+/// What the handlers work with.
+#[derive(Clone)]
+pub(crate) struct Surface {
+    shared: Arc<Shared>,
+    workers: Arc<[mpsc::Sender<Command>]>,
+}
+
+impl Surface {
+    pub fn new(shared: Arc<Shared>, workers: Vec<mpsc::Sender<Command>>) -> Self {
+        Self {
+            shared,
+            workers: workers.into(),
+        }
+    }
+
+    /// Asks a worker and waits for its reply.
+    async fn ask<T>(
+        &self,
+        worker: usize,
+        command: impl FnOnce(oneshot::Sender<T>) -> Command,
+    ) -> Result<T, Refusal> {
+        let (reply, answer) = oneshot::channel();
+        let queue = self.workers.get(worker).ok_or_else(Refusal::stopping)?;
+        queue
+            .send(command(reply))
+            .await
+            .map_err(|_| Refusal::stopping())?;
+        answer.await.map_err(|_| Refusal::stopping())
+    }
+}
+
+fn router(surface: Surface) -> Router {
+    let grpc = MediaServiceServer::new(media::Media(surface.clone())).max_decoding_message_size(256 * 1024);
+    let grpc = tonic::service::Routes::new(grpc)
+        .into_axum_router()
+        .layer(tonic_web::GrpcWebLayer::new());
+    Router::new()
+        .route("/v1/legs", post(legs::open))
+        .route("/v1/legs/{leg}", delete(legs::close).patch(legs::patch))
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/metrics", get(metrics))
+        .with_state(surface)
+        .merge(grpc)
+        .layer(middleware::from_fn(cross_origin))
+}
+
+async fn metrics(State(surface): State<Surface>) -> impl IntoResponse {
+    (
+        [(header::CONTENT_TYPE, "text/plain; version=0.0.4")],
+        surface.shared.metrics.render(),
+    )
+}
+
+/// CORS for every path, and the answer to every OPTIONS (RFC 9725 section 4.2 wants `Accept-Post`).
+async fn cross_origin(request: Request, next: Next) -> Response {
+    let mut response = if request.method() == Method::OPTIONS {
+        let mut response = StatusCode::NO_CONTENT.into_response();
+        let headers = response.headers_mut();
+        let set = |headers: &mut HeaderMap, name: HeaderName, value| {
+            headers.insert(name, HeaderValue::from_static(value));
+        };
+        set(
+            headers,
+            header::ACCESS_CONTROL_ALLOW_METHODS,
+            "GET, POST, PATCH, DELETE, OPTIONS",
+        );
+        set(
+            headers,
+            header::ACCESS_CONTROL_ALLOW_HEADERS,
+            "authorization, content-type, if-match, x-grpc-web, x-user-agent, grpc-timeout, connect-protocol-version",
+        );
+        set(headers, header::ACCESS_CONTROL_MAX_AGE, "7200");
+        set(headers, HeaderName::from_static("accept-post"), "application/sdp");
+        response
+    } else {
+        next.run(request).await
+    };
+    let headers = response.headers_mut();
+    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    headers.insert(
+        header::ACCESS_CONTROL_EXPOSE_HEADERS,
+        HeaderValue::from_static("Location, ETag, Muster-Leg-Secret, Link, grpc-status, grpc-message"),
+    );
+    response
+}
+
+/// Serves until the task is aborted.
+pub(crate) async fn serve(listener: TcpListener, surface: Surface) {
+    let router = router(surface);
+    let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    // Ends with this task, and the connections with it.
+    let mut connections = tokio::task::JoinSet::new();
+    loop {
+        let Ok(permit) = room.clone().acquire_owned().await else {
+            return;
+        };
+        while connections.try_join_next().is_some() {}
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let router = router.clone();
+                connections.spawn(async move {
+                    connection(stream, router).await;
+                    drop(permit);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn connection(stream: TcpStream, router: Router) {
+    let _ = stream.set_nodelay(true);
+    let mut server = auto::Builder::new(TokioExecutor::new());
+    server
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADERS_WITHIN);
+    server
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(Duration::from_secs(20))
+        .max_concurrent_streams(100);
+    if let Err(error) = server
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
+        .await
+    {
+        tracing::debug!(error, "connection ended");
+    }
+}
+
+/// The token in `Authorization: Bearer TOKEN`.
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers
+        .get(header::AUTHORIZATION)?
+        .to_str()
+        .ok()?
+        .split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let body = serde_json::json!({ "code": self.code, "message": self.message }).to_string();
+        (status, [(header::CONTENT_TYPE, "application/json")], body).into_response()
+    }
+}

@@ -1,0 +1,72 @@
+//! Counters of one relay, in Prometheus' text form at `GET /metrics`.
+//!
+//! The recorder belongs to the relay, not to the process, so that several relays (or a control plane) may share
+//! one. Handles are made once and are atomics: counting on the packet path costs no lookup.
+
+use metrics::{Counter, Gauge, Key, Label, Level, Metadata, Recorder};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+
+/// The counters that are not named by a reason.
+pub(crate) struct Metrics {
+    recorder: PrometheusRecorder,
+    handle: PrometheusHandle,
+    pub packets_in: Counter,
+    pub packets_out: Counter,
+    pub bytes_in: Counter,
+    pub bytes_out: Counter,
+    pub send_calls: Counter,
+    pub receive_calls: Counter,
+    pub ring_dropped: Counter,
+    pub ring_packets: Counter,
+    pub legs: Gauge,
+    pub joins: Counter,
+    pub reports_dropped: Counter,
+    pub key_frames_asked: Counter,
+}
+
+const METADATA: Metadata<'static> = Metadata::new("muster_sfu", Level::INFO, None);
+
+impl Metrics {
+    pub fn new() -> Self {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let handle = recorder.handle();
+        let counter = |name: &'static str| recorder.register_counter(&Key::from_static_name(name), &METADATA);
+        Self {
+            packets_in: counter("muster_relay_packets_in_total"),
+            packets_out: counter("muster_relay_packets_out_total"),
+            bytes_in: counter("muster_relay_bytes_in_total"),
+            bytes_out: counter("muster_relay_bytes_out_total"),
+            send_calls: counter("muster_relay_send_calls_total"),
+            receive_calls: counter("muster_relay_receive_calls_total"),
+            ring_dropped: counter("muster_relay_ring_dropped_total"),
+            ring_packets: counter("muster_relay_ring_packets_total"),
+            legs: recorder.register_gauge(&Key::from_static_name("muster_relay_legs"), &METADATA),
+            joins: counter("muster_relay_joins_total"),
+            reports_dropped: counter("muster_relay_reports_dropped_total"),
+            key_frames_asked: counter("muster_relay_key_frames_asked_total"),
+            recorder,
+            handle,
+        }
+    }
+
+    /// A counter with a reason, for a caller that keeps the handle or counts something rare.
+    pub fn counter(&self, name: &'static str, reason: &'static str) -> Counter {
+        let key = Key::from_parts(name, vec![Label::from_static_parts("reason", reason)]);
+        self.recorder.register_counter(&key, &METADATA)
+    }
+
+    /// A datagram or packet that was dropped.
+    pub fn dropped(&self, reason: &'static str) -> Counter {
+        self.counter("muster_relay_dropped_total", reason)
+    }
+
+    /// A join that was refused.
+    pub fn refused(&self, code: &'static str) {
+        self.counter("muster_relay_joins_refused_total", code)
+            .increment(1);
+    }
+
+    pub fn render(&self) -> String {
+        self.handle.render()
+    }
+}

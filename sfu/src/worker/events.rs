@@ -1,0 +1,328 @@
+//! What the cores tell the worker, and what is done about it.
+
+use std::time::Instant;
+
+use muster_forward::{Event, LegId, SourceId, SourceKind};
+use muster_proto::command::v1::LegState;
+use muster_proto::media::v1::{KeyFrameRequest, LayerPause, LegQuality, LinkDown, link_down};
+use muster_webrtc::{LegEvent, Quality};
+
+use crate::convert;
+use crate::ring::Crossing;
+
+use super::state::{Home, LegEntry, LinkWire, MeetingKey, Wire, Worker};
+
+impl Worker {
+    /// Does what a meeting's core asks for, until it asks for nothing more.
+    pub fn drain_core(&mut self, now: Instant, key: MeetingKey) {
+        while let Some(event) = self
+            .meetings
+            .get_mut(&key)
+            .and_then(|meeting| meeting.core.poll_event())
+        {
+            match event {
+                Event::KeyFrameNeeded { source, layer } => self.ask_key_frame(now, source, layer),
+                Event::LayerWanted {
+                    source,
+                    layer,
+                    wanted,
+                } => self.wanted_here(now, source, layer, wanted),
+                Event::SourceLive { source, layer } => self.source_live(now, source, layer),
+                Event::SlotChanged { slot, state } => {
+                    let Some(place) = self.slots.get(&slot) else {
+                        continue;
+                    };
+                    let Some(leg) = self.legs.get(&place.leg) else {
+                        continue;
+                    };
+                    let Some(entry) = leg.slots.get(place.index) else {
+                        continue;
+                    };
+                    for post in &leg.posts {
+                        post.slot(
+                            place.index,
+                            convert::slot_state(&entry.name, &state, entry.bitrate_bps),
+                        );
+                    }
+                }
+                Event::SpeakersChanged { sites } => {
+                    let Some(meeting) = self.meetings.get_mut(&key) else {
+                        continue;
+                    };
+                    meeting.speakers = sites.iter().map(|site| site.to_string()).collect();
+                    for leg in meeting.legs.iter().filter_map(|id| self.legs.get(id)) {
+                        leg.posts
+                            .iter()
+                            .for_each(|post| post.speakers(meeting.speakers.clone()));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Does what a browser's leg asks for.
+    pub fn drain_leg(&mut self, now: Instant, id: LegId) {
+        loop {
+            let Some(LegEntry {
+                wire: Wire::WebRtc(wire),
+                meeting,
+                ..
+            }) = self.legs.get_mut(&id)
+            else {
+                return;
+            };
+            let key = *meeting;
+            match wire.leg.poll_event() {
+                None => return,
+                Some(LegEvent::Connected) => self.connected(now, id),
+                Some(LegEvent::KeyFrameRequested { slot }) => {
+                    let slot = self
+                        .legs
+                        .get(&id)
+                        .and_then(|leg| leg.slots.get(slot))
+                        .map(|slot| slot.id);
+                    if let (Some(slot), Some(meeting)) = (slot, self.meetings.get_mut(&key)) {
+                        meeting.core.request_key_frame(self.shared.micros(now), slot);
+                        self.drain_core(now, key);
+                    }
+                }
+                Some(LegEvent::Quality(quality)) => self.tell_quality(id, &leg_quality(&quality)),
+                Some(LegEvent::Closed { reason }) => {
+                    self.remove(id, reason.as_str());
+                    return;
+                }
+            }
+        }
+    }
+
+    pub fn tell_quality(&self, id: LegId, quality: &LegQuality) {
+        let Some(leg) = self.legs.get(&id) else { return };
+        leg.posts.iter().for_each(|post| post.quality(*quality));
+    }
+
+    /// A viewer that publishes nothing is on air once it is connected; what is published must be awaited anew.
+    fn connected(&mut self, now: Instant, id: LegId) {
+        let Some(leg) = self.legs.get_mut(&id) else { return };
+        leg.media_at = now;
+        if leg.sources.is_empty() {
+            self.set_state(id, LegState::OnAir);
+        }
+    }
+
+    pub fn set_state(&mut self, id: LegId, state: LegState) {
+        let Some(leg) = self.legs.get_mut(&id).filter(|leg| leg.state != state) else {
+            return;
+        };
+        leg.state = state;
+        if let Some(meeting) = self.meetings.get(&leg.meeting) {
+            self.shared.directory.set_state(&meeting.name, id, state);
+        }
+    }
+
+    /// Asks the publisher for a key frame, here or through its worker.
+    pub fn ask_key_frame(&mut self, now: Instant, id: SourceId, layer: usize) {
+        let Some(source) = self.sources.get(&id) else {
+            return;
+        };
+        match source.home {
+            Home::Worker(to) => {
+                // A full ring loses it; the core asks again.
+                let _ = self.shared.rings[self.index][to].push(Crossing::KeyFrame { source: id, layer });
+                self.to_wake |= 1 << to;
+            }
+            Home::Here { leg: leg_id, index } => {
+                let Some(leg) = self.legs.get_mut(&leg_id) else {
+                    return;
+                };
+                self.shared.metrics.key_frames_asked.increment(1);
+                match &mut leg.wire {
+                    Wire::WebRtc(wire) => wire.leg.request_key_frame(now, index, layer),
+                    Wire::Link(wire) => wire.request_key_frame(index, layer),
+                }
+                self.touch(leg_id);
+            }
+        }
+    }
+
+    fn wanted_here(&mut self, now: Instant, id: SourceId, layer: usize, wanted: bool) {
+        let Some(source) = self.sources.get_mut(&id) else {
+            return;
+        };
+        let Some(place) = source.layers.get_mut(layer) else {
+            return;
+        };
+        place.wanted_here = wanted;
+        match source.home {
+            Home::Here { .. } => self.apply_pause(now, id, layer),
+            Home::Worker(_) => {
+                if let Some(meeting) = self.meetings.get_mut(&source.meeting) {
+                    meeting.core.set_paused(id, layer, !wanted);
+                }
+                self.tell_wish(id, layer);
+            }
+        }
+    }
+
+    /// Tells a source's worker whether we want a layer; what finds the ring full is told at the next tick.
+    pub fn tell_wish(&mut self, id: SourceId, layer: usize) {
+        let Some(source) = self.sources.get(&id) else {
+            return;
+        };
+        let (Home::Worker(to), Some(place)) = (source.home, source.layers.get(layer)) else {
+            return;
+        };
+        let wish = Crossing::Wanted {
+            source: id,
+            layer,
+            wanted: place.wanted_here,
+        };
+        if self.shared.rings[self.index][to].push(wish).is_err() && !self.untold_wishes.contains(&(id, layer))
+        {
+            self.untold_wishes.push((id, layer));
+        }
+        self.to_wake |= 1 << to;
+    }
+
+    /// Another worker wants a layer of ours, or no longer does.
+    pub fn wanted_by(&mut self, now: Instant, worker: usize, id: SourceId, layer: usize, wanted: bool) {
+        let Some(source) = self
+            .sources
+            .get_mut(&id)
+            .filter(|s| matches!(s.home, Home::Here { .. }))
+        else {
+            return;
+        };
+        let Some(place) = source.layers.get_mut(layer) else {
+            return;
+        };
+        if wanted {
+            place.wanted_by |= 1 << worker;
+        } else {
+            place.wanted_by &= !(1 << worker);
+            place.cut_for &= !(1 << worker);
+        }
+        self.apply_pause(now, id, layer);
+    }
+
+    /// Tells a link to pause a layer that nobody on any worker wants, or to go on. Never before the source was live.
+    pub fn apply_pause(&mut self, now: Instant, id: SourceId, layer: usize) {
+        let Some(source) = self.sources.get_mut(&id) else {
+            return;
+        };
+        let Home::Here { leg: leg_id, index } = source.home else {
+            return;
+        };
+        let live = source.layers.iter().any(|layer| layer.live);
+        let Some(place) = source.layers.get_mut(layer) else {
+            return;
+        };
+        let paused = live && !place.wanted_here && place.wanted_by == 0;
+        if paused == place.paused {
+            return;
+        }
+        let Some(leg) = self.legs.get_mut(&leg_id) else {
+            return;
+        };
+        let Wire::Link(wire) = &mut leg.wire else { return };
+        place.paused = paused;
+        wire.pause(index, layer, paused);
+        if !paused {
+            wire.request_key_frame(index, layer);
+            leg.media_at = now;
+        }
+        if let Some(meeting) = self.meetings.get_mut(&source.meeting) {
+            meeting.core.set_paused(id, layer, paused);
+        }
+    }
+
+    fn source_live(&mut self, now: Instant, id: SourceId, layer: usize) {
+        let Some(source) = self.sources.get_mut(&id) else {
+            return;
+        };
+        let Home::Here { leg: leg_id, .. } = source.home else {
+            return;
+        };
+        if let Some(place) = source.layers.get_mut(layer) {
+            place.live = true;
+        }
+        let (kind, layers) = (source.kind, source.layers.len());
+        let has_camera = self.legs.get(&leg_id).is_some_and(|leg| {
+            leg.sources
+                .iter()
+                .any(|s| self.sources.get(s).is_some_and(|s| s.kind == SourceKind::Camera))
+        });
+        let on_air = if has_camera {
+            kind == SourceKind::Camera
+        } else {
+            true
+        };
+        if on_air
+            && self
+                .legs
+                .get(&leg_id)
+                .is_some_and(|leg| leg.state == LegState::Joining)
+        {
+            self.set_state(leg_id, LegState::OnAir);
+        }
+        for layer in 0..layers {
+            self.apply_pause(now, id, layer);
+        }
+    }
+}
+
+impl LinkWire {
+    fn request_key_frame(&mut self, source: usize, layer: usize) {
+        let Some(flow) = self.flow(source, layer) else {
+            return;
+        };
+        self.tell(link_down::Message::KeyFrame(KeyFrameRequest { flow }));
+    }
+
+    fn pause(&mut self, source: usize, layer: usize, paused: bool) {
+        let Some(flow) = self.flow(source, layer) else {
+            return;
+        };
+        self.tell(link_down::Message::LayerPause(LayerPause { flow, paused }));
+    }
+
+    fn flow(&self, source: usize, layer: usize) -> Option<u64> {
+        self.flows
+            .iter()
+            .find(|up| up.source == source && up.layer == layer)
+            .map(|up| up.flow)
+    }
+
+    /// A peer that does not read its control stream is of no use: the link is closed, its task takes the leg out.
+    pub fn tell(&self, message: link_down::Message) {
+        if let Err(error) = self.sender.try_send_control(&LinkDown {
+            message: Some(message),
+        }) && !self.sender.is_closed()
+        {
+            tracing::warn!(%error, peer = %self.sender.peer_address(), "link closed");
+            self.sender.close("control stream is not read");
+        }
+    }
+}
+
+fn leg_quality(quality: &Quality) -> LegQuality {
+    let bps = |bytes: u64| u32::try_from(bytes.saturating_mul(8)).unwrap_or(u32::MAX);
+    LegQuality {
+        up_loss_permille: permille(
+            quality.received_lost,
+            quality.received_packets + quality.received_lost,
+        ),
+        down_loss_permille: (quality.sent_loss.clamp(0.0, 1.0) * 1000.0) as u32,
+        rtt_ms: quality.round_trip.map_or(0, |rtt| rtt.as_millis() as u32),
+        up_bps: bps(quality.received_bytes),
+        down_bps: bps(quality.sent_bytes),
+    }
+}
+
+/// `part` of `whole` in thousandths; 0 of nothing.
+pub(super) fn permille(part: u64, whole: u64) -> u32 {
+    if whole == 0 {
+        0
+    } else {
+        (part.min(whole) * 1000 / whole) as u32
+    }
+}

@@ -1,0 +1,547 @@
+//! Legs come and go on a worker: joining, leaving, views, watchers, and what the directory says has changed.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use muster_forward::{
+    Codec, LayerSpec, LegId, Meeting, SlotId, SlotSpec, SourceId, SourceKind, SourceSpec, Stage, Wish,
+    WishWhat,
+};
+use muster_identity::JoinClaims;
+use muster_proto::command::v1::{LegState, StageDocument};
+use muster_proto::media::v1::{MeetingNotice, SlotWish, slot_wish};
+use muster_webrtc::{IceCredentials, Leg, LegConfig};
+
+use crate::convert;
+use crate::directory::NewLeg;
+use crate::refusal::Refusal;
+use crate::watch::{self, Post, Watch};
+
+use super::state::{
+    Home, LayerPlace, LegEntry, LocalMeeting, MeetingKey, SlotEntry, SlotPlace, SourcePlace, WebRtcWire,
+    Wire, Worker,
+};
+
+/// Wishes in one view: more than any wall has tiles.
+const MAX_WISHES: usize = 512;
+/// Watchers of one leg; the oldest goes.
+const MAX_WATCHERS: usize = 4;
+/// From the end of a meeting to the end of its legs, so that the notice is read.
+const ENDED_GRACE: Duration = Duration::from_millis(500);
+
+/// A leg that was opened for a browser.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub name: String,
+    pub answer: String,
+    pub ufrag: String,
+}
+
+/// What a leg brings, whatever it is made of.
+pub(super) struct Joining {
+    pub claims: JoinClaims,
+    /// SHA-256 of the leg's secret; empty for a link.
+    pub secret: String,
+    pub sources: Vec<(SourceKind, Codec, Vec<LayerSpec>)>,
+    /// Name, audio, codecs.
+    pub slots: Vec<(String, bool, Vec<Codec>)>,
+    pub wire: Wire,
+}
+
+impl Worker {
+    /// Opens a leg for a browser's offer.
+    pub fn open_webrtc(
+        &mut self,
+        claims: JoinClaims,
+        secret: String,
+        offer: &str,
+    ) -> Result<Opened, Refusal> {
+        self.shared.directory.may_join(&claims)?;
+        let config = LegConfig::new(self.candidate, self.shared.certificate.clone(), rand::random());
+        let (leg, answer) = Leg::accept(Instant::now(), offer, &config)
+            .map_err(|error| Refusal::new(400, "bad_offer", error.to_string()))?;
+        let ufrag = leg.local_ufrag().to_owned();
+        let layers = |count: usize| vec![LayerSpec::default(); count];
+        let sources = leg
+            .sources()
+            .iter()
+            .map(|s| {
+                (
+                    convert::kind_of_leg(s.kind),
+                    convert::codec_of_leg(s.codec),
+                    layers(s.layers()),
+                )
+            })
+            .collect();
+        let slots = leg
+            .slots()
+            .iter()
+            .map(|s| {
+                (
+                    s.mid.clone(),
+                    s.audio,
+                    s.codecs.iter().copied().map(convert::codec_of_leg).collect(),
+                )
+            })
+            .collect();
+        let wire = WebRtcWire {
+            leg,
+            out: Vec::new(),
+            lengths: Vec::new(),
+            to: None,
+            addresses: Vec::new(),
+            ufrags: vec![ufrag.clone()],
+        };
+        let joining = Joining {
+            claims,
+            secret,
+            sources,
+            slots,
+            wire: Wire::WebRtc(Box::new(wire)),
+        };
+        let (id, name) = self.open(joining)?;
+        self.by_ufrag.insert(ufrag.clone(), id);
+        Ok(Opened {
+            name: name.to_string(),
+            answer,
+            ufrag,
+        })
+    }
+
+    /// Enters a leg into its meeting, which opens if this is its first.
+    pub(super) fn open(&mut self, joining: Joining) -> Result<(LegId, Arc<str>), Refusal> {
+        let now = Instant::now();
+        let Joining {
+            claims,
+            secret,
+            sources,
+            slots,
+            wire,
+        } = joining;
+        let shared = self.shared.clone();
+        let id = LegId(shared.directory.next_id());
+        let name: Arc<str> = muster_identity::random_secret().into();
+        let (meeting, site): (Arc<str>, Arc<str>) =
+            (claims.meeting.as_str().into(), claims.site.as_str().into());
+        let specs: Vec<SourceSpec> = sources
+            .into_iter()
+            .filter(|_| claims.may_publish)
+            .map(|(kind, codec, layers)| {
+                let id_of_source = SourceId(shared.directory.next_id());
+                SourceSpec {
+                    id: id_of_source,
+                    leg: id,
+                    site: site.clone(),
+                    kind,
+                    codec,
+                    layers,
+                }
+            })
+            .collect();
+        shared.directory.enter(NewLeg {
+            id,
+            name: name.clone(),
+            meeting: meeting.clone(),
+            site: site.clone(),
+            worker: self.index,
+            secret,
+            sources: specs.clone(),
+        })?;
+        let key = self.open_meeting(&meeting);
+        let slots = self.add_slots(now, key, id, &site, slots);
+        for (index, spec) in specs.iter().enumerate() {
+            self.add_source(now, key, Home::Here { leg: id, index }, spec.clone());
+        }
+        let sources = specs.iter().map(|spec| spec.id).collect();
+        let entry = LegEntry {
+            name: name.clone(),
+            meeting: key,
+            site,
+            wire,
+            sources,
+            slots,
+            state: LegState::Joining,
+            media_at: now,
+            notice: MeetingNotice::default(),
+            posts: Vec::new(),
+            dirty: false,
+        };
+        self.legs.insert(id, entry);
+        shared.metrics.joins.increment(1);
+        shared.metrics.legs.increment(1.0);
+        tracing::info!(%meeting, site = %claims.site, leg = %name, worker = self.index, "leg opened");
+        self.sync(now, &meeting);
+        self.tell_notices(key);
+        Ok((id, name))
+    }
+
+    fn open_meeting(&mut self, name: &Arc<str>) -> MeetingKey {
+        if let Some(&key) = self.meeting_keys.get(name) {
+            return key;
+        }
+        let key = MeetingKey(self.shared.directory.next_id());
+        let meeting = LocalMeeting {
+            name: name.clone(),
+            core: Meeting::new(),
+            legs: Vec::new(),
+            remote: Vec::new(),
+            stage_version: 0,
+            speakers: Vec::new(),
+            close_at: None,
+        };
+        self.meetings.insert(key, meeting);
+        self.meeting_keys.insert(name.clone(), key);
+        key
+    }
+
+    fn add_slots(
+        &mut self,
+        now: Instant,
+        key: MeetingKey,
+        leg: LegId,
+        site: &Arc<str>,
+        slots: Vec<(String, bool, Vec<Codec>)>,
+    ) -> Vec<SlotEntry> {
+        let at = self.shared.micros(now);
+        let Some(meeting) = self.meetings.get_mut(&key) else {
+            return Vec::new();
+        };
+        meeting.legs.push(leg);
+        let mut entries = Vec::with_capacity(slots.len());
+        for (index, (name, audio, codecs)) in slots.into_iter().enumerate() {
+            let id = SlotId(self.shared.directory.next_id());
+            let spec = SlotSpec {
+                id,
+                leg,
+                site: site.clone(),
+                audio,
+                codecs,
+                seed: rand::random(),
+            };
+            meeting.core.add_slot(at, spec);
+            self.slots.insert(id, SlotPlace { leg, index });
+            entries.push(SlotEntry {
+                id,
+                name,
+                audio,
+                bytes: 0,
+                bitrate_bps: 0,
+            });
+        }
+        entries
+    }
+
+    fn add_source(&mut self, now: Instant, key: MeetingKey, home: Home, spec: SourceSpec) {
+        let Some(meeting) = self.meetings.get_mut(&key) else {
+            return;
+        };
+        let layers = spec.layers.len().max(1);
+        let place = SourcePlace {
+            meeting: key,
+            home,
+            kind: spec.kind,
+            codec: spec.codec,
+            layers: vec![LayerPlace::default(); layers],
+        };
+        let id = spec.id;
+        self.sources.insert(id, place);
+        meeting.core.add_source(self.shared.micros(now), spec);
+        if let Home::Worker(_) = home {
+            meeting.remote.push(id);
+            // Nothing comes until it is wished for: that is no silence.
+            for layer in 0..layers {
+                meeting.core.set_paused(id, layer, true);
+            }
+        }
+    }
+
+    /// Does what the difference between the directory and this worker asks for.
+    pub fn sync(&mut self, now: Instant, name: &Arc<str>) {
+        let Some(&key) = self.meeting_keys.get(name) else {
+            return;
+        };
+        let view = self.shared.directory.look(name, self.index);
+        if let Some(stage) = &view.stage {
+            self.take_stage(now, key, stage);
+        }
+        let Some(meeting) = self.meetings.get_mut(&key) else {
+            return;
+        };
+        let gone: Vec<SourceId> = meeting
+            .remote
+            .iter()
+            .filter(|known| !view.sources.iter().any(|(_, spec)| spec.id == **known))
+            .copied()
+            .collect();
+        for id in gone {
+            meeting.remote.retain(|&known| known != id);
+            meeting.core.remove_source(self.shared.micros(now), id);
+            self.sources.remove(&id);
+        }
+        for (worker, spec) in view.sources {
+            if !self.sources.contains_key(&spec.id) {
+                self.add_source(now, key, Home::Worker(worker), spec);
+            }
+        }
+        self.forget_absent_workers(now, key, view.workers);
+        for (id, reason) in view.ordered_out {
+            self.close(id, reason);
+        }
+        self.drain_core(now, key);
+    }
+
+    /// A worker that has no leg of the meeting any more wants nothing of it, even if it could not say so.
+    fn forget_absent_workers(&mut self, now: Instant, key: MeetingKey, present: u64) {
+        let mut changed = Vec::new();
+        for (&id, source) in self
+            .sources
+            .iter_mut()
+            .filter(|(_, source)| source.meeting == key)
+        {
+            for (layer, place) in source.layers.iter_mut().enumerate() {
+                if place.wanted_by & !present != 0 {
+                    place.wanted_by &= present;
+                    changed.push((id, layer));
+                }
+            }
+        }
+        for (id, layer) in changed {
+            self.apply_pause(now, id, layer);
+        }
+    }
+
+    fn take_stage(&mut self, now: Instant, key: MeetingKey, stage: &StageDocument) {
+        let Some(meeting) = self.meetings.get_mut(&key) else {
+            return;
+        };
+        if meeting.stage_version == stage.version && stage.version != 0 {
+            return;
+        }
+        meeting.stage_version = stage.version;
+        let at = self.shared.micros(now);
+        let broadcast = (!stage.broadcast_site.is_empty()).then(|| stage.broadcast_site.as_str().into());
+        meeting.core.set_stage(
+            at,
+            Stage {
+                version: stage.version,
+                broadcast,
+                chair: stage.chair.as_str().into(),
+                muted: stage
+                    .muted_sites
+                    .iter()
+                    .map(|site| site.as_str().into())
+                    .collect(),
+            },
+        );
+        if stage.ended {
+            meeting.close_at.get_or_insert(now + ENDED_GRACE);
+        }
+        self.tell_notices(key);
+    }
+
+    /// Tells every leg of the meeting its notice, as the stage stands.
+    fn tell_notices(&mut self, key: MeetingKey) {
+        let Some(meeting) = self.meetings.get(&key) else {
+            return;
+        };
+        let Some(stage) = self.shared.directory.look(&meeting.name, self.index).stage else {
+            return;
+        };
+        for id in &meeting.legs {
+            let Some(leg) = self.legs.get_mut(id) else {
+                continue;
+            };
+            leg.notice = MeetingNotice {
+                ended: stage.ended,
+                muted: stage.muted_sites.iter().any(|site| **site == *leg.site),
+                broadcast_site: stage.broadcast_site.clone(),
+            };
+            for post in &leg.posts {
+                post.notice(leg.notice.clone());
+            }
+        }
+    }
+
+    /// Ends a leg: says goodbye to the peer and takes it out.
+    pub fn close(&mut self, id: LegId, reason: &str) {
+        let now = Instant::now();
+        match self.legs.get_mut(&id).map(|leg| &mut leg.wire) {
+            Some(Wire::WebRtc(wire)) => wire.leg.close(now),
+            // After the meeting the link stays, warm for the next one.
+            Some(Wire::Link(wire)) if reason != "ended" && reason != "hung up" => wire.sender.close(reason),
+            Some(Wire::Link(_)) | None => {}
+        }
+        if let Some(LegEntry {
+            wire: Wire::WebRtc(wire),
+            ..
+        }) = self.legs.get_mut(&id)
+        {
+            while let Some(transmit) = wire.leg.poll_transmit() {
+                self.socket
+                    .send(transmit.to, &transmit.data, &[transmit.data.len()]);
+            }
+        }
+        self.remove(id, reason);
+    }
+
+    /// Takes a leg out that is gone already.
+    pub fn remove(&mut self, id: LegId, reason: &str) {
+        let now = Instant::now();
+        let Some(leg) = self.legs.remove(&id) else { return };
+        for source in leg.sources.iter() {
+            self.sources.remove(source);
+        }
+        for slot in &leg.slots {
+            self.slots.remove(&slot.id);
+        }
+        if let Wire::WebRtc(wire) = &leg.wire {
+            for address in &wire.addresses {
+                if self.by_address.get(address) == Some(&id) {
+                    self.by_address.remove(address);
+                }
+            }
+            for ufrag in &wire.ufrags {
+                self.by_ufrag.remove(ufrag);
+            }
+        }
+        self.shared.metrics.legs.decrement(1.0);
+        let key = leg.meeting;
+        let Some(meeting) = self.meetings.get_mut(&key) else {
+            return;
+        };
+        let name = meeting.name.clone();
+        meeting.legs.retain(|&other| other != id);
+        meeting.core.remove_leg(self.shared.micros(now), id);
+        tracing::info!(meeting = %name, site = %leg.site, leg = %leg.name, reason, "leg closed");
+        self.drain_core(now, key);
+        self.shared.directory.leave(&name, id, reason);
+        if self
+            .meetings
+            .get(&key)
+            .is_some_and(|meeting| meeting.legs.is_empty())
+        {
+            self.meeting_keys.remove(&name);
+            for source in self
+                .meetings
+                .remove(&key)
+                .map(|meeting| meeting.remote)
+                .unwrap_or_default()
+            {
+                self.sources.remove(&source);
+            }
+        }
+    }
+
+    /// Takes the whole wish of a leg.
+    pub fn set_view(&mut self, id: LegId, wishes: &[SlotWish]) -> Result<(), Refusal> {
+        let now = Instant::now();
+        let leg = self.legs.get(&id).ok_or_else(Refusal::no_such_leg)?;
+        if wishes.len() > MAX_WISHES {
+            return Err(Refusal::bad_request(format!(
+                "wishes: {} of them, expected at most {MAX_WISHES}",
+                wishes.len()
+            )));
+        }
+        let wishes = wishes
+            .iter()
+            .filter_map(|wish| leg.wish(wish).transpose())
+            .collect::<Result<Vec<_>, _>>()?;
+        let key = leg.meeting;
+        let at = self.shared.micros(now);
+        if let Some(meeting) = self.meetings.get_mut(&key) {
+            meeting.core.set_wishes(at, id, wishes);
+        }
+        self.drain_core(now, key);
+        self.flush(now);
+        Ok(())
+    }
+
+    /// A new watcher of a leg: it gets the full state first.
+    pub fn watch(&mut self, id: LegId) -> Option<Watch> {
+        let leg = self.legs.get_mut(&id)?;
+        let meeting = self.meetings.get(&leg.meeting)?;
+        let (post, watch) = watch::pair();
+        for (index, slot) in leg.slots.iter().enumerate() {
+            if let Some(state) = meeting.core.slot_state(slot.id) {
+                post.slot(index, convert::slot_state(&slot.name, state, slot.bitrate_bps));
+            }
+        }
+        post.speakers(meeting.speakers.clone());
+        post.notice(leg.notice.clone());
+        leg.posts.retain(|post: &Post| !post.is_abandoned());
+        if leg.posts.len() >= MAX_WATCHERS {
+            leg.posts.remove(0);
+        }
+        leg.posts.push(post);
+        Some(watch)
+    }
+
+    /// Our newest username fragment; `None` for a link.
+    pub fn ice_session(&self, id: LegId) -> Option<String> {
+        match &self.legs.get(&id)?.wire {
+            Wire::WebRtc(wire) => Some(wire.leg.local_ufrag().to_owned()),
+            Wire::Link(_) => None,
+        }
+    }
+
+    /// ICE restart of a browser's leg; the new credentials of ours.
+    pub fn restart_ice(&mut self, id: LegId, ufrag: &str) -> Option<IceCredentials> {
+        let LegEntry {
+            wire: Wire::WebRtc(wire),
+            ..
+        } = self.legs.get_mut(&id)?
+        else {
+            return None;
+        };
+        let ours = wire.leg.restart_ice(ufrag);
+        // The old ones serve until the new are used; older ones are of no use.
+        while wire.ufrags.len() >= 2 {
+            self.by_ufrag.remove(&wire.ufrags.remove(0));
+        }
+        wire.ufrags.push(ours.ufrag.clone());
+        self.by_ufrag.insert(ours.ufrag.clone(), id);
+        Some(ours)
+    }
+}
+
+impl LegEntry {
+    /// A wish in the core's words; `None` for a slot that is to be empty.
+    fn wish(&self, wish: &SlotWish) -> Result<Option<Wish>, Refusal> {
+        let slot = self
+            .slots
+            .iter()
+            .find(|slot| slot.name == wish.slot)
+            .ok_or_else(|| {
+                Refusal::bad_request(format!("slot `{}` is none of this leg's", printable(&wish.slot)))
+            })?;
+        if slot.audio {
+            let message = format!(
+                "slot `{}` is for sound: the relay fills it, no wish is taken",
+                slot.name
+            );
+            return Err(Refusal::bad_request(message));
+        }
+        let what = match &wish.what {
+            None => return Ok(None),
+            Some(slot_wish::What::Stage(_)) => WishWhat::Stage,
+            Some(slot_wish::What::Source(source)) => WishWhat::Source {
+                site: source.site.as_str().into(),
+                kind: convert::kind_of_wire(source.kind)
+                    .filter(|&kind| kind != SourceKind::Audio)
+                    .ok_or_else(|| Refusal::bad_request("source.kind: expected CAMERA or CONTENT"))?,
+            },
+        };
+        let pixels = |size: u32| u16::try_from(size).unwrap_or(u16::MAX);
+        Ok(Some(Wish {
+            slot: slot.id,
+            what,
+            max_width: pixels(wish.max_width),
+            max_height: pixels(wish.max_height),
+        }))
+    }
+}
+
+/// The beginning of a foreign text, for an error message.
+fn printable(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(32).collect()
+}

@@ -1,0 +1,224 @@
+//! A worker: one thread, one UDP port for browsers, one for links, and the legs on them.
+//!
+//! Its runtime has the one thread, so that quinn and the packet path share it. The main loop and each link are tasks that
+//! borrow the [`state::Worker`] for one batch and never across an await. Others speak to a worker through bounded
+//! [`Command`]s, through the directory (what has changed in a meeting) and through the rings (packets).
+
+mod events;
+mod legs;
+mod links;
+mod path;
+mod socket;
+pub(crate) mod state;
+mod tick;
+
+use std::cell::RefCell;
+use std::net::{SocketAddr, UdpSocket};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use muster_forward::LegId;
+use muster_identity::{Credentials, JoinClaims};
+use muster_link::{LinkError, LinkServer};
+use muster_proto::media::v1::SlotWish;
+use muster_webrtc::IceCredentials;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::refusal::Refusal;
+use crate::watch::Watch;
+
+pub(crate) use legs::Opened;
+use socket::MediaSocket;
+pub(crate) use socket::open as open_socket;
+use state::{Shared, Worker};
+
+/// Commands that may wait for a worker; more callers wait.
+const COMMANDS: usize = 256;
+/// Batches received in one turn, so that links and commands have theirs.
+const MAX_BATCHES: usize = 8;
+/// How long peers may take to hear of the end.
+const GOODBYE: Duration = Duration::from_millis(500);
+
+/// What others ask of a worker.
+pub(crate) enum Command {
+    Open {
+        claims: JoinClaims,
+        /// SHA-256 of the leg's secret.
+        secret: String,
+        offer: String,
+        reply: oneshot::Sender<Result<Opened, Refusal>>,
+    },
+    /// Our current username fragment, which names the ICE session.
+    IceSession {
+        leg: LegId,
+        reply: oneshot::Sender<Option<String>>,
+    },
+    RestartIce {
+        leg: LegId,
+        ufrag: String,
+        reply: oneshot::Sender<Option<IceCredentials>>,
+    },
+    SetView {
+        leg: LegId,
+        wishes: Vec<SlotWish>,
+        reply: oneshot::Sender<Result<(), Refusal>>,
+    },
+    Watch {
+        leg: LegId,
+        reply: oneshot::Sender<Option<Watch>>,
+    },
+    Close {
+        leg: LegId,
+        reply: oneshot::Sender<()>,
+    },
+    /// Closes every leg and ends the thread.
+    Stop,
+}
+
+/// What a worker's thread starts with.
+pub(crate) struct Start {
+    pub index: usize,
+    pub shared: Arc<Shared>,
+    pub credentials: Credentials,
+    pub media: UdpSocket,
+    pub links: UdpSocket,
+    /// The media port as browsers reach it.
+    pub candidate: SocketAddr,
+}
+
+/// A started worker.
+pub(crate) struct Handle {
+    pub commands: mpsc::Sender<Command>,
+    pub thread: JoinHandle<()>,
+}
+
+/// Starts the thread; `ready` tells whether it serves.
+pub(crate) fn start(start: Start) -> std::io::Result<(Handle, oneshot::Receiver<Result<(), LinkError>>)> {
+    let (commands, queue) = mpsc::channel(COMMANDS);
+    let (ready, is_ready) = oneshot::channel();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let thread = std::thread::Builder::new()
+        .name(format!("worker-{}", start.index))
+        .spawn(move || {
+            tokio::task::LocalSet::new().block_on(&runtime, run(start, queue, ready));
+        })?;
+    Ok((Handle { commands, thread }, is_ready))
+}
+
+async fn run(
+    start: Start,
+    mut commands: mpsc::Receiver<Command>,
+    ready: oneshot::Sender<Result<(), LinkError>>,
+) {
+    let opened = MediaSocket::new(start.media)
+        .map_err(LinkError::Socket)
+        .and_then(|media| Ok((media, LinkServer::bind(start.links, &start.credentials)?)));
+    let (media, server) = match opened {
+        Ok(opened) => opened,
+        Err(error) => {
+            let _ = ready.send(Err(error));
+            return;
+        }
+    };
+    let signal = start.shared.signals[start.index].clone();
+    let worker = Worker::new(start.index, start.shared, media, start.candidate);
+    let socket = worker.socket.clone();
+    let worker = Rc::new(RefCell::new(worker));
+    let server = Rc::new(server);
+    tokio::task::spawn_local(links::accept(worker.clone(), server.clone()));
+    let _ = ready.send(Ok(()));
+
+    let mut tick = tokio::time::interval(tick::TICK);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            readable = socket.readable() => match readable {
+                Ok(()) => receive(&worker),
+                Err(error) => {
+                    tracing::error!(%error, "the media socket is broken");
+                    break;
+                }
+            },
+            () = signal.woken() => wake(&worker),
+            command = commands.recv() => match command {
+                Some(Command::Stop) | None => break,
+                Some(command) => obey(&mut worker.borrow_mut(), command),
+            },
+            _ = tick.tick() => worker.borrow_mut().tick(),
+        }
+    }
+    stop(&worker, &server).await;
+}
+
+fn receive(worker: &RefCell<Worker>) {
+    let mut worker = worker.borrow_mut();
+    for _ in 0..MAX_BATCHES {
+        if !worker.receive() {
+            return;
+        }
+    }
+}
+
+/// Something came from the other workers, or a meeting changed.
+fn wake(worker: &RefCell<Worker>) {
+    let mut worker = worker.borrow_mut();
+    worker.take_crossings();
+    let signal = worker.shared.signals[worker.index].clone();
+    let now = Instant::now();
+    for meeting in signal.take_changed() {
+        worker.sync(now, &meeting);
+    }
+    worker.flush(now);
+}
+
+/// Replies that nobody waits for any more are dropped.
+fn obey(worker: &mut Worker, command: Command) {
+    match command {
+        Command::Open {
+            claims,
+            secret,
+            offer,
+            reply,
+        } => {
+            // A caller that went away gets no leg.
+            if !reply.is_closed() {
+                let _ = reply.send(worker.open_webrtc(claims, secret, &offer));
+            }
+        }
+        Command::IceSession { leg, reply } => {
+            let _ = reply.send(worker.ice_session(leg));
+        }
+        Command::RestartIce { leg, ufrag, reply } => {
+            let _ = reply.send(worker.restart_ice(leg, &ufrag));
+        }
+        Command::SetView { leg, wishes, reply } => {
+            let _ = reply.send(worker.set_view(leg, &wishes));
+        }
+        Command::Watch { leg, reply } => {
+            let _ = reply.send(worker.watch(leg));
+        }
+        Command::Close { leg, reply } => {
+            worker.close(leg, "hung up");
+            let _ = reply.send(());
+        }
+        Command::Stop => {}
+    }
+    worker.flush(Instant::now());
+}
+
+async fn stop(worker: &RefCell<Worker>, server: &LinkServer) {
+    {
+        let mut worker = worker.borrow_mut();
+        let legs: Vec<LegId> = worker.legs.keys().copied().collect();
+        for leg in legs {
+            worker.close(leg, "relay stopped");
+        }
+        worker.flush(Instant::now());
+    }
+    server.close("relay stopped");
+    let _ = tokio::time::timeout(GOODBYE, server.wait_idle()).await;
+}

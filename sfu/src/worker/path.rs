@@ -1,0 +1,452 @@
+//! The packet path: receive a batch, hand each datagram to its leg, forward what comes out, send a batch.
+//!
+//! Between receiving and sending nothing waits, nothing is allocated for a packet (payloads for links and other workers share
+//! large buffers), no channel is used but the rings between workers, and nothing is logged above trace. Packets of links and
+//! of other workers enter at [`Worker::forward`] too.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use bytes::Bytes;
+use muster_forward::{Codec, Forwarded, LegId, Packet, SourceId, vp8};
+use muster_link::rtp::LinkRtp;
+use muster_link::{LinkError, Sent};
+use muster_webrtc::{OutgoingRtp, PicturePatch, stun_ufrag};
+
+use crate::convert;
+use crate::ring::{Crossing, CrossingPacket};
+
+use super::state::{Drops, Home, LegEntry, LinkWire, Wire, Worker};
+
+/// Addresses that one leg may be found by; the oldest goes.
+const MAX_ADDRESSES: usize = 8;
+/// Crossings taken in one turn from one ring, so that a busy neighbour does not starve our own socket.
+const MAX_CROSSINGS: usize = 1024;
+
+impl Worker {
+    /// The whole path of a batch from browsers. False if nothing was there.
+    pub fn receive(&mut self) -> bool {
+        let now = Instant::now();
+        let mut batch = std::mem::take(&mut self.batch);
+        let received = self.socket.receive(&mut batch);
+        if received {
+            self.shared.metrics.receive_calls.increment(1);
+            for (from, datagram) in batch.datagrams() {
+                self.take_datagram(now, from, datagram);
+            }
+        }
+        self.batch = batch;
+        self.flush(now);
+        received
+    }
+
+    fn take_datagram(&mut self, now: Instant, from: SocketAddr, datagram: &mut [u8]) {
+        let Some(id) = self.leg_of(from, datagram) else {
+            self.drops.unknown_address.increment(1);
+            return;
+        };
+        let Some(LegEntry {
+            wire: Wire::WebRtc(wire),
+            sources,
+            media_at,
+            ..
+        }) = self.legs.get_mut(&id)
+        else {
+            return;
+        };
+        let size = datagram.len();
+        match wire.leg.handle_datagram(now, from, datagram) {
+            Ok(Some(rtp)) => {
+                self.shared.metrics.packets_in.increment(1);
+                self.shared.metrics.bytes_in.increment(size as u64);
+                *media_at = now;
+                let Some(&source) = sources.get(rtp.source) else {
+                    return;
+                };
+                let packet = Packet {
+                    seq: rtp.seq,
+                    timestamp: rtp.timestamp,
+                    marker: rtp.marker,
+                    payload: rtp.payload,
+                    audio_level: rtp.audio_level,
+                };
+                self.forward(now, source, rtp.layer, &packet);
+            }
+            Ok(None) => {
+                self.learn_address(from, id);
+                self.touch(id);
+            }
+            Err(ignored) => {
+                let reason = ignored.as_str();
+                let metrics = &self.shared.metrics;
+                self.drops
+                    .ignored
+                    .entry(reason)
+                    .or_insert_with(|| metrics.dropped(reason))
+                    .increment(1);
+            }
+        }
+    }
+
+    /// By the source address; a STUN request by the username fragment in it.
+    fn leg_of(&self, from: SocketAddr, datagram: &[u8]) -> Option<LegId> {
+        let stun = datagram.first().is_some_and(|&first| first < 4);
+        let named = if stun { stun_ufrag(datagram) } else { None };
+        named
+            .and_then(|ufrag| self.by_ufrag.get(ufrag))
+            .or_else(|| self.by_address.get(&from))
+            .copied()
+    }
+
+    /// The leg has authenticated a request from this address.
+    fn learn_address(&mut self, from: SocketAddr, id: LegId) {
+        if self.by_address.get(&from) == Some(&id) {
+            return;
+        }
+        let Some(LegEntry {
+            wire: Wire::WebRtc(wire),
+            ..
+        }) = self.legs.get_mut(&id)
+        else {
+            return;
+        };
+        if wire.addresses.len() >= MAX_ADDRESSES {
+            let oldest = wire.addresses.remove(0);
+            self.by_address.remove(&oldest);
+        }
+        wire.addresses.push(from);
+        self.by_address.insert(from, id);
+    }
+
+    /// A datagram of a link. The caller flushes.
+    pub fn take_link_datagram(&mut self, now: Instant, id: LegId, flow: u64, bytes: &[u8]) {
+        let Some(LegEntry {
+            wire: Wire::Link(wire),
+            sources,
+            media_at,
+            ..
+        }) = self.legs.get_mut(&id)
+        else {
+            return;
+        };
+        let Some(up) = wire.flows.iter_mut().find(|up| up.flow == flow) else {
+            self.drops.unknown_flow.increment(1);
+            return;
+        };
+        let Ok(rtp) = LinkRtp::parse(bytes).map_err(drop).and_then(|rtp| {
+            if rtp.payload_type == up.payload_type && !rtp.payload.is_empty() {
+                Ok(rtp)
+            } else {
+                Err(())
+            }
+        }) else {
+            self.drops.link_malformed.increment(1);
+            return;
+        };
+        wire.counts.count(up.last_seq, rtp.seq, bytes.len());
+        if up.last_seq.is_none_or(|last| rtp.seq.wrapping_sub(last) < 0x8000) {
+            up.last_seq = Some(rtp.seq);
+        }
+        *media_at = now;
+        self.shared.metrics.packets_in.increment(1);
+        self.shared.metrics.bytes_in.increment(bytes.len() as u64);
+        let (layer, Some(&source)) = (up.layer, sources.get(up.source)) else {
+            return;
+        };
+        let packet = Packet {
+            seq: rtp.seq,
+            timestamp: rtp.timestamp,
+            marker: rtp.marker,
+            payload: rtp.payload,
+            audio_level: rtp.audio_level,
+        };
+        self.forward(now, source, layer, &packet);
+    }
+
+    /// Packets and wishes of the other workers.
+    pub fn take_crossings(&mut self) {
+        let now = Instant::now();
+        let shared = self.shared.clone();
+        let here = self.index;
+        for from in (0..shared.rings.len()).filter(|&from| from != here) {
+            let ring = &shared.rings[from][here];
+            let mut taken = 0;
+            while taken < MAX_CROSSINGS
+                && let Some(crossing) = ring.pop()
+            {
+                taken += 1;
+                match crossing {
+                    Crossing::Packet(crossed) => {
+                        let packet = Packet {
+                            seq: crossed.seq,
+                            timestamp: crossed.timestamp,
+                            marker: crossed.marker,
+                            payload: &crossed.payload,
+                            audio_level: crossed.audio_level,
+                        };
+                        self.forward(now, crossed.source, crossed.layer, &packet);
+                    }
+                    Crossing::Wanted {
+                        source,
+                        layer,
+                        wanted,
+                    } => self.wanted_by(now, from, source, layer, wanted),
+                    Crossing::KeyFrame { source, layer } => self.ask_key_frame(now, source, layer),
+                }
+            }
+            if taken == MAX_CROSSINGS {
+                shared.signals[here].wake();
+            }
+        }
+        self.flush(now);
+    }
+
+    /// One packet of one layer, wherever it came from: into the slots of this worker, and to the workers that want it.
+    fn forward(&mut self, now: Instant, id: SourceId, layer: usize, packet: &Packet<'_>) {
+        let Some(source) = self.sources.get_mut(&id) else {
+            return;
+        };
+        let key = source.meeting;
+        let Some(meeting) = self.meetings.get_mut(&key) else {
+            return;
+        };
+        self.forwarded.clear();
+        meeting
+            .core
+            .handle_packet(self.shared.micros(now), id, layer, packet, &mut self.forwarded);
+        for copy in &self.forwarded {
+            let Some(place) = self.slots.get(&copy.slot) else {
+                continue;
+            };
+            let Some(leg) = self.legs.get_mut(&place.leg) else {
+                continue;
+            };
+            leg.send(now, place.index, copy, packet, &mut self.scratch, &self.drops);
+            if !std::mem::replace(&mut leg.dirty, true) {
+                self.dirty.push(place.leg);
+            }
+        }
+        self.shared
+            .metrics
+            .packets_out
+            .increment(self.forwarded.len() as u64);
+        if let Home::Here { .. } = source.home
+            && let Some(place) = source.layers.get(layer)
+            && place.wanted_by != 0
+        {
+            self.cross(id, layer, packet);
+        }
+        self.drain_core(now, key);
+    }
+
+    /// Pushes a packet of ours to every worker that wants it.
+    fn cross(&mut self, id: SourceId, layer: usize, packet: &Packet<'_>) {
+        let Some(source) = self.sources.get_mut(&id) else {
+            return;
+        };
+        let codec = source.codec;
+        let Some(place) = source.layers.get_mut(layer) else {
+            return;
+        };
+        self.scratch.extend_from_slice(packet.payload);
+        let payload = self.scratch.split().freeze();
+        for to in bits(place.wanted_by) {
+            let bit = 1u64 << to;
+            if place.cut_for & bit != 0 {
+                if !starts_key_frame(codec, packet.payload) {
+                    self.shared.metrics.ring_dropped.increment(1);
+                    continue;
+                }
+                place.cut_for &= !bit;
+            }
+            let crossed = CrossingPacket {
+                source: id,
+                layer,
+                seq: packet.seq,
+                timestamp: packet.timestamp,
+                marker: packet.marker,
+                audio_level: packet.audio_level,
+                payload: payload.clone(),
+            };
+            if self.shared.rings[self.index][to]
+                .push(Crossing::Packet(crossed))
+                .is_ok()
+            {
+                self.shared.metrics.ring_packets.increment(1);
+            } else {
+                place.cut_for |= bit;
+                self.shared.metrics.ring_dropped.increment(1);
+            }
+            self.to_wake |= bit;
+        }
+    }
+
+    /// Sends what has gathered, and tells what the legs have to tell.
+    pub fn flush(&mut self, now: Instant) {
+        while let Some(id) = self.dirty.pop() {
+            let Some(leg) = self.legs.get_mut(&id) else {
+                continue;
+            };
+            leg.dirty = false;
+            let Wire::WebRtc(wire) = &mut leg.wire else {
+                continue;
+            };
+            let metrics = &self.shared.metrics;
+            if let Some(to) = wire.to {
+                let (sent, calls) = self.socket.send(to, &wire.out, &wire.lengths);
+                metrics.send_calls.increment(calls as u64);
+                metrics.bytes_out.increment(wire.out.len() as u64);
+                self.drops.not_sent.increment((wire.lengths.len() - sent) as u64);
+            }
+            wire.out.clear();
+            wire.lengths.clear();
+            while let Some(transmit) = wire.leg.poll_transmit() {
+                let (sent, calls) = self
+                    .socket
+                    .send(transmit.to, &transmit.data, &[transmit.data.len()]);
+                metrics.send_calls.increment(calls as u64);
+                self.drops.not_sent.increment(1 - sent as u64);
+            }
+            self.drain_leg(now, id);
+        }
+        for to in bits(std::mem::take(&mut self.to_wake)) {
+            self.shared.signals[to].wake();
+        }
+    }
+}
+
+impl LegEntry {
+    /// One copy into one slot of this leg.
+    fn send(
+        &mut self,
+        now: Instant,
+        index: usize,
+        copy: &Forwarded,
+        packet: &Packet<'_>,
+        scratch: &mut bytes::BytesMut,
+        drops: &Drops,
+    ) {
+        if let Some(slot) = self.slots.get_mut(index) {
+            slot.bytes += packet.payload.len() as u64;
+        }
+        match &mut self.wire {
+            Wire::WebRtc(wire) => {
+                let outgoing = OutgoingRtp {
+                    codec: convert::codec_to_leg(copy.codec),
+                    seq: copy.seq,
+                    timestamp: copy.timestamp,
+                    marker: copy.marker,
+                    payload: packet.payload,
+                    audio_level: packet.audio_level,
+                    patch: copy.patch.map(|patch| PicturePatch {
+                        picture_id: patch.picture_id,
+                        tl0_pic_idx: patch.tl0_pic_idx,
+                    }),
+                };
+                let before = wire.out.len();
+                match wire.leg.send_rtp(now, index, &outgoing, &mut wire.out) {
+                    Some(to) => {
+                        // The address changes between batches only: one leg, one selected pair.
+                        wire.to = Some(to);
+                        wire.lengths.push(wire.out.len() - before);
+                    }
+                    None => drops.not_sent.increment(1),
+                }
+            }
+            Wire::Link(wire) => wire.send(index, copy, packet, scratch, drops),
+        }
+    }
+}
+
+impl LinkWire {
+    fn send(
+        &mut self,
+        index: usize,
+        copy: &Forwarded,
+        packet: &Packet<'_>,
+        scratch: &mut bytes::BytesMut,
+        drops: &Drops,
+    ) {
+        let rtp = LinkRtp {
+            payload_type: convert::link_payload_type(copy.codec),
+            marker: copy.marker,
+            seq: copy.seq,
+            timestamp: copy.timestamp,
+            audio_level: packet.audio_level,
+            payload: packet.payload,
+        };
+        rtp.write(slot_flow(index), scratch);
+        if let Some(patch) = copy.patch {
+            let payload_at = scratch.len() - packet.payload.len();
+            patch.apply(&mut scratch[payload_at..]);
+        }
+        let datagram: Bytes = scratch.split().freeze();
+        self.counts.down_bytes += datagram.len() as u64;
+        match self.sender.send_datagram(datagram) {
+            Ok(Sent::Queued) => {}
+            Ok(Sent::Displaced) => drops.link_full.increment(1),
+            Err(LinkError::DatagramTooLarge { .. }) => drops.link_too_large.increment(1),
+            // The link's own task sees the loss and takes the leg out.
+            Err(_) => drops.not_sent.increment(1),
+        }
+    }
+}
+
+/// Flow id down of a link's slot.
+pub(crate) fn slot_flow(index: usize) -> u64 {
+    index as u64 + 1
+}
+
+/// The places of the ones in a bit set, lowest first.
+pub(crate) fn bits(mut set: u64) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let lowest = (set != 0).then(|| set.trailing_zeros() as usize)?;
+        set &= set - 1;
+        Some(lowest)
+    })
+}
+
+/// Whether a layer that was cut may be sent again from this packet on.
+fn starts_key_frame(codec: Codec, payload: &[u8]) -> bool {
+    match codec {
+        Codec::Opus => true,
+        Codec::Vp8 => vp8::parse(payload).is_some_and(|found| vp8::key_frame_size(payload, &found).is_some()),
+        // RFC 6184: SPS or IDR alone, first in a STAP-A, or at the start of an FU-A.
+        Codec::H264 => match payload.first().map(|head| head & 0x1f) {
+            Some(5 | 7) => true,
+            Some(24) => payload.get(3).is_some_and(|nal| matches!(nal & 0x1f, 5 | 7)),
+            Some(28) => payload.get(1).is_some_and(|fu| fu & 0x80 != 0 && fu & 0x1f == 5),
+            _ => false,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cut_layer_begins_again_where_a_decoder_can() {
+        assert!(starts_key_frame(
+            Codec::Vp8,
+            &[0x10, 0, 0, 0, 0x9d, 0x01, 0x2a, 64, 1, 180, 0]
+        ));
+        assert!(!starts_key_frame(
+            Codec::Vp8,
+            &[0x10, 1, 0, 0, 0x9d, 0x01, 0x2a, 64, 1, 180, 0]
+        ));
+        assert!(starts_key_frame(Codec::H264, &[0x67, 1]));
+        assert!(starts_key_frame(Codec::H264, &[0x78, 0, 9, 0x67]));
+        assert!(starts_key_frame(Codec::H264, &[0x7c, 0x85]));
+        assert!(!starts_key_frame(Codec::H264, &[0x7c, 0x05]));
+        assert!(!starts_key_frame(Codec::H264, &[0x41]));
+        assert!(!starts_key_frame(Codec::H264, &[]));
+    }
+
+    #[test]
+    fn bits_of_a_set() {
+        assert_eq!(bits(0b1010_0001).collect::<Vec<_>>(), [0, 5, 7]);
+        assert_eq!(bits(1 << 63).collect::<Vec<_>>(), [63]);
+        assert_eq!(bits(0).count(), 0);
+    }
+}

@@ -1,0 +1,275 @@
+//! What a worker holds: its legs, the meetings they are in, and where each source and slot is.
+//!
+//! One thread owns all of it. Invariants: a key in `sources`, `slots`, `by_address` or `by_ufrag` is of a leg in `legs` (or,
+//! for sources, of another worker while a meeting of ours shows it); a meeting is here exactly while a leg of it is.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::BytesMut;
+use metrics::Counter;
+use muster_forward::{Codec, Forwarded, LegId, Meeting, Micros, SlotId, SourceId, SourceKind};
+use muster_link::RelaySender;
+use muster_proto::command::v1::LegState;
+use muster_proto::media::v1::MeetingNotice;
+use muster_webrtc::{Certificate, Leg};
+
+use crate::admission::Admission;
+use crate::directory::{Directory, Signal};
+use crate::metrics::Metrics;
+use crate::ring::Ring;
+use crate::watch::Post;
+
+use super::socket::{Batch, MediaSocket};
+
+/// What all workers share.
+pub(crate) struct Shared {
+    pub directory: Directory,
+    pub admission: Admission,
+    pub metrics: Metrics,
+    pub certificate: Arc<Certificate>,
+    pub signals: Vec<Arc<Signal>>,
+    /// `rings[from][to]`.
+    pub rings: Vec<Vec<Ring>>,
+    /// Zero of the cores' time.
+    pub epoch: Instant,
+}
+
+impl Shared {
+    pub fn micros(&self, now: Instant) -> Micros {
+        Micros(now.saturating_duration_since(self.epoch).as_micros() as u64)
+    }
+}
+
+/// Hashes our own ids: one multiplication. They come from a counter of ours, so nobody can choose them to collide.
+#[derive(Default)]
+pub(crate) struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.write_u64(byte.into());
+        }
+    }
+
+    fn write_u64(&mut self, id: u64) {
+        self.0 = (self.0.rotate_left(5) ^ id).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+}
+
+pub(crate) type IdMap<K, V> = HashMap<K, V, BuildHasherDefault<IdHasher>>;
+
+/// A meeting on this worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct MeetingKey(pub u64);
+
+pub(crate) struct LocalMeeting {
+    pub name: Arc<str>,
+    pub core: Meeting,
+    pub legs: Vec<LegId>,
+    /// Sources of other workers.
+    pub remote: Vec<SourceId>,
+    pub stage_version: u64,
+    pub speakers: Vec<String>,
+    /// The meeting has ended: its legs go at this time.
+    pub close_at: Option<Instant>,
+}
+
+/// Where a source is published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Home {
+    /// By a leg of this worker; index into its sources.
+    Here {
+        leg: LegId,
+        index: usize,
+    },
+    Worker(usize),
+}
+
+pub(crate) struct SourcePlace {
+    pub meeting: MeetingKey,
+    pub home: Home,
+    pub kind: SourceKind,
+    pub codec: Codec,
+    pub layers: Vec<LayerPlace>,
+}
+
+/// Who wants a layer, and what was done about it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct LayerPlace {
+    pub wanted_here: bool,
+    /// Bit set of the other workers that want it.
+    pub wanted_by: u64,
+    /// Bit set of the workers whose ring was full: nothing more for them until a key frame.
+    pub cut_for: u64,
+    pub live: bool,
+    pub paused: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SlotPlace {
+    pub leg: LegId,
+    pub index: usize,
+}
+
+pub(crate) struct SlotEntry {
+    pub id: SlotId,
+    /// The mid, or the name in a link's join.
+    pub name: String,
+    pub audio: bool,
+    /// Payload bytes sent into it since the last second began.
+    pub bytes: u64,
+    pub bitrate_bps: u32,
+}
+
+pub(crate) struct LegEntry {
+    pub name: Arc<str>,
+    pub meeting: MeetingKey,
+    pub site: Arc<str>,
+    pub wire: Wire,
+    /// Empty where the leg may not publish.
+    pub sources: Vec<SourceId>,
+    pub slots: Vec<SlotEntry>,
+    pub state: LegState,
+    /// When media last came, or began to be expected.
+    pub media_at: Instant,
+    pub notice: MeetingNotice,
+    pub posts: Vec<Post>,
+    /// In the worker's list of legs with something to send.
+    pub dirty: bool,
+}
+
+pub(crate) enum Wire {
+    WebRtc(Box<WebRtcWire>),
+    Link(LinkWire),
+}
+
+pub(crate) struct WebRtcWire {
+    pub leg: Leg,
+    /// Datagrams to send, one after the other, all to `to`.
+    pub out: Vec<u8>,
+    pub lengths: Vec<usize>,
+    pub to: Option<SocketAddr>,
+    pub addresses: Vec<SocketAddr>,
+    pub ufrags: Vec<String>,
+}
+
+pub(crate) struct LinkWire {
+    pub sender: RelaySender,
+    pub flows: Vec<UpFlow>,
+    pub counts: LinkCounts,
+}
+
+/// One layer that the edge publishes.
+#[derive(Debug)]
+pub(crate) struct UpFlow {
+    pub flow: u64,
+    /// Index into the leg's sources.
+    pub source: usize,
+    pub layer: usize,
+    pub payload_type: u8,
+    pub last_seq: Option<u16>,
+}
+
+/// Since the last second began.
+#[derive(Debug, Default)]
+pub(crate) struct LinkCounts {
+    pub received: u64,
+    pub expected: u64,
+    pub up_bytes: u64,
+    pub down_bytes: u64,
+    /// Totals at the last look.
+    pub lost: u64,
+    pub sent: u64,
+}
+
+/// Drops on the packet path, by reason; the handles are made once.
+pub(crate) struct Drops {
+    pub unknown_address: Counter,
+    pub unknown_flow: Counter,
+    pub not_sent: Counter,
+    pub link_full: Counter,
+    pub link_too_large: Counter,
+    pub link_malformed: Counter,
+    pub ignored: HashMap<&'static str, Counter>,
+}
+
+pub(crate) struct Worker {
+    pub index: usize,
+    pub shared: Arc<Shared>,
+    pub socket: std::rc::Rc<MediaSocket>,
+    /// The media port as browsers reach it.
+    pub candidate: SocketAddr,
+    pub legs: IdMap<LegId, LegEntry>,
+    pub meetings: IdMap<MeetingKey, LocalMeeting>,
+    pub meeting_keys: HashMap<Arc<str>, MeetingKey>,
+    pub sources: IdMap<SourceId, SourcePlace>,
+    pub slots: IdMap<SlotId, SlotPlace>,
+    pub by_address: HashMap<SocketAddr, LegId>,
+    pub by_ufrag: HashMap<String, LegId>,
+    pub batch: Batch,
+    pub forwarded: Vec<Forwarded>,
+    pub scratch: BytesMut,
+    /// Legs with something to send.
+    pub dirty: Vec<LegId>,
+    /// Bit set of workers that something was pushed for.
+    pub to_wake: u64,
+    /// Wishes that found a ring full; told again at the next tick.
+    pub untold_wishes: Vec<(SourceId, usize)>,
+    pub drops: Drops,
+    pub next_look: Instant,
+    pub next_second: Instant,
+}
+
+impl Worker {
+    pub fn new(index: usize, shared: Arc<Shared>, socket: MediaSocket, candidate: SocketAddr) -> Self {
+        let now = Instant::now();
+        let drops = Drops {
+            unknown_address: shared.metrics.dropped("unknown_address"),
+            unknown_flow: shared.metrics.dropped("unknown_flow"),
+            not_sent: shared.metrics.dropped("not_sent"),
+            link_full: shared.metrics.dropped("link_full"),
+            link_too_large: shared.metrics.dropped("link_too_large"),
+            link_malformed: shared.metrics.dropped("link_malformed"),
+            ignored: HashMap::new(),
+        };
+        Self {
+            index,
+            shared,
+            socket: std::rc::Rc::new(socket),
+            candidate,
+            legs: IdMap::default(),
+            meetings: IdMap::default(),
+            meeting_keys: HashMap::new(),
+            sources: IdMap::default(),
+            slots: IdMap::default(),
+            by_address: HashMap::new(),
+            by_ufrag: HashMap::new(),
+            batch: Batch::default(),
+            forwarded: Vec::new(),
+            scratch: BytesMut::new(),
+            dirty: Vec::new(),
+            to_wake: 0,
+            untold_wishes: Vec::new(),
+            drops,
+            next_look: now,
+            next_second: now,
+        }
+    }
+
+    /// Notes that a leg has something to send.
+    pub fn touch(&mut self, id: LegId) {
+        if let Some(leg) = self.legs.get_mut(&id)
+            && !std::mem::replace(&mut leg.dirty, true)
+        {
+            self.dirty.push(id);
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! What a worker does by the clock: timeouts of legs and meetings, silence, bit rates, ends of meetings.
+
+use std::time::{Duration, Instant};
+
+use muster_forward::{LegId, SlotStatus};
+use muster_proto::command::v1::LegState;
+use muster_proto::media::v1::LegQuality;
+
+use crate::convert;
+
+use super::events::permille;
+use super::state::{LegEntry, LinkCounts, MeetingKey, Wire, Worker};
+
+/// How often timeouts are looked at.
+pub(crate) const TICK: Duration = Duration::from_millis(10);
+/// How often silence is looked for.
+const LOOK: Duration = Duration::from_millis(200);
+/// Without any media for this long a leg is silent.
+const SILENT_AFTER: Duration = Duration::from_secs(1);
+
+impl Worker {
+    pub fn tick(&mut self) {
+        let now = Instant::now();
+        let due: Vec<LegId> = self
+            .legs
+            .iter_mut()
+            .filter_map(|(&id, leg)| match &mut leg.wire {
+                Wire::WebRtc(wire) if wire.leg.poll_timeout().is_some_and(|at| at <= now) => {
+                    wire.leg.handle_timeout(now);
+                    Some(id)
+                }
+                _ => None,
+            })
+            .collect();
+        due.into_iter().for_each(|id| self.touch(id));
+        self.tick_meetings(now);
+        for (source, layer) in std::mem::take(&mut self.untold_wishes) {
+            self.tell_wish(source, layer);
+        }
+        if now >= self.next_look {
+            self.next_look = now + LOOK;
+            self.look_for_silence(now);
+        }
+        if now >= self.next_second {
+            self.next_second = now + Duration::from_secs(1);
+            self.tell_rates();
+        }
+        self.flush(now);
+    }
+
+    fn tick_meetings(&mut self, now: Instant) {
+        let at = self.shared.micros(now);
+        let mut due: Vec<MeetingKey> = Vec::new();
+        let mut over: Vec<LegId> = Vec::new();
+        for (&key, meeting) in &mut self.meetings {
+            if meeting.core.poll_timeout().is_some_and(|timeout| timeout <= at) {
+                meeting.core.handle_timeout(at);
+                due.push(key);
+            }
+            if meeting.close_at.is_some_and(|close_at| close_at <= now) {
+                over.extend(&meeting.legs);
+            }
+        }
+        due.into_iter().for_each(|key| self.drain_core(now, key));
+        over.into_iter().for_each(|id| self.close(id, "ended"));
+    }
+
+    /// Legs from which nothing comes although something should.
+    fn look_for_silence(&mut self, now: Instant) {
+        let mut changes = Vec::new();
+        for (&id, leg) in &self.legs {
+            let silent = now.saturating_duration_since(leg.media_at) > SILENT_AFTER;
+            match leg.state {
+                LegState::OnAir if silent && self.is_expected(leg) => changes.push((id, LegState::Silent)),
+                LegState::Silent if !silent => changes.push((id, LegState::OnAir)),
+                _ => {}
+            }
+        }
+        changes
+            .into_iter()
+            .for_each(|(id, state)| self.set_state(id, state));
+    }
+
+    /// Whether any layer of the leg is not paused.
+    fn is_expected(&self, leg: &LegEntry) -> bool {
+        let sources = leg.sources.iter().filter_map(|id| self.sources.get(id));
+        sources
+            .flat_map(|source| &source.layers)
+            .any(|layer| !layer.paused)
+    }
+
+    fn tell_rates(&mut self) {
+        let mut qualities = Vec::new();
+        for (&id, leg) in &mut self.legs {
+            if let Wire::Link(wire) = &mut leg.wire {
+                let (lost, sent) = wire.sender.loss();
+                qualities.push((id, wire.counts.quality(lost, sent, wire.sender.rtt())));
+            }
+            let core = self.meetings.get(&leg.meeting).map(|meeting| &meeting.core);
+            for (index, slot) in leg.slots.iter_mut().enumerate() {
+                let bitrate_bps = u32::try_from(std::mem::take(&mut slot.bytes) * 8).unwrap_or(u32::MAX);
+                let changed = std::mem::replace(&mut slot.bitrate_bps, bitrate_bps) != bitrate_bps;
+                let Some(state) = core.and_then(|core| core.slot_state(slot.id)) else {
+                    continue;
+                };
+                let ageing = matches!(state.status, SlotStatus::Stale);
+                if changed || ageing {
+                    for post in &leg.posts {
+                        post.slot(index, convert::slot_state(&slot.name, state, bitrate_bps));
+                    }
+                }
+            }
+        }
+        for (id, quality) in qualities {
+            self.tell_quality(id, &quality);
+        }
+    }
+}
+
+impl LinkCounts {
+    /// A packet with `seq` came after the one with `last`.
+    pub fn count(&mut self, last: Option<u16>, seq: u16, bytes: usize) {
+        self.received += 1;
+        self.up_bytes += bytes as u64;
+        // Late ones were counted as expected when they were passed by.
+        let step = last.map_or(1, |last| seq.wrapping_sub(last));
+        self.expected += if step < 0x8000 { u64::from(step) } else { 0 };
+    }
+
+    /// The last second; totals of the path come from QUIC.
+    fn quality(&mut self, lost: u64, sent: u64, rtt: Duration) -> LegQuality {
+        let bps = |bytes: u64| u32::try_from(bytes * 8).unwrap_or(u32::MAX);
+        let quality = LegQuality {
+            up_loss_permille: permille(self.expected.saturating_sub(self.received), self.expected),
+            down_loss_permille: permille(lost.saturating_sub(self.lost), sent.saturating_sub(self.sent)),
+            rtt_ms: rtt.as_millis() as u32,
+            up_bps: bps(self.up_bytes),
+            down_bps: bps(self.down_bytes),
+        };
+        *self = Self {
+            lost,
+            sent,
+            ..Self::default()
+        };
+        quality
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loss_on_a_link_is_counted_over_wraps_and_late_packets() {
+        let mut counts = LinkCounts::default();
+        let mut last = None;
+        for seq in [65533u16, 65534, 1, 0, 2, 3] {
+            counts.count(last, seq, 100);
+            if last.is_none_or(|l: u16| seq.wrapping_sub(l) < 0x8000) {
+                last = Some(seq);
+            }
+        }
+        // 65535 is missing: 7 expected, 6 received.
+        let quality = counts.quality(5, 100, Duration::from_millis(30));
+        assert_eq!(
+            (
+                quality.up_loss_permille,
+                quality.down_loss_permille,
+                quality.rtt_ms
+            ),
+            (142, 50, 30)
+        );
+        assert_eq!(counts.quality(5, 100, Duration::ZERO), LegQuality::default());
+    }
+}
