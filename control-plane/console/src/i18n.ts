@@ -51,6 +51,7 @@ const en = {
 
   "chosen": "{n} chosen",
   "chosen.none": "Choose sites to convene",
+  "chosen.none.meeting": "Choose sites to mute or call",
   "chosen.clear": "Clear",
   "convene": "Convene",
   "convene.question": "Call {n} sites in {units}?",
@@ -71,7 +72,6 @@ const en = {
   "convene.keys": "Enter calls, Esc cancels",
   "convene.nobody": "Nobody would be called.",
   "convene.camera.asking": "The browser asks for camera and microphone: press Allow, or go on without.",
-  "convene.busy": "A meeting is in view. Leave or end it to convene another.",
 
   "state.on_air": "on air",
   "state.ringing": "ringing",
@@ -306,6 +306,7 @@ const zh: Record<Key, string> = {
 
   "chosen": "已选 {n}",
   "chosen.none": "请选择要召集的会场",
+  "chosen.none.meeting": "可选择会场静音或再次呼叫",
   "chosen.clear": "清除",
   "convene": "召集",
   "convene.question": "召集{units}的 {n} 个会场？",
@@ -326,7 +327,6 @@ const zh: Record<Key, string> = {
   "convene.keys": "回车召集，Esc 取消",
   "convene.nobody": "没有可召集的会场。",
   "convene.camera.asking": "浏览器正在询问摄像头和麦克风：请按“允许”，也可以不用摄像头继续。",
-  "convene.busy": "正在查看一个会议。离开或结束后才能再次召集。",
 
   "state.on_air": "已接通",
   "state.ringing": "呼叫中",

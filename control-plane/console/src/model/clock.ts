@@ -41,6 +41,14 @@ export function timeOfDay(ms: number, seconds = false): string {
   return seconds ? `${text}:${two(at.getSeconds())}` : text;
 }
 
+/** Time of day, with the date before it where that is not today. */
+export function moment(ms: number, nowMs: number): string {
+  const at = new Date(ms);
+  if (at.toDateString() === new Date(nowMs).toDateString()) return timeOfDay(ms);
+  const two = (value: number): string => String(value).padStart(2, "0");
+  return `${two(at.getMonth() + 1)}-${two(at.getDate())} ${timeOfDay(ms)}`;
+}
+
 /** "0:07", "12:40", "3:07:12": a duration that counts up. */
 export function duration(ms: number): string {
   const all = Math.max(0, Math.floor(ms / 1_000));

@@ -276,7 +276,7 @@ export class Desk {
     const changed = meeting?.id !== this.meeting.get()?.id;
     this.meeting.set(meeting);
     this.log.set(this.logs.get(this.inView)?.lines ?? []);
-    if (changed) this.roster.setAllSummonses(meeting?.summonses ?? []);
+    if (changed || meeting?.endedMs) this.roster.setAllSummonses(meeting?.endedMs ? [] : (meeting?.summonses ?? []));
     else for (const summons of meeting?.summonses ?? []) if (this.roster.summons.get(summons.site) !== summons) this.roster.setSummons(summons);
     this.wall.setSites(this.roster.directory.get().sort(meeting?.summonses.map((summons) => summons.site) ?? []));
     for (const [id, old] of this.known) {

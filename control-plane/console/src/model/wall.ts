@@ -76,6 +76,21 @@ export class Wall {
   }
 }
 
+/**
+ * How high the stage is above a wall of `count` tiles, in a room without its bars: the largest tiles that fill the whole
+ * width and leave the stage between 36 and 62 hundredths of the height; else a fixed share.
+ */
+export function stageHeight(width: number, height: number, count: number, gap: number): number {
+  const least = height * 0.36;
+  for (let columns = 1; columns <= count; columns += 1) {
+    const tile = Math.floor((width - gap * (columns - 1)) / columns);
+    const lines = Math.ceil(count / columns);
+    const wall = lines * Math.floor((tile * 9) / 16) + gap * (lines - 1);
+    if (height - wall >= least) return Math.floor(Math.min(height - wall, height * 0.62));
+  }
+  return Math.floor(height * 0.44);
+}
+
 /** Columns and tile size (16:9, whole pixels) with which `count` tiles are largest in a room of the given size. */
 export function fit(width: number, height: number, count: number, gap: number): { columns: number; width: number; height: number } {
   let best = { columns: 1, width: 0, height: 0 };

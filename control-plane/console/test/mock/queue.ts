@@ -4,6 +4,7 @@ export class Queue<T> {
   private readonly items: T[] = [];
   private wake: () => void = () => undefined;
   private closed = false;
+  private error: Error | undefined;
 
   push(item: T): void {
     this.items.push(item);
@@ -15,10 +16,17 @@ export class Queue<T> {
     this.wake();
   }
 
+  /** Ends the stream with an error. */
+  fail(error: Error): void {
+    this.error = error;
+    this.close();
+  }
+
   async *read(signal: AbortSignal): AsyncGenerator<T> {
     signal.addEventListener("abort", () => this.close(), { once: true });
     while (true) {
       while (this.items.length > 0) yield this.items.shift()!;
+      if (this.error) throw this.error;
       if (this.closed) return;
       await new Promise<void>((done) => (this.wake = done));
     }

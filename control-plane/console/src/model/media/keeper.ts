@@ -177,7 +177,7 @@ export class Keeper {
     const sound: MediaStream[] = [];
     for (const { name, stream } of leg.slots) {
       if (name.startsWith("audio")) sound.push(stream);
-      else this.slot(name).stream.set(stream);
+      else this.slot(name).adopt(stream);
     }
     this.audio.set(sound);
     this.phase.set({ kind: "in" });

@@ -53,6 +53,12 @@ export class Slot {
     if (!same) this.health.set(now);
   }
 
+  /** A new leg stands behind the slot: nothing is known of what is in it yet. */
+  adopt(stream: MediaStream): void {
+    this.forget();
+    this.stream.set(stream);
+  }
+
   forget(): void {
     this.stream.set(undefined);
     this.state.set(undefined);

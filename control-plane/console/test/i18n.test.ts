@@ -1,0 +1,38 @@
+import { describe, expect, it } from "vitest";
+import { dictionaries, numbered, translate, type Key } from "../src/i18n";
+import { SummonsReason, SummonsState, Tier } from "../src/gen/muster/command/v1/types_pb";
+
+const keys = (lang: "en" | "zh"): string[] => Object.keys(dictionaries[lang]).sort();
+const holes = (text: string): string[] => [...text.matchAll(/\{(\w+)\}/g)].map((match) => match[1] ?? "").sort();
+
+describe("words", () => {
+  it("has the same keys in both languages", () => {
+    expect(keys("zh")).toEqual(keys("en"));
+  });
+
+  it("leaves the same holes in both languages", () => {
+    for (const key of keys("en") as Key[]) expect([key, holes(dictionaries.zh[key])]).toEqual([key, holes(dictionaries.en[key])]);
+  });
+
+  it("leaves no text empty but that of no reason", () => {
+    for (const lang of ["en", "zh"] as const) {
+      const empty = (Object.keys(dictionaries[lang]) as Key[]).filter((key) => !dictionaries[lang][key]);
+      expect(empty).toEqual(["reason.0"]);
+    }
+  });
+
+  it("has a word for every state, reason and tier of the schema", () => {
+    const missing: string[] = [];
+    for (const [prefix, list] of [["summons", SummonsState], ["reason", SummonsReason], ["tier", Tier]] as const) {
+      for (const value of Object.values(list)) {
+        if (typeof value === "number" && value !== 0 && numbered(prefix, value) === `${prefix}.0`) missing.push(`${prefix}.${value}`);
+      }
+    }
+    expect(missing).toEqual([]);
+  });
+
+  it("fills holes and leaves unknown ones visible", () => {
+    expect(translate("en", "convene.question", { n: 23, units: "2 streets" })).toBe("Call 23 sites in 2 streets?");
+    expect(translate("en", "chosen", {})).toBe("{n} chosen");
+  });
+});

@@ -1,0 +1,172 @@
+import { create } from "@bufbuild/protobuf";
+import { Code, ConnectError, createRouterTransport } from "@connectrpc/connect";
+import { describe, expect, it } from "vitest";
+import { JoinTicketSchema, type JoinTicket } from "../src/gen/muster/command/v1/command_pb";
+import { MediaService, SlotStatus, SourceKind, WatchLegResponseSchema, type WatchLegResponse } from "../src/gen/muster/media/v1/media_pb";
+import type { Outcome } from "../src/model/api";
+import { Keeper } from "../src/model/media/keeper";
+import type { LegConnection, OpenLeg } from "../src/model/media/rtc";
+import { Queue } from "./mock/queue";
+import { settle, TestWorld } from "./world";
+
+interface FakeLeg {
+  token: string;
+  closed: boolean;
+  down: () => void;
+  queue: Queue<WatchLegResponse>;
+}
+
+function start() {
+  const world = new TestWorld();
+  const legs: FakeLeg[] = [];
+  const views: { leg: number; wishes: [string, string | undefined, number][] }[] = [];
+  const relay = { reachable: true, knowsSecret: true, tickets: 0 };
+  let answer: Outcome<JoinTicket> | undefined;
+  const openLeg: OpenLeg = async (ticket, _own, wallSlots) => {
+    if (!relay.reachable) return { kind: "unreachable" };
+    const leg: FakeLeg = { token: ticket.token, closed: false, down: () => undefined, queue: new Queue() };
+    const at = legs.push(leg) - 1;
+    // Mids differ from leg to leg, names do not.
+    const slots = ["stage", ...Array.from({ length: wallSlots }, (_, index) => `wall${index}`)].map((name, index) => ({ name, mid: `${at}-${index}`, stream: {} as MediaStream }));
+    const connection: LegConnection = {
+      secret: String(at),
+      relayUrl: "http://relay",
+      slots,
+      onDown: (run) => void (leg.down = run),
+      received: async () => [],
+      close: () => void (leg.closed = true),
+    };
+    return { kind: "open", leg: connection };
+  };
+  const keeper = new Keeper({
+    world,
+    openLeg,
+    relay: (_base, secret) =>
+      createRouterTransport(({ service }) => {
+        service(MediaService, {
+          setView: ({ wishes }) => {
+            views.push({ leg: Number(secret), wishes: wishes.map(({ slot, what, maxWidth }) => [slot, what.case === "source" ? what.value.site : undefined, maxWidth]) });
+            return {};
+          },
+          async *watchLeg(_request, { signal }) {
+            if (!relay.knowsSecret) throw new ConnectError("unknown leg", Code.Unauthenticated);
+            const leg = legs[Number(secret)]!;
+            leg.queue = new Queue();
+            yield* leg.queue.read(signal);
+          },
+        });
+      }),
+    ticket: async () => {
+      relay.tickets += 1;
+      return answer ?? { kind: "ok", value: create(JoinTicketSchema, { token: `t${relay.tickets}`, relayUrl: "http://relay" }) };
+    },
+  });
+  const say = (leg: number, event: WatchLegResponse["event"]): void => legs[leg]!.queue.push(create(WatchLegResponseSchema, { event }));
+  const live = (leg: number, mid: string, site: string): void => say(leg, { case: "slot", value: { slot: mid, status: SlotStatus.LIVE, source: { site, kind: SourceKind.CAMERA } } as never });
+  return { world, keeper, legs, views, relay, say, live, refuse: (with_: Outcome<JoinTicket> | undefined) => (answer = with_) };
+}
+
+describe("the keeper", () => {
+  it("sends wishes by the mids of the leg, once it is open", async () => {
+    const { keeper, views } = start();
+    keeper.setWishes([{ slot: "stage", width: 640, height: 360 }, { slot: "wall1", site: "a", width: 160, height: 90 }]);
+    keeper.join("m", undefined, 2);
+    await settle();
+    expect(keeper.phase.get().kind).toBe("in");
+    expect(views).toEqual([{ leg: 0, wishes: [["0-0", undefined, 640], ["0-2", "a", 160]] }]);
+  });
+
+  it("sends what changed while a request was under way, and only the newest", async () => {
+    const { keeper, views } = start();
+    keeper.join("m", undefined, 1);
+    await settle();
+    views.length = 0;
+    for (const site of ["a", "b", "c"]) keeper.setWishes([{ slot: "wall0", site, width: 1, height: 1 }]);
+    await settle();
+    expect(views.map(({ wishes }) => wishes[0]?.[1])).toEqual(["a", "c"]);
+  });
+
+  it("comes back into the same slots with a new ticket when the connection is lost", async () => {
+    const { keeper, world, legs, views, live } = start();
+    keeper.setWishes([{ slot: "wall0", site: "a", width: 1, height: 1 }]);
+    keeper.join("m", undefined, 1);
+    await settle();
+    live(0, "0-1", "a");
+    await settle();
+    const slot = keeper.slot("wall0");
+    expect(slot.state.get()?.source?.site).toBe("a");
+    legs[0]!.down();
+    await settle();
+    expect(keeper.phase.get().kind).toBe("lost");
+    await world.pass(1_000);
+    expect(keeper.phase.get().kind).toBe("in");
+    expect(legs.map(({ token }) => token)).toEqual(["t1", "t2"]);
+    expect(legs[0]?.closed).toBe(true);
+    expect(views[views.length - 1]).toEqual({ leg: 1, wishes: [["1-1", "a", 1]] });
+    // What the old leg said of the slot is forgotten; what the new one says arrives in the same slot.
+    expect(slot.state.get()).toBeUndefined();
+    live(1, "1-1", "a");
+    await settle();
+    expect(slot.state.get()?.source?.site).toBe("a");
+  });
+
+  it("keeps the old connection while no new one can be had", async () => {
+    const { keeper, world, legs, relay, refuse } = start();
+    keeper.join("m", undefined, 1);
+    await settle();
+    relay.reachable = false;
+    refuse({ kind: "unreachable", message: "" });
+    legs[0]!.queue.close();
+    relay.knowsSecret = false;
+    await world.pass(10_000);
+    expect(keeper.phase.get().kind).toBe("lost");
+    expect(legs[0]?.closed).toBe(false);
+    relay.reachable = relay.knowsSecret = true;
+    refuse(undefined);
+    await world.pass(6_000);
+    expect(keeper.phase.get().kind).toBe("in");
+    expect(legs[0]?.closed).toBe(true);
+  });
+
+  it("does not fight another window that took over", async () => {
+    const { keeper, world, legs, say } = start();
+    keeper.join("m", undefined, 1);
+    await settle();
+    say(0, { case: "heartbeat", value: {} as never });
+    await settle();
+    legs[0]!.queue.fail(new ConnectError("replaced", Code.Aborted));
+    await world.pass(30_000);
+    expect(keeper.phase.get().kind).toBe("elsewhere");
+    expect(legs).toHaveLength(1);
+  });
+
+  it("ends when the relay says that the meeting has ended", async () => {
+    const { keeper, legs, say } = start();
+    keeper.join("m", undefined, 1);
+    await settle();
+    say(0, { case: "notice", value: { ended: true, muted: false, broadcastSite: "" } as never });
+    await settle();
+    expect(keeper.phase.get().kind).toBe("ended");
+    expect(legs[0]?.closed).toBe(true);
+  });
+
+  it("stops trying when the ticket is refused for good", async () => {
+    const { keeper, world, relay, refuse } = start();
+    refuse({ kind: "not_found", message: "no such meeting" });
+    keeper.join("m", undefined, 1);
+    await world.pass(30_000);
+    expect(keeper.phase.get()).toEqual({ kind: "refused", message: "no such meeting" });
+    expect(relay.tickets).toBe(1);
+  });
+
+  it("leaves for good", async () => {
+    const { keeper, world, legs } = start();
+    keeper.join("m", undefined, 1);
+    await settle();
+    keeper.leave();
+    legs[0]!.down();
+    await world.pass(30_000);
+    expect(legs).toHaveLength(1);
+    expect(keeper.phase.get().kind).toBe("out");
+  });
+});

@@ -1,0 +1,89 @@
+import { create } from "@bufbuild/protobuf";
+import { describe, expect, it } from "vitest";
+import {
+  MeetingEventSchema,
+  StageSchema,
+  SummonsReason,
+  SummonsSchema,
+  SummonsState,
+  type Meeting,
+  type MeetingEvent,
+} from "../src/gen/muster/command/v1/types_pb";
+import { Log } from "../src/model/log";
+import { apply, mayCallAgain, notOnAir, progress } from "../src/model/meeting";
+
+let seq = 0n;
+function event(of: MeetingEvent["event"], atMs = 1_000n): MeetingEvent {
+  seq += 1n;
+  return create(MeetingEventSchema, { meeting: "m", seq, atMs, actor: "duty", event: of });
+}
+function convene(...sites: string[]): Meeting {
+  seq = 0n;
+  return apply(undefined, event({ case: "convened", value: { $typeName: "muster.command.v1.MeetingConvened", title: "t", unit: "WH", chair: "duty", sites, idempotencyKey: "" } }))!;
+}
+function summons(site: string, state: SummonsState, reason = SummonsReason.UNSPECIFIED, atMs = 1_000n): MeetingEvent["event"] {
+  return { case: "summons", value: { $typeName: "muster.command.v1.SummonsChanged", summons: create(SummonsSchema, { site, state, reason, atMs }) } };
+}
+function fold(meeting: Meeting, ...events: MeetingEvent["event"][]): Meeting {
+  return events.reduce((state, each) => apply(state, event(each)) ?? state, meeting);
+}
+
+describe("a meeting", () => {
+  it("starts with everyone paged", () => {
+    expect(progress(convene("a", "b").summonses)).toEqual([{ state: SummonsState.PAGED, count: 2 }]);
+  });
+
+  it("takes no event twice", () => {
+    const meeting = convene("a");
+    const once = event(summons("a", SummonsState.ON_AIR));
+    const after = apply(meeting, once)!;
+    expect(apply(after, once)).toBe(after);
+  });
+
+  it("leaves what did not change the same object, so that it is not drawn again", () => {
+    const meeting = fold(convene("a", "b"), summons("a", SummonsState.RINGING));
+    const next = fold(meeting, summons("b", SummonsState.ON_AIR));
+    expect(next.summonses[0]).toBe(meeting.summonses[0]);
+  });
+
+  it("lists what needs a person first, and who is merely ringing last", () => {
+    const meeting = fold(
+      convene("ringing", "offline", "declined", "fine", "left"),
+      summons("ringing", SummonsState.RINGING),
+      summons("offline", SummonsState.UNREACHABLE, SummonsReason.OFFLINE),
+      summons("declined", SummonsState.DECLINED),
+      summons("fine", SummonsState.ON_AIR),
+      summons("left", SummonsState.LEFT),
+    );
+    expect(notOnAir(meeting.summonses).map(({ site }) => site)).toEqual(["declined", "offline", "left", "ringing"]);
+    expect(notOnAir(meeting.summonses).filter(mayCallAgain).map(({ site }) => site)).toEqual(["declined", "offline", "left"]);
+  });
+
+  it("ends", () => {
+    const ended = fold(convene("a"), { case: "ended", value: { $typeName: "muster.command.v1.MeetingEnded", reason: "" } });
+    expect(ended.endedMs).toBe(1_000n);
+  });
+});
+
+describe("the log", () => {
+  it("writes many arrivals as one line", () => {
+    const log = new Log();
+    const names = Array.from({ length: 140 }, (_, at) => `s${at}`);
+    for (const name of names) log.event(undefined, event(summons(name, SummonsState.ON_AIR)));
+    expect(log.lines).toHaveLength(1);
+    expect(log.lines[0]?.sites).toHaveLength(140);
+  });
+
+  it("tells a change of the stage by what is different", () => {
+    const before = fold(convene("a", "b"), { case: "stage", value: { $typeName: "muster.command.v1.StageChanged", stage: create(StageSchema, { mutedSites: ["a"] }) } });
+    const log = new Log();
+    log.event(before, event({ case: "stage", value: { $typeName: "muster.command.v1.StageChanged", stage: create(StageSchema, { mutedSites: ["a", "b"], broadcastSite: "a" }) } }));
+    expect(log.lines.map(({ kind, sites }) => [kind, sites])).toEqual([["broadcast", ["a"]], ["muted", ["b"]]]);
+  });
+
+  it("does not grow without bound", () => {
+    const log = new Log();
+    for (let at = 0; at < 2_000; at += 1) log.event(undefined, event(summons("a", at % 2 ? SummonsState.ON_AIR : SummonsState.UNREACHABLE, at, BigInt(at * 10_000))));
+    expect(log.lines.length).toBe(300);
+  });
+});
