@@ -48,8 +48,8 @@ impl Screen {
                 self.skipping = false;
                 self.large = u32::from(width) * u32::from(height) > INTER_PIXELS;
             }
-            let room = room_in_second(&mut self.second, now);
-            if self.skipping || !room || (key.is_none() && self.large) {
+            let wanted = !self.skipping && (key.is_some() || !self.large);
+            if !wanted || !room_in_second(&mut self.second, now) {
                 self.skipping = true;
             } else if let Err(error) = show(&mut self.decoder, frame, &mut self.mark, &mut self.pictures) {
                 tracing::debug!(%error, "a picture of the stage is damaged");

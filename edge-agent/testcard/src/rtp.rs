@@ -12,6 +12,8 @@ pub const LARGEST_PAYLOAD: usize = 1100;
 pub const LARGEST_FRAME: usize = 1 << 20;
 
 const DESCRIPTOR: usize = 4;
+/// After so many late packets in a row the sequence numbers are taken to have started over.
+const MOST_LATE: u16 = 50;
 
 /// Cuts frames into payloads. Picture ids count up from a seed.
 #[derive(Clone, Debug)]
@@ -98,6 +100,8 @@ pub struct Depacketizer {
     frame: Vec<u8>,
     timestamp: u32,
     next_seq: Option<u16>,
+    /// Late packets in a row.
+    late: u16,
     state: State,
 }
 
@@ -117,6 +121,7 @@ impl Default for Depacketizer {
             frame: Vec::new(),
             timestamp: 0,
             next_seq: None,
+            late: 0,
             state: State::NeedKeyFrame,
         }
     }
@@ -134,8 +139,15 @@ impl Depacketizer {
         let expected = self.next_seq.unwrap_or(seq);
         let ahead = seq.wrapping_sub(expected);
         if ahead >= 0x8000 {
+            self.late += 1;
+            if self.late > MOST_LATE {
+                // The sender has started over.
+                (self.next_seq, self.late) = (None, 0);
+                self.lose();
+            }
             return None;
         }
+        self.late = 0;
         self.next_seq = Some(seq.wrapping_add(1));
         if ahead > 0 {
             self.lose();
@@ -227,6 +239,18 @@ mod tests {
             }
         }
         assert_eq!(complete, [0, 3, 4]);
+    }
+
+    #[test]
+    fn numbers_that_start_over_are_followed_in_the_end() {
+        let mut depacketizer = Depacketizer::default();
+        let mut packetizer = Packetizer::new(1);
+        let (payload, _) = payloads(&mut packetizer, &frame(true, 50)).remove(0);
+        assert!(depacketizer.push(10_000, 0, true, &payload).is_some());
+        let shown = (0..100)
+            .filter(|seq| depacketizer.push(*seq, 0, true, &payload).is_some())
+            .count();
+        assert_eq!(shown, 100 - 1 - usize::from(MOST_LATE));
     }
 
     proptest! {
