@@ -56,6 +56,7 @@ function start() {
           },
         });
       }),
+    yields: true,
     ticket: async () => {
       relay.tickets += 1;
       return answer ?? { kind: "ok", value: create(JoinTicketSchema, { token: `t${relay.tickets}`, relayUrl: "http://relay" }) };
@@ -128,16 +129,27 @@ describe("the keeper", () => {
     expect(legs[0]?.closed).toBe(true);
   });
 
-  it("does not fight another window that took over", async () => {
-    const { keeper, world, legs, say } = start();
+  it("gives way to another window that joins under the same name", async () => {
+    const { keeper, world, legs, relay } = start();
     keeper.join("m", undefined, 1);
     await settle();
-    say(0, { case: "heartbeat", value: {} as never });
-    await settle();
-    legs[0]!.queue.fail(new ConnectError("replaced", Code.Aborted));
+    relay.knowsSecret = false;
+    legs[0]!.queue.close();
     await world.pass(30_000);
     expect(keeper.phase.get().kind).toBe("elsewhere");
-    expect(legs).toHaveLength(1);
+    expect(legs.length).toBeLessThanOrEqual(2);
+  });
+
+  it("does not give way because the network comes and goes", async () => {
+    const { keeper, world, legs } = start();
+    keeper.join("m", undefined, 1);
+    await settle();
+    for (let loss = 0; loss < 4; loss += 1) {
+      legs[legs.length - 1]!.down();
+      await world.pass(6_000);
+    }
+    expect(keeper.phase.get().kind).toBe("in");
+    expect(legs).toHaveLength(5);
   });
 
   it("ends when the relay says that the meeting has ended", async () => {

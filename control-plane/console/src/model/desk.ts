@@ -80,6 +80,7 @@ export class Desk {
       openLeg: ports.openLeg,
       relay: ports.relay,
       ticket: (meeting) => this.ticket(meeting),
+      yields: true,
     });
     this.keeper.phase.subscribe((phase) => {
       if (phase.kind === "ended" || phase.kind === "elsewhere" || phase.kind === "refused") this.out();
@@ -129,13 +130,13 @@ export class Desk {
 
   async goIn(meeting: string): Promise<void> {
     if (this.inView !== meeting) this.view(meeting);
-    this.ports.world.keep(KEPT_IN, meeting);
+    this.ports.world.keep(KEPT_IN, meeting, "tab");
     const own = await Promise.race([this.acquire(), sleep(this.ports.world, CAMERA_WAIT_MS).then(() => undefined)]);
     if (this.inView !== meeting) return;
     this.keeper.join(meeting, own?.stream, this.wallSlots);
     if (own) return;
     const late = await this.acquire();
-    if (late.stream && this.ports.world.kept(KEPT_IN) === meeting) this.keeper.renew(late.stream, this.wallSlots);
+    if (late.stream && this.ports.world.kept(KEPT_IN, "tab") === meeting) this.keeper.renew(late.stream, this.wallSlots);
   }
 
   /** Leaves with the own leg; the meeting goes on. */
@@ -261,7 +262,7 @@ export class Desk {
 
   /** After a reload: back into the meeting that this desk was in, or a look at the one that it convened. */
   private resume(): void {
-    const was = this.ports.world.kept(KEPT_IN);
+    const was = this.ports.world.kept(KEPT_IN, "tab");
     const running = this.meetings.get();
     const mine = running.find((meeting) => meeting.id === was) ?? running.find((meeting) => meeting.chair === this.account.name);
     if (!mine) return;
@@ -318,7 +319,7 @@ export class Desk {
   }
 
   private out(): void {
-    this.ports.world.keep(KEPT_IN, null);
+    this.ports.world.keep(KEPT_IN, null, "tab");
     release(this.capture.get());
     this.asking = undefined;
     this.capture.set(NO_CAPTURE);

@@ -75,6 +75,8 @@ export class Endpoint {
       openLeg: ports.openLeg,
       relay: ports.relay,
       ticket: (meeting) => this.ticket(meeting),
+      // The control plane says when another endpoint of the site takes over.
+      yields: false,
     });
     this.keeper.phase.subscribe((phase) => {
       if (this.place.get().kind !== "inside") return;

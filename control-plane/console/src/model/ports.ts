@@ -1,5 +1,7 @@
 // What the model needs of the world around it, so that tests can give it another: time, timers and chance.
 
+export type Where = "tab" | "browser";
+
 export interface World {
   /** Milliseconds since the Unix epoch. */
   now(): number;
@@ -7,9 +9,9 @@ export interface World {
   after(ms: number, run: () => void): () => void;
   /** In [0, 1). */
   random(): number;
-  /** Remembers text over a reload; `null` forgets it. */
-  keep(key: string, value: string | null): void;
-  kept(key: string): string | null;
+  /** Remembers text over a reload, in this tab alone or in all of this browser; `null` forgets it. */
+  keep(key: string, value: string | null, where?: Where): void;
+  kept(key: string, where?: Where): string | null;
 }
 
 export function browserWorld(): World {
@@ -21,17 +23,18 @@ export function browserWorld(): World {
     },
     random: Math.random,
     // Storage may be forbidden by policy; the console then only forgets on reload.
-    keep: (key, value) => {
+    keep: (key, value, where = "browser") => {
       try {
-        if (value === null) localStorage.removeItem(key);
-        else localStorage.setItem(key, value);
+        const storage = where === "tab" ? sessionStorage : localStorage;
+        if (value === null) storage.removeItem(key);
+        else storage.setItem(key, value);
       } catch {
         return;
       }
     },
-    kept: (key) => {
+    kept: (key, where = "browser") => {
       try {
-        return localStorage.getItem(key);
+        return (where === "tab" ? sessionStorage : localStorage).getItem(key);
       } catch {
         return null;
       }

@@ -25,6 +25,8 @@ import { Slot } from "./slots";
 /** The relay beats at least every 5 s. */
 const LEG_HEARTBEAT_TIMEOUT_MS = 12_000;
 const STATS_MS = 2_000;
+/** Two legs in a row that the relay dismissed sooner than this: somebody else joins under this name. */
+const SHORT_LIFE_MS = 10_000;
 
 export type LegPhase =
   | { kind: "out" }
@@ -49,7 +51,12 @@ export interface KeeperPorts {
   /** gRPC-web to a relay, with the leg's secret as bearer. */
   relay(baseUrl: string, secret: string): Transport;
   ticket(meeting: string): Promise<Outcome<JoinTicket>>;
+  /** Gives way to another window of the same name, instead of the two throwing each other out for ever. */
+  yields: boolean;
 }
+
+/** How a leg came to its end: the relay does not know it any more, or cannot be reached. */
+type LegEnd = "dismissed" | "lost";
 
 export class Keeper {
   readonly phase = new Cell<LegPhase>({ kind: "out" });
@@ -132,12 +139,19 @@ export class Keeper {
 
   private async stay(signal: AbortSignal, first?: JoinTicket): Promise<void> {
     let ticket = first;
+    let dismissals = 0;
     while (!signal.aborted) {
       const opened = await this.open(ticket, signal);
       ticket = undefined;
       if (signal.aborted) return;
-      if (opened) await this.listen(opened, signal);
+      if (opened) {
+        const from = this.ports.world.now();
+        const end = await this.listen(opened, signal);
+        const short = end === "dismissed" && this.ports.world.now() - from < SHORT_LIFE_MS;
+        dismissals = short ? dismissals + 1 : 0;
+      }
       if (signal.aborted) return;
+      if (this.ports.yields && dismissals > 1) return this.end({ kind: "elsewhere" });
       this.phase.update((was) =>
         was.kind === "lost" || was.kind === "joining" ? was : { kind: "lost", sinceMs: this.ports.world.now() },
       );
@@ -184,8 +198,8 @@ export class Keeper {
     void this.sendWishes();
   }
 
-  /** Until the leg is lost. */
-  private async listen(leg: LegConnection, signal: AbortSignal): Promise<void> {
+  /** Until the leg has come to its end. */
+  private async listen(leg: LegConnection, signal: AbortSignal): Promise<LegEnd> {
     const gone = new AbortController();
     const abort = (): void => gone.abort();
     signal.addEventListener("abort", abort, { once: true });
@@ -193,19 +207,32 @@ export class Keeper {
     void this.measure(leg, gone.signal);
     const opened = this.ports.world.now();
     let failures = 0;
+    let dismissed = false;
     while (!gone.signal.aborted) {
       const from = this.ports.world.now();
       const error = await this.watchOnce(leg, gone.signal);
       if (gone.signal.aborted) break;
-      if (error && /replaced/i.test(error.rawMessage)) return this.end({ kind: "elsewhere" });
-      if (error?.code === Code.Unauthenticated || error?.code === Code.NotFound || error?.code === Code.PermissionDenied) break;
+      dismissed = isDismissal(error);
+      if (dismissed) break;
       failures = this.ports.world.now() - from > 5_000 ? 1 : failures + 1;
       if (failures > 2) break;
       await sleep(this.ports.world, 250 * failures, gone.signal);
     }
     signal.removeEventListener("abort", abort);
     gone.abort();
-    if (this.ports.world.now() - opened > 10_000) this.backoff.reset();
+    if (this.ports.world.now() - opened > SHORT_LIFE_MS) this.backoff.reset();
+    if (!dismissed && this.ports.yields && !signal.aborted) dismissed = await this.isDismissed();
+    return dismissed ? "dismissed" : "lost";
+  }
+
+  /** Asks the relay whether it still knows the leg. */
+  private async isDismissed(): Promise<boolean> {
+    try {
+      await this.media?.setView({ wishes: [] }, { timeoutMs: 1_000 });
+      return false;
+    } catch (error) {
+      return isDismissal(ConnectError.from(error));
+    }
   }
 
   private async watchOnce(leg: LegConnection, signal: AbortSignal): Promise<ConnectError | undefined> {
@@ -273,16 +300,22 @@ export class Keeper {
     this.sending = true;
     try {
       await media.setView(create(SetViewRequestSchema, { wishes: wire(leg, this.wishes) }), { timeoutMs: 3_000 });
-    } catch {
-      // The relay is away or has dropped the leg: the listener finds out; try once more meanwhile.
-      await sleep(this.ports.world, 500, this.run.signal);
-      this.resend ||= this.leg === leg && !this.run.signal.aborted;
+    } catch (error) {
+      // The relay is away or has dropped the leg: the listener finds out; try again meanwhile. A wish that it calls
+      // wrong would be wrong again.
+      const wrong = ConnectError.from(error).code === Code.InvalidArgument;
+      if (!wrong) await sleep(this.ports.world, 500, this.run.signal);
+      this.resend ||= !wrong && this.leg === leg && !this.run.signal.aborted;
     }
     this.sending = false;
     if (!this.resend && this.leg === leg) return;
     this.resend = false;
     void this.sendWishes();
   }
+}
+
+function isDismissal(error: ConnectError | undefined): boolean {
+  return error?.code === Code.Unauthenticated || error?.code === Code.NotFound || error?.code === Code.PermissionDenied;
 }
 
 function wire(leg: LegConnection, wishes: readonly Wish[]): SlotWish[] {
