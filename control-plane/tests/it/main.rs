@@ -1,0 +1,12 @@
+//! The control plane as a whole, over real sockets: started on free ports with a temporary data folder, spoken to by
+//! the generated clients, with endpoints and a relay that only speak the protocol.
+
+mod authority;
+mod directory;
+mod meeting;
+mod restart;
+mod scale;
+mod sign_in;
+mod support;
+mod watch;
+mod wire;

@@ -1,0 +1,338 @@
+//! A control plane to test against, and those who speak to it.
+
+use muster_control_plane::{Bootstrap, Config, ControlPlane};
+use muster_identity::{Credentials, EnrolToken, TokenVerifier, connect, enrol};
+use muster_proto::command::v1 as pb;
+use pb::attach_response::Event as Pushed;
+use pb::directory_service_client::DirectoryServiceClient;
+use pb::endpoint_service_client::EndpointServiceClient;
+use pb::fleet_service_client::FleetServiceClient;
+use pb::meeting_service_client::MeetingServiceClient;
+use pb::session_service_client::SessionServiceClient;
+use pb::watch_service_client::WatchServiceClient;
+use std::path::Path;
+use std::time::Duration;
+use tempfile::TempDir;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::metadata::MetadataValue;
+use tonic::transport::Channel;
+use tonic::{Request, Status, Streaming};
+
+pub const ACCOUNT: &str = "wang";
+pub const PASSWORD: &str = "correct horse";
+pub const EASTLAKE: &[u8] = include_bytes!("../../../data/eastlake.csv");
+
+/// A tree with two streets: three sites in the first, one in the second, one at the district.
+pub const SMALL: &str = "\
+external_id,kind,tier,parent,name_zh,name_en,lat,lon,access,phase
+D,unit,district,,区,District,30.5,114.4,,existing
+A,unit,street,D,甲街,Street A,30.5,114.4,,existing
+B,unit,street,D,乙街,Street B,30.5,114.4,,existing
+D1,site,district,D,区指挥部,District centre,30.5,114.4,fibre,existing
+A1,site,street,A,甲一,A one,30.5,114.4,fibre,existing
+A2,site,street,A,甲二,A two,30.5,114.4,adsl,new
+A3,site,street,A,甲三,A three,30.5,114.4,4g,new
+B1,site,street,B,乙一,B one,30.5,114.4,satellite,new
+";
+
+/// A running control plane and its folder.
+pub struct Fixture {
+    pub control_plane: ControlPlane,
+    pub dir: TempDir,
+}
+
+pub async fn start_in(dir: &Path) -> ControlPlane {
+    let bootstrap = Bootstrap {
+        account: ACCOUNT.into(),
+        password: PASSWORD.into(),
+        role: pb::Role::Commander,
+        unit: "D".into(),
+    };
+    let config = Config { bootstrap: Some(bootstrap), ..Config::local(dir) };
+    ControlPlane::start(config).await.expect("started")
+}
+
+/// A control plane with the small tree.
+pub async fn small() -> Fixture {
+    let dir = tempfile::tempdir().expect("folder");
+    let control_plane = start_in(dir.path()).await;
+    let fixture = Fixture { control_plane, dir };
+    let person = fixture.person().await;
+    person.import(SMALL.as_bytes()).await.expect("imported");
+    fixture
+}
+
+/// Adds an account as the program's `account add` does.
+pub async fn add_account(dir: &Path, name: &str, role: pb::Role, unit: &str) {
+    use muster_control_plane::store::{AccountRow, Store};
+    let store = Store::open(dir).await.expect("store");
+    let account = AccountRow {
+        name: name.into(),
+        display_name: name.into(),
+        grants: vec![(role.into(), unit.into())],
+    };
+    muster_control_plane::accounts::put_account(&store, &account, PASSWORD.into()).await.expect("stored");
+    store.close().await;
+}
+
+impl Fixture {
+    pub async fn channel(&self) -> Channel {
+        channel(&self.control_plane).await
+    }
+
+    /// The commander, signed in.
+    pub async fn person(&self) -> Person {
+        Person::sign_in(self.channel().await, ACCOUNT).await
+    }
+}
+
+pub async fn channel(control_plane: &ControlPlane) -> Channel {
+    let uri = format!("http://{}", control_plane.addr());
+    Channel::from_shared(uri).expect("address").connect().await.expect("connected")
+}
+
+fn with_bearer<T>(token: &str, message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    let value = MetadataValue::try_from(format!("Bearer {token}")).expect("header");
+    request.metadata_mut().insert("authorization", value);
+    request
+}
+
+/// Somebody who is signed in.
+#[derive(Clone)]
+pub struct Person {
+    pub channel: Channel,
+    pub token: String,
+}
+
+impl Person {
+    pub async fn sign_in(channel: Channel, account: &str) -> Self {
+        let answer = sign_in(channel.clone(), account, PASSWORD).await.expect("signed in");
+        Self { channel, token: answer.session_token }
+    }
+
+    pub fn request<T>(&self, message: T) -> Request<T> {
+        with_bearer(&self.token, message)
+    }
+
+    pub fn meetings(&self) -> MeetingServiceClient<Channel> {
+        MeetingServiceClient::new(self.channel.clone())
+    }
+
+    pub fn directory(&self) -> DirectoryServiceClient<Channel> {
+        DirectoryServiceClient::new(self.channel.clone())
+    }
+
+    pub async fn import(&self, csv: &[u8]) -> Result<pb::ImportSitesResponse, Status> {
+        let message = pb::ImportSitesRequest { csv: csv.to_vec(), dry_run: false };
+        Ok(self.directory().import_sites(self.request(message)).await?.into_inner())
+    }
+
+    pub async fn site_link(&self, site: &str) -> String {
+        let message = pb::CreateSiteLinkRequest { site: site.into(), valid_s: 0 };
+        let answer = self.directory().create_site_link(self.request(message)).await.expect("link");
+        answer.into_inner().path.strip_prefix("/join#").expect("path").to_owned()
+    }
+
+    pub async fn convene(&self, sites: &[&str]) -> Result<pb::Meeting, Status> {
+        let selector = pb::Selector { sites: sites.iter().map(|&s| s.to_owned()).collect(), ..Default::default() };
+        let message =
+            pb::ConveneRequest { selector: Some(selector), title: "Flood".into(), idempotency_key: String::new() };
+        let answer = self.meetings().convene(self.request(message)).await?.into_inner();
+        Ok(answer.meeting.expect("a meeting"))
+    }
+
+    /// The meeting as it is listed now.
+    pub async fn meeting(&self, id: &str) -> pb::Meeting {
+        let message = pb::ListMeetingsRequest { include_ended: true };
+        let answer = self.meetings().list_meetings(self.request(message)).await.expect("listed").into_inner();
+        answer.meetings.into_iter().find(|meeting| meeting.id == id).expect("the meeting")
+    }
+
+    /// Waits until a site's summons is in a state.
+    pub async fn until(&self, meeting: &str, site: &str, state: pb::SummonsState) -> pb::Summons {
+        let mut last = None;
+        for _ in 0..500 {
+            let found = self.meeting(meeting).await.summonses.into_iter().find(|s| s.site == site).expect("site");
+            if found.state() == state {
+                return found;
+            }
+            last = Some(found);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("{site} is not {state:?} within 10 s: {last:?}");
+    }
+
+    pub async fn watch(&self, cursor: Vec<pb::Position>) -> Streaming<pb::WatchResponse> {
+        let mut client = WatchServiceClient::new(self.channel.clone()).max_decoding_message_size(64 << 20);
+        client.watch(self.request(pb::WatchRequest { cursor })).await.expect("watching").into_inner()
+    }
+
+    pub async fn enrol_token(&self, target: pb::create_enrol_token_request::Target) -> EnrolToken {
+        let message = pb::CreateEnrolTokenRequest { target: Some(target), valid_s: 0 };
+        let answer = self.directory().create_enrol_token(self.request(message)).await.expect("token");
+        answer.into_inner().token.parse().expect("a token")
+    }
+}
+
+pub async fn sign_in(channel: Channel, account: &str, password: &str) -> Result<pb::SignInResponse, Status> {
+    let message = pb::SignInRequest { account: account.into(), password: password.into() };
+    Ok(SessionServiceClient::new(channel).sign_in(message).await?.into_inner())
+}
+
+/// A browser of a site, attached by its link.
+pub struct Endpoint {
+    client: EndpointServiceClient<Channel>,
+    secret: String,
+    pub events: Streaming<pb::AttachResponse>,
+}
+
+impl Endpoint {
+    pub async fn attach(channel: Channel, secret: &str) -> Result<Self, Status> {
+        let mut client = EndpointServiceClient::new(channel);
+        let message = pb::AttachRequest { endpoint: "browser".into(), version: "test".into() };
+        let events = client.attach(with_bearer(secret, message)).await?.into_inner();
+        let mut endpoint = Self { client, secret: secret.into(), events };
+        match endpoint.next().await {
+            Pushed::Attached(_) => Ok(endpoint),
+            other => panic!("expected a greeting, found {other:?}"),
+        }
+    }
+
+    /// The next message that is no heartbeat.
+    pub async fn next(&mut self) -> Pushed {
+        loop {
+            let message = tokio::time::timeout(Duration::from_secs(10), self.events.message());
+            let message = message.await.expect("pushed within 10 s").expect("stream").expect("not over");
+            match message.event.expect("an event") {
+                Pushed::Heartbeat(_) => {}
+                other => return other,
+            }
+        }
+    }
+
+    pub async fn summoned(&mut self) -> pb::SummonsCall {
+        match self.next().await {
+            Pushed::Summons(call) => call,
+            other => panic!("expected a summons, found {other:?}"),
+        }
+    }
+
+    pub async fn withdrawn(&mut self) -> String {
+        match self.next().await {
+            Pushed::Withdrawn(withdrawn) => withdrawn.reason,
+            other => panic!("expected a withdrawal, found {other:?}"),
+        }
+    }
+
+    pub async fn report(&mut self, meeting: &str, state: pb::SummonsState) -> Result<(), Status> {
+        let message = pb::ReportSummonsRequest { meeting: meeting.into(), state: state.into(), ..Default::default() };
+        self.client.report_summons(with_bearer(&self.secret, message)).await.map(|_| ())
+    }
+
+    pub async fn ticket(&mut self, meeting: &str) -> Result<pb::JoinTicket, Status> {
+        let message = pb::GetTicketRequest { meeting: meeting.into() };
+        let answer = self.client.get_ticket(with_bearer(&self.secret, message)).await?;
+        Ok(answer.into_inner().ticket.expect("a ticket"))
+    }
+}
+
+/// A relay that carries no media: it says what it is told to say.
+pub struct FakeRelay {
+    up: mpsc::Sender<pb::ServeRequest>,
+    down: Streaming<pb::ServeResponse>,
+    pub credentials: Credentials,
+}
+
+impl FakeRelay {
+    /// Enrols and dials in.
+    pub async fn start(fixture: &Fixture) -> Self {
+        Self::start_for(fixture, "D").await
+    }
+
+    pub async fn start_for(fixture: &Fixture, unit: &str) -> Self {
+        let person = fixture.person().await;
+        let target = pb::create_enrol_token_request::Target::RelayUnit(unit.into());
+        let token = person.enrol_token(target).await;
+        let authority = fixture.control_plane.agents_addr().to_string();
+        let credentials = enrol(&authority, &token).await.expect("enrolled");
+        Self::dial(&fixture.control_plane, credentials, Vec::new()).await
+    }
+
+    /// Dials in with legs that it has already.
+    pub async fn dial(control_plane: &ControlPlane, credentials: Credentials, legs: Vec<pb::LegReport>) -> Self {
+        let channel = connect(&control_plane.agents_addr().to_string(), &credentials).await.expect("channel");
+        let (up, requests) = mpsc::channel(64);
+        let hello = pb::RelayHello {
+            version: "test".into(),
+            http_url: "http://127.0.0.1:9".into(),
+            link_addrs: vec!["127.0.0.1:10".into(), "127.0.0.1:11".into()],
+            legs,
+        };
+        send(&up, pb::serve_request::Message::Hello(hello)).await;
+        let mut client = FleetServiceClient::new(channel);
+        let down = client.serve(ReceiverStream::new(requests)).await.expect("serving").into_inner();
+        let beats = up.clone();
+        tokio::spawn(async move {
+            let beat = pb::serve_request::Message::Heartbeat(pb::RelayHeartbeat { legs: 0 });
+            while beats.send(pb::ServeRequest { message: Some(beat.clone()) }).await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(300)).await;
+            }
+        });
+        Self { up, down, credentials }
+    }
+
+    pub fn verifier(&self) -> TokenVerifier {
+        TokenVerifier::from_pem(&self.credentials.token_key_pem).expect("key")
+    }
+
+    pub async fn legs(&self, legs: Vec<pb::LegReport>) {
+        send(&self.up, pb::serve_request::Message::Report(pb::RelayReport { legs })).await;
+    }
+
+    pub async fn leg(&self, meeting: &str, site: &str, state: pb::LegState, reason: &str) {
+        self.legs(vec![leg(meeting, site, state, reason)]).await;
+    }
+
+    /// The next stage document that is as asked.
+    pub async fn stage(&mut self, wanted: impl Fn(&pb::StageDocument) -> bool) -> pb::StageDocument {
+        let found = async {
+            loop {
+                let message = self.down.message().await.expect("stream").expect("not over");
+                if let Some(pb::serve_response::Message::Stage(stage)) = message.message
+                    && wanted(&stage)
+                {
+                    return stage;
+                }
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), found).await.expect("a stage within 10 s")
+    }
+}
+
+pub fn leg(meeting: &str, site: &str, state: pb::LegState, reason: &str) -> pb::LegReport {
+    pb::LegReport {
+        meeting: meeting.into(),
+        site: site.into(),
+        leg: format!("leg-{site}"),
+        state: state.into(),
+        at_ms: 1,
+        reason: reason.into(),
+    }
+}
+
+async fn send(up: &mpsc::Sender<pb::ServeRequest>, message: pb::serve_request::Message) {
+    up.send(pb::ServeRequest { message: Some(message) }).await.expect("the stream lives");
+}
+
+/// The state of the world that most tests begin with: a relay, and an endpoint for each of these sites.
+pub async fn attached(fixture: &Fixture, sites: &[&str]) -> Vec<Endpoint> {
+    let person = fixture.person().await;
+    let mut endpoints = Vec::new();
+    for site in sites {
+        let secret = person.site_link(site).await;
+        endpoints.push(Endpoint::attach(fixture.channel().await, &secret).await.expect("attached"));
+    }
+    endpoints
+}

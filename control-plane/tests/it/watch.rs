@@ -1,0 +1,130 @@
+use crate::support::{FakeRelay, attached, small};
+use muster_proto::command::v1 as pb;
+use pb::watch_response::Event;
+use pb::{LegState, SummonsState};
+use std::time::Duration;
+use tonic::Streaming;
+
+/// The next event that is neither heartbeat, presence nor fleet.
+async fn next(stream: &mut Streaming<pb::WatchResponse>) -> Event {
+    loop {
+        let message = tokio::time::timeout(Duration::from_secs(10), stream.message());
+        let message = message.await.expect("within 10 s").expect("stream").expect("not over");
+        match message.event.expect("event") {
+            Event::Heartbeat(_) | Event::Presence(_) | Event::Fleet(_) => {}
+            other => return other,
+        }
+    }
+}
+
+async fn snapshot(stream: &mut Streaming<pb::WatchResponse>) -> pb::WatchSnapshot {
+    match next(stream).await {
+        Event::Snapshot(snapshot) => snapshot,
+        other => panic!("expected a snapshot, found {other:?}"),
+    }
+}
+
+async fn event(stream: &mut Streaming<pb::WatchResponse>) -> pb::MeetingEvent {
+    match next(stream).await {
+        Event::MeetingEvent(event) => event,
+        other => panic!("expected an event of a meeting, found {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_watcher_that_was_cut_off_resumes_with_nothing_lost_or_repeated() {
+    let fixture = small().await;
+    let relay = FakeRelay::start(&fixture).await;
+    let mut endpoints = attached(&fixture, &["A1", "A2"]).await;
+    let person = fixture.person().await;
+    let mut stream = person.watch(vec![]).await;
+    let first = snapshot(&mut stream).await;
+    assert_eq!((first.units.len(), first.sites.len(), first.meetings.len(), first.resumed), (3, 5, 0, false));
+    assert_eq!(first.presence.iter().filter(|p| p.online).count(), 2);
+
+    let meeting = person.convene(&["A1", "A2"]).await.expect("convened");
+    let mut seen = vec![event(&mut stream).await];
+    drop(stream);
+    for (endpoint, site) in endpoints.iter_mut().zip(["A1", "A2"]) {
+        endpoint.report(&meeting.id, SummonsState::Answered).await.expect("taken");
+        relay.leg(&meeting.id, site, LegState::OnAir, "").await;
+        person.until(&meeting.id, site, SummonsState::OnAir).await;
+    }
+    let position = pb::Position { stream: meeting.id.clone(), seq: seen[0].seq };
+    let mut stream = person.watch(vec![position]).await;
+    let again = snapshot(&mut stream).await;
+    assert!(again.resumed && again.meetings.is_empty());
+    let end = pb::EndMeetingRequest { meeting: meeting.id.clone() };
+    person.meetings().end_meeting(person.request(end)).await.expect("ended");
+    while !matches!(seen.last().expect("one").event, Some(pb::meeting_event::Event::Ended(_))) {
+        seen.push(event(&mut stream).await);
+    }
+    let numbers: Vec<_> = seen.iter().map(|event| event.seq).collect();
+    let expected: Vec<_> = (1..=numbers.len() as u64).collect();
+    assert_eq!(numbers, expected);
+    let on_air = seen.iter().filter(|event| match &event.event {
+        Some(pb::meeting_event::Event::Summons(s)) => s.summons.as_ref().expect("summons").state() == SummonsState::OnAir,
+        _ => false,
+    });
+    assert_eq!(on_air.count(), 2);
+}
+
+#[tokio::test]
+async fn a_cursor_that_is_not_known_gets_a_snapshot() {
+    let fixture = small().await;
+    let person = fixture.person().await;
+    let meeting = person.convene(&["A1"]).await.expect("convened");
+    for position in [
+        pb::Position { stream: "m-of-another-life".into(), seq: 4 },
+        pb::Position { stream: meeting.id.clone(), seq: 4000 },
+    ] {
+        let mut stream = person.watch(vec![position]).await;
+        let snapshot = snapshot(&mut stream).await;
+        assert!(!snapshot.resumed);
+        assert_eq!(snapshot.meetings, [person.meeting(&meeting.id).await]);
+    }
+}
+
+#[tokio::test]
+async fn presence_and_relays_are_told_as_they_change() {
+    let fixture = small().await;
+    let person = fixture.person().await;
+    let mut stream = person.watch(vec![]).await;
+    snapshot(&mut stream).await;
+    let relay = FakeRelay::start(&fixture).await;
+    let endpoints = attached(&fixture, &["A1"]).await;
+    let (mut online, mut relay_online) = (false, false);
+    while !(online && relay_online) {
+        match stream.message().await.expect("stream").expect("not over").event.expect("event") {
+            Event::Presence(changed) => online = changed.presence.iter().any(|p| p.site == "A1" && p.online),
+            Event::Fleet(fleet) => relay_online = fleet.relays.iter().any(|relay| relay.online),
+            _ => {}
+        }
+    }
+    drop((endpoints, relay));
+    while online || relay_online {
+        match stream.message().await.expect("stream").expect("not over").event.expect("event") {
+            Event::Presence(changed) => online = changed.presence.iter().any(|p| p.site == "A1" && p.online),
+            Event::Fleet(fleet) => relay_online = fleet.relays.iter().any(|relay| relay.online),
+            _ => {}
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_session_that_was_ended_ends_its_watch() {
+    let fixture = small().await;
+    let person = fixture.person().await;
+    let mut stream = person.watch(vec![]).await;
+    snapshot(&mut stream).await;
+    let mut sessions = pb::session_service_client::SessionServiceClient::new(person.channel.clone());
+    sessions.sign_out(person.request(pb::SignOutRequest {})).await.expect("signed out");
+    let end = loop {
+        match tokio::time::timeout(Duration::from_secs(10), stream.message()).await.expect("within 10 s") {
+            Ok(Some(_)) => {}
+            Ok(None) => panic!("it ended without a reason"),
+            Err(status) => break status,
+        }
+    };
+    assert_eq!(end.code(), tonic::Code::Unauthenticated);
+}
