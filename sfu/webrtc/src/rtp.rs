@@ -166,8 +166,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn junk_never_panics(mut data in prop::collection::vec(any::<u8>(), 0..60), id in 0u8..=255) {
-            if let Some(first) = data.first_mut() { *first = *first & 0x3f | 0x80; }
+        fn junk_never_panics(
+            mut data in prop::collection::vec(any::<u8>(), 0..60),
+            id in 0u8..=255,
+        ) {
+            if let Some(first) = data.first_mut() {
+                *first = *first & 0x3f | 0x80;
+            }
             if let Some(rtp) = Rtp::parse(&data) {
                 let _ = rtp.extension(&data, id);
                 prop_assert!(rtp.payload.start <= rtp.payload.end && rtp.payload.end <= data.len());

@@ -145,6 +145,9 @@ enum Kind {
 
 impl Inbound {
     fn open(&mut self, kind: Kind, ssrc: u32, data: &[u8]) -> Result<bytes::BytesMut, Ignored> {
+        if matches!(kind, Kind::Rtcp) && !is_encrypted(self.profile, data) {
+            return Err(Ignored::NotAuthentic);
+        }
         let known = match kind {
             Kind::Rtp => &self.rtp_ssrcs,
             Kind::Rtcp => &self.rtcp_ssrcs,
@@ -179,6 +182,18 @@ impl Inbound {
     }
 }
 
+/// The E bit of SRTCP (RFC 3711, 3.4). rtc-srtp hands out an AES-CM packet without it as it came,
+/// its tag unchecked, so anyone could speak for the peer; no peer of ours leaves it out.
+fn is_encrypted(profile: Profile, data: &[u8]) -> bool {
+    let from_end = match profile {
+        Profile::AeadAes128Gcm => 4,
+        Profile::Aes128CmHmacSha1_80 => 4 + 10,
+    };
+    data.len()
+        .checked_sub(from_end)
+        .is_some_and(|at| data[at] & 0x80 != 0)
+}
+
 fn inbound_context(profile: Profile, key: &[u8], salt: &[u8]) -> Option<Context> {
     Context::new(
         key,
@@ -209,19 +224,23 @@ pub(crate) mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Two ends with each other's keys.
-    pub(crate) fn pair(profile: Profile) -> (Srtp, Srtp) {
-        let material: Vec<u8> = (0..profile.keying_length()).map(|n| n as u8).collect();
+    /// The other end of a leg's keys.
+    pub(crate) fn client(profile: Profile, material: &[u8]) -> Srtp {
         let mut config = Config {
             profile: profile.rtc(),
             ..Config::default()
         };
         config
-            .set_session_keys_from_keying_material(&material, true)
+            .set_session_keys_from_keying_material(material, true)
             .expect("the length is right");
-        let client = Srtp::from_keys(profile, config.keys).expect("keys");
+        Srtp::from_keys(profile, config.keys).expect("keys")
+    }
+
+    /// Two ends with each other's keys.
+    fn pair(profile: Profile) -> (Srtp, Srtp) {
+        let material: Vec<u8> = (0..profile.keying_length()).map(|n| n as u8).collect();
         let server = Srtp::from_keying_material(profile, &material).expect("keys");
-        (client, server)
+        (client(profile, &material), server)
     }
 
     fn rtp(ssrc: u32, seq: u16) -> Vec<u8> {
@@ -268,6 +287,18 @@ pub(crate) mod tests {
             }
             // None of these attempts spoilt the genuine packet.
             assert!(b.unprotect_rtp(9, &mut next).is_ok());
+        }
+    }
+
+    #[test]
+    fn plain_rtcp_in_the_guise_of_srtcp_is_refused() {
+        for profile in PROFILES {
+            let (_, mut b) = pair(profile);
+            let mut forged = vec![0x81, 206, 0, 2, 0, 0, 0, 1, 0, 0, 0, 2]; // a PLI
+            forged.extend([0, 0, 0, 1]); // index without the E bit
+            forged.extend([0; 10]);
+            assert_eq!(b.unprotect_rtcp(&forged), Err(Ignored::NotAuthentic));
+            assert_eq!(b.ssrcs(), 0);
         }
     }
 

@@ -1,1 +1,520 @@
+//! A leg against a client made of the same parts, in virtual time: who may speak to it, what it
+//! does when a packet is lost, and that nothing hostile moves it.
 
+use std::collections::VecDeque;
+
+use bytes::BytesMut;
+use proptest::prelude::*;
+use rtc_dtls::config::ConfigBuilder;
+use rtc_dtls::endpoint::{Endpoint, EndpointEvent};
+use rtc_dtls::extension::extension_use_srtp::SrtpProtectionProfile;
+use rtc_shared::TransportProtocol;
+use rtc_stun::attributes::{ATTR_ICE_CONTROLLED, ATTR_USE_CANDIDATE, ATTR_USERNAME, RawAttribute};
+use rtc_stun::fingerprint::FINGERPRINT;
+use rtc_stun::integrity::MessageIntegrity;
+use rtc_stun::message::{BINDING_REQUEST, Message, Setter, TransactionId};
+
+use super::*;
+use crate::Codec;
+use crate::crypto::provider;
+use crate::rtcp::Feedback;
+use crate::rtp::Header;
+use crate::srtp::{MAX_SSRCS, Profile, tests::client};
+use crate::stun_ufrag;
+use crate::test_support::instant;
+
+const MS: Duration = Duration::from_millis(1);
+
+struct Client {
+    now: Instant,
+    leg: Leg,
+    address: SocketAddr,
+    /// Of the leg, from its answer.
+    pwd: String,
+    dtls: Endpoint,
+    srtp: Option<Srtp>,
+    events: Vec<LegEvent>,
+    /// Media and RTCP from the leg, still protected.
+    inbox: VecDeque<Vec<u8>>,
+}
+
+fn address(port: u16) -> SocketAddr {
+    SocketAddr::from(([198, 51, 100, 1], port))
+}
+
+fn stun(ufrag: &str, pwd: &str, extra: &[rtc_stun::attributes::AttrType]) -> Vec<u8> {
+    let mut m = Message::new();
+    m.build(&[
+        Box::new(BINDING_REQUEST) as Box<dyn Setter>,
+        Box::new(TransactionId([3; 12])),
+    ])
+    .expect("built");
+    m.add(ATTR_USERNAME, format!("{ufrag}:abcd").as_bytes());
+    for kind in extra {
+        let value: &[u8] = if *kind == ATTR_USE_CANDIDATE { &[] } else { &[0; 8] };
+        m.add(*kind, value);
+    }
+    let integrity =
+        MessageIntegrity::new_short_term_integrity_with_provider(pwd.to_owned(), provider().crypto());
+    integrity.add_to(&mut m).expect("built");
+    FINGERPRINT.add_to(&mut m).expect("built");
+    m.raw
+}
+
+impl Client {
+    /// Publishes VP8 (PT 96, mid "p", two layers) and opus, watches one VP8 slot (mid "s").
+    fn new(profiles: &[u16], honest: bool) -> Self {
+        let certificate = Certificate::generate().expect("a certificate");
+        let shown = if honest {
+            certificate.clone()
+        } else {
+            Certificate::generate().expect("one")
+        };
+        let offer = format!(
+            "v=0\r\na=group:BUNDLE p s\r\na=ice-ufrag:abcd\r\na=ice-pwd:{:x<22}\r\n\
+             a=setup:actpass\r\na=fingerprint:sha-256 {}\r\n\
+             m=video 9 UDP/TLS/RTP/SAVPF 96\r\na=mid:p\r\na=sendonly\r\na=rtcp-mux\r\n\
+             a=rtpmap:96 VP8/90000\r\na=extmap:4 urn:ietf:params:rtp-hdrext:sdes:mid\r\n\
+             a=extmap:10 urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id\r\n\
+             a=rid:lo send\r\na=rid:hi send\r\na=simulcast:send hi;lo\r\n\
+             m=video 9 UDP/TLS/RTP/SAVPF 100\r\na=mid:s\r\na=recvonly\r\na=rtcp-mux\r\n\
+             a=rtpmap:100 VP8/90000\r\na=extmap:4 urn:ietf:params:rtp-hdrext:sdes:mid\r\n",
+            "",
+            shown.fingerprint()
+        );
+        let now = instant();
+        let relay = Arc::new(Certificate::generate().expect("a certificate"));
+        let config = LegConfig::new(address(9), relay, [5; 32]);
+        let (leg, answer) = Leg::accept(now, &offer, &config).expect("a good offer");
+        let pwd = answer.lines().find_map(|l| l.strip_prefix("a=ice-pwd:"));
+        let pwd = pwd.expect("in the answer").to_owned();
+        let mut dtls = Endpoint::new(address(1), TransportProtocol::UDP, None);
+        let config = ConfigBuilder::default()
+            .with_crypto_provider(provider().clone())
+            .with_certificates(vec![certificate.dtls.clone()])
+            .with_insecure_skip_verify(true)
+            .with_srtp_protection_profiles(profiles.iter().map(|p| SrtpProtectionProfile::from(*p)).collect())
+            .build(true, None)
+            .expect("a client");
+        dtls.connect(now, address(9), Arc::new(config), None)
+            .expect("starts");
+        Self {
+            now,
+            leg,
+            address: address(1),
+            pwd,
+            dtls,
+            srtp: None,
+            events: Vec::new(),
+            inbox: VecDeque::new(),
+        }
+    }
+
+    fn connected(profiles: &[u16]) -> Self {
+        let mut c = Self::new(profiles, true);
+        c.check(&[ATTR_USE_CANDIDATE]).expect("answered");
+        c.drive();
+        assert!(c.leg.is_connected());
+        assert_eq!(c.events, [LegEvent::Connected]);
+        c.inbox.clear();
+        c
+    }
+
+    fn check(&mut self, extra: &[rtc_stun::attributes::AttrType]) -> Result<(), Ignored> {
+        let mut request = stun(self.leg.local_ufrag(), &self.pwd, extra);
+        self.give(&mut request).map(|_| ())
+    }
+
+    fn give(&mut self, datagram: &mut [u8]) -> Result<Option<(usize, usize, u16)>, Ignored> {
+        let rtp = self.leg.handle_datagram(self.now, self.address, datagram)?;
+        Ok(rtp.map(|r| (r.source, r.layer, r.seq)))
+    }
+
+    /// Carries datagrams both ways until it is quiet.
+    fn drive(&mut self) {
+        loop {
+            let mut quiet = true;
+            while let Some(t) = self.dtls.poll_transmit() {
+                quiet = false;
+                let _ = self
+                    .leg
+                    .handle_datagram(self.now, self.address, &mut t.message.to_vec());
+            }
+            while let Some(t) = self.leg.poll_transmit() {
+                quiet = false;
+                if (20..=63).contains(&t.data[0]) {
+                    self.hear_dtls(&t.data);
+                } else {
+                    self.inbox.push_back(t.data);
+                }
+            }
+            while let Some(event) = self.leg.poll_event() {
+                self.events.push(event);
+            }
+            if quiet {
+                return;
+            }
+        }
+    }
+
+    fn hear_dtls(&mut self, data: &[u8]) {
+        let peer = address(9);
+        let events = self.dtls.read(self.now, peer, None, BytesMut::from(data));
+        for event in events.unwrap_or_default() {
+            if matches!(event, EndpointEvent::HandshakeComplete) {
+                let state = self.dtls.get_connection_state(peer).expect("complete");
+                let profile = match state.srtp_protection_profile() as u16 {
+                    7 => Profile::AeadAes128Gcm,
+                    _ => Profile::Aes128CmHmacSha1_80,
+                };
+                let material = state
+                    .export_keying_material("EXTRACTOR-dtls_srtp", &[], profile.keying_length())
+                    .expect("exported");
+                self.srtp = Some(client(profile, material.as_ref()));
+            }
+        }
+    }
+
+    /// A protected packet of a layer of the published source.
+    fn packet(&mut self, ssrc: u32, rid: &str, seq: u16, payload: &[u8]) -> Vec<u8> {
+        let mut plain = Vec::new();
+        Header {
+            marker: true,
+            pt: 96,
+            seq,
+            timestamp: 0,
+            ssrc,
+            extensions: [Some((4, b"p")), Some((10, rid.as_bytes()))],
+        }
+        .write(&mut plain);
+        plain.extend_from_slice(payload);
+        let mut wire = Vec::new();
+        self.srtp.as_mut().expect("keyed").protect_rtp(&plain, &mut wire);
+        wire
+    }
+
+    fn say(&mut self, rtcp: Option<Vec<u8>>) {
+        let plain = rtcp.expect("written");
+        let mut wire = self
+            .srtp
+            .as_mut()
+            .expect("keyed")
+            .protect_rtcp(&plain)
+            .expect("sealed");
+        assert_eq!(self.give(&mut wire), Ok(None));
+    }
+
+    /// The RTCP that came since the last call.
+    fn heard(&mut self) -> Vec<Feedback> {
+        self.drive();
+        let srtp = self.srtp.as_mut().expect("keyed");
+        let mut all = Vec::new();
+        for datagram in self.inbox.drain(..).filter(|d| (192..=223).contains(&d[1])) {
+            all.extend(rtcp::read(&srtp.unprotect_rtcp(&datagram).expect("authentic")));
+        }
+        all
+    }
+
+    fn wait(&mut self, time: Duration) {
+        self.now += time;
+        self.leg.handle_timeout(self.now);
+        self.drive();
+    }
+
+    fn send(&mut self, seq: u16) -> Vec<u8> {
+        let packet = OutgoingRtp {
+            codec: Codec::Vp8,
+            seq,
+            timestamp: 1,
+            marker: true,
+            payload: &[0x10, 1, 2],
+            audio_level: None,
+            patch: None,
+        };
+        let mut wire = Vec::new();
+        let to = self.leg.send_rtp(self.now, 0, &packet, &mut wire);
+        assert_eq!(to, Some(self.address));
+        wire
+    }
+
+    fn closed(&self) -> Option<CloseReason> {
+        self.events.iter().find_map(|e| match e {
+            LegEvent::Closed { reason } => Some(*reason),
+            _ => None,
+        })
+    }
+}
+
+#[test]
+fn layers_are_told_apart_by_rid_smallest_first() {
+    let mut c = Client::connected(&[1, 7]);
+    let mut hi = c.packet(20, "hi", 7, b"x");
+    let mut lo = c.packet(10, "lo", 5, b"x");
+    assert_eq!(c.give(&mut hi), Ok(Some((0, 1, 7))));
+    assert_eq!(c.give(&mut lo), Ok(Some((0, 0, 5))));
+    let mut unknown = c.packet(30, "mid", 5, b"x");
+    assert_eq!(c.give(&mut unknown), Err(Ignored::UnknownSource));
+}
+
+#[test]
+fn a_key_frame_asked_for_early_is_asked_of_the_layer_once_known() {
+    let mut c = Client::connected(&[1]);
+    c.leg.request_key_frame(c.now, 0, 1);
+    assert!(c.heard().is_empty());
+    let mut lo = c.packet(10, "lo", 5, b"x");
+    c.give(&mut lo).expect("taken");
+    assert!(c.heard().is_empty());
+    let mut hi = c.packet(20, "hi", 7, b"x");
+    c.give(&mut hi).expect("taken");
+    assert_eq!(c.heard(), [Feedback::KeyFrame { ssrc: 20 }]);
+    c.leg.request_key_frame(c.now, 0, 0);
+    assert_eq!(c.heard(), [Feedback::KeyFrame { ssrc: 10 }]);
+}
+
+#[test]
+fn a_lost_packet_is_asked_for_and_reported() {
+    let mut c = Client::connected(&[7]);
+    for seq in [1, 2, 4] {
+        let mut p = c.packet(10, "lo", seq, b"x");
+        c.give(&mut p).expect("taken");
+    }
+    let due = c.leg.poll_timeout().expect("open");
+    assert_eq!(due - c.now, 10 * MS);
+    c.wait(10 * MS);
+    let nack = Feedback::Nack {
+        ssrc: 10,
+        seqs: vec![3],
+    };
+    assert_eq!(c.heard(), [nack]);
+    c.wait(1000 * MS);
+    let reported = c.heard().into_iter().any(|f| {
+        matches!(
+            f,
+            Feedback::Reception {
+                ssrc: 10,
+                fraction_lost: 64,
+                ..
+            }
+        )
+    });
+    assert!(reported, "1 of 4 is 64 of 256");
+}
+
+#[test]
+fn a_nack_is_answered_with_the_same_bytes() {
+    let mut c = Client::connected(&[7]);
+    let first = c.send(100);
+    let ssrc = u32::from_be_bytes([first[8], first[9], first[10], first[11]]);
+    c.send(101);
+    c.say(rtcp::nack(1, ssrc, &[100, 99]));
+    c.drive();
+    assert_eq!(c.inbox, [first]);
+    c.say(rtcp::pli(1, ssrc));
+    c.drive();
+    assert!(c.events.contains(&LegEvent::KeyFrameRequested { slot: 0 }));
+}
+
+#[test]
+fn sender_reports_run_on_and_give_the_round_trip() {
+    let mut c = Client::connected(&[7]);
+    c.send(1);
+    c.wait(1000 * MS);
+    let report = c.heard().into_iter().find_map(|f| match f {
+        Feedback::SenderReport { ssrc, ntp_middle } => Some((ssrc, ntp_middle)),
+        _ => None,
+    });
+    let (ssrc, ntp_middle) = report.expect("a sender report");
+    c.now += 80 * MS;
+    let mut rr = vec![0x81, 201, 0, 7, 0, 0, 0, 1];
+    rr.extend(ssrc.to_be_bytes());
+    rr.extend([128, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0]);
+    rr.extend(ntp_middle.to_be_bytes());
+    rr.extend(0u32.to_be_bytes());
+    c.say(Some(rr));
+    c.send(2);
+    c.wait(1000 * MS);
+    let quality = c.events.iter().rev().find_map(|e| match e {
+        LegEvent::Quality(q) => Some(q.clone()),
+        _ => None,
+    });
+    let quality = quality.expect("each second");
+    let rtt = quality.round_trip.expect("reported");
+    assert!(rtt.abs_diff(80 * MS) < MS, "{rtt:?}");
+    assert!((quality.sent_loss - 0.5).abs() < 0.01);
+    assert_eq!(quality.sent_packets, 1);
+}
+
+#[test]
+fn a_client_with_another_certificate_is_refused() {
+    let mut c = Client::new(&[7], false);
+    c.check(&[]).expect("answered");
+    c.drive();
+    assert_eq!(c.closed(), Some(CloseReason::HandshakeFailed));
+    assert!(!c.leg.is_connected());
+}
+
+#[test]
+fn a_client_without_our_profiles_is_refused() {
+    let mut c = Client::new(&[8], true);
+    c.check(&[]).expect("answered");
+    c.drive();
+    assert_eq!(c.closed(), Some(CloseReason::HandshakeFailed));
+}
+
+#[test]
+fn only_the_right_password_opens_an_address() {
+    let mut c = Client::new(&[7], true);
+    let ufrag = c.leg.local_ufrag().to_owned();
+    let wrong = Err(Ignored::StunWrongCredentials);
+    assert_eq!(c.give(&mut stun(&ufrag, "guess", &[])), wrong);
+    let pwd = c.pwd.clone();
+    assert_eq!(c.give(&mut stun("other", &pwd, &[])), wrong);
+    assert_eq!(c.give(&mut [22, 0xfe, 0xfd, 0, 0]), Err(Ignored::UnknownAddress));
+    assert_eq!(c.leg.tables().addresses, 0);
+    assert_eq!(stun_ufrag(&stun(&ufrag, "guess", &[])), Some(&ufrag[..]));
+    assert!(c.check(&[]).is_ok());
+    assert_eq!(c.leg.remote_address(), Some(c.address));
+}
+
+#[test]
+fn a_peer_in_the_controlled_role_is_told_of_the_conflict() {
+    let mut c = Client::new(&[7], true);
+    c.check(&[ATTR_ICE_CONTROLLED]).expect("answered");
+    let answer = c.leg.poll_transmit().expect("an answer").data;
+    let mut m = Message::new();
+    m.unmarshal_binary(&answer).expect("well-formed");
+    let code: Vec<&RawAttribute> = m.attributes.0.iter().filter(|a| a.typ.0 == 9).collect();
+    assert_eq!(code[0].value[2..4], [4, 87]);
+    assert_eq!(c.leg.tables().addresses, 0);
+}
+
+#[test]
+fn media_follows_the_nomination_and_the_restart() {
+    let mut c = Client::connected(&[7]);
+    c.address = address(2);
+    c.check(&[]).expect("answered");
+    assert_eq!(c.leg.remote_address(), Some(address(1)), "not nominated");
+    c.check(&[ATTR_USE_CANDIDATE]).expect("answered");
+    assert_eq!(c.leg.remote_address(), Some(address(2)));
+
+    let (old_ufrag, old_pwd) = (c.leg.local_ufrag().to_owned(), c.pwd.clone());
+    let new = c.leg.restart_ice("abcd");
+    assert_ne!(new.ufrag, old_ufrag);
+    assert!(
+        c.give(&mut stun(&old_ufrag, &old_pwd, &[])).is_ok(),
+        "until the new are used"
+    );
+    c.address = address(3);
+    assert!(c.give(&mut stun(&new.ufrag, &new.pwd, &[])).is_ok());
+    assert_eq!(c.leg.remote_address(), Some(address(3)));
+    let wrong = Err(Ignored::StunWrongCredentials);
+    assert_eq!(c.give(&mut stun(&old_ufrag, &old_pwd, &[])), wrong);
+}
+
+#[test]
+fn consent_lasts_ten_seconds() {
+    let mut c = Client::connected(&[7]);
+    for _ in 0..5 {
+        c.wait(9000 * MS);
+        c.check(&[]).expect("answered");
+    }
+    assert_eq!(c.closed(), None);
+    c.wait(10_000 * MS);
+    assert_eq!(c.closed(), Some(CloseReason::TimedOut));
+    assert_eq!(c.leg.poll_timeout(), None);
+    assert_eq!(c.check(&[]), Err(Ignored::Closed));
+}
+
+#[test]
+fn either_side_may_hang_up() {
+    let mut c = Client::connected(&[7]);
+    c.dtls.close(c.now).expect("close_notify");
+    c.drive();
+    assert_eq!(c.closed(), Some(CloseReason::HungUp));
+
+    let mut c = Client::connected(&[7]);
+    c.leg.close(c.now);
+    assert_eq!(c.leg.poll_transmit().map(|t| t.data[0]), Some(21), "an alert");
+    c.drive();
+    assert_eq!(c.closed(), Some(CloseReason::ClosedHere));
+}
+
+#[test]
+fn a_lost_flight_is_sent_again() {
+    let mut c = Client::new(&[7], true);
+    c.check(&[]).expect("answered");
+    while c.leg.poll_transmit().is_some() {}
+    // Up to the server's certificate flight, which is lost.
+    for _ in 0..2 {
+        while let Some(t) = c.dtls.poll_transmit() {
+            let _ = c.give(&mut t.message.to_vec());
+        }
+        let flight: Vec<Transmit> = std::iter::from_fn(|| c.leg.poll_transmit()).collect();
+        let hello_verify = flight.len() == 1 && flight[0].data.len() < 100;
+        if hello_verify {
+            c.hear_dtls(&flight[0].data);
+        }
+    }
+    assert!(!c.leg.is_connected());
+    let due = c.leg.poll_timeout().expect("open") - c.now;
+    assert!(due <= 500 * MS, "{due:?}");
+    c.wait(due);
+    assert!(c.leg.is_connected());
+}
+
+#[test]
+fn floods_leave_every_table_bounded() {
+    let mut c = Client::connected(&[1]);
+    for n in 0..3000u32 {
+        let mut p = c.packet(n % 500, "lo", (n * 3) as u16, b"x");
+        let _ = c.give(&mut p);
+        c.send(n as u16);
+        let _ = c.check(&[ATTR_USE_CANDIDATE]);
+        c.address = address(1000 + (n % 50) as u16);
+        let _ = c.check(&[]);
+        c.address = address(1);
+        let _ = c.give(&mut [&[22, 0xfe, 0xfd, 0, 1, 0, 0, 0, 0, 0, 0, 4, 0][..], &[7; 1024]].concat());
+    }
+    let t = c.leg.tables();
+    assert!(t.ssrcs <= 3 * MAX_SSRCS, "{t:?}");
+    assert!(t.addresses <= 8, "{t:?}");
+    assert!(t.transmits <= MAX_TRANSMITS && t.transmits_dropped > 0, "{t:?}");
+    assert!(t.events <= MAX_EVENTS, "{t:?}");
+    assert!(t.kept_packets <= 512, "{t:?}");
+    assert!(t.missing <= 64 * 256, "{t:?}");
+    assert!(t.dtls_bytes <= 160 * 1024, "{t:?}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn junk_moves_nothing(
+        junk in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..120), 0..200),
+    ) {
+        let mut c = Client::connected(&[7]);
+        for mut datagram in junk {
+            prop_assert!(c.give(&mut datagram).is_err());
+        }
+        prop_assert!(c.leg.is_connected());
+        let mut genuine = c.packet(10, "lo", 5, b"x");
+        prop_assert_eq!(c.give(&mut genuine), Ok(Some((0, 0, 5))));
+    }
+
+    #[test]
+    fn changed_and_cut_datagrams_are_ignored(
+        at in any::<prop::sample::Index>(),
+        bit in 0u8..8,
+        cut in any::<prop::sample::Index>(),
+    ) {
+        let mut c = Client::connected(&[1]);
+        let genuine = c.packet(10, "lo", 5, b"payload");
+        let mut changed = genuine.clone();
+        let at = at.index(changed.len());
+        changed[at] ^= 1 << bit;
+        prop_assert!(c.give(&mut changed).is_err());
+        prop_assert!(c.give(&mut genuine[..cut.index(genuine.len())].to_vec()).is_err());
+        prop_assert!(c.give(&mut genuine.clone()).is_ok());
+        prop_assert_eq!(c.give(&mut genuine.clone()), Err(Ignored::Replayed));
+    }
+}

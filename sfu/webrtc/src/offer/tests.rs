@@ -1,1 +1,206 @@
+//! Offers of real clients, their answers, and what is said of bad ones.
 
+use std::fmt::Write;
+use std::sync::{Arc, OnceLock};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::leg::{Leg, LegConfig};
+use crate::media::{Codec, SourceKind};
+use crate::test_support::instant;
+use crate::{Certificate, OfferedSource};
+
+const CHROMIUM: &str = include_str!("../../tests/offers/chromium.sdp");
+const FIREFOX: &str = include_str!("../../tests/offers/firefox.sdp");
+const WHIP: &str = include_str!("../../tests/offers/whip.sdp");
+
+fn accept(offer: &str) -> Result<(Leg, String), OfferError> {
+    static CERTIFICATE: OnceLock<Arc<Certificate>> = OnceLock::new();
+    let certificate = CERTIFICATE.get_or_init(|| Arc::new(Certificate::generate().expect("a certificate")));
+    let candidate = "192.0.2.7:40000".parse().expect("an address");
+    let config = LegConfig::new(candidate, certificate.clone(), [1; 32]);
+    Leg::accept(instant(), offer, &config)
+}
+
+/// The answer with our fingerprint, which differs in each run, taken out.
+fn golden(offer: &str) -> String {
+    let (_, answer) = accept(offer).expect("a good offer");
+    // rtc-sdp is an independent reader of what we wrote.
+    let mut reader = std::io::Cursor::new(answer.as_bytes());
+    rtc_sdp::SessionDescription::unmarshal(&mut reader).expect("a well-formed answer");
+    let line = |l: &str| match l.split_once("sha-256 ") {
+        Some((before, _)) => format!("{before}sha-256 ..."),
+        None => l.trim_end().to_owned(),
+    };
+    answer.lines().map(line).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn chromium_with_simulcast_and_slots() {
+    let (leg, _) = accept(CHROMIUM).expect("a good offer");
+    let source = |kind, codec, mid: &str, rids: &[&str]| OfferedSource {
+        mid: mid.to_owned(),
+        kind,
+        codec,
+        rids: rids.iter().map(|r| (*r).to_owned()).collect(),
+    };
+    assert_eq!(
+        leg.sources(),
+        [
+            source(SourceKind::Audio, Codec::Opus, "0", &[]),
+            source(SourceKind::Camera, Codec::Vp8, "1", &["q", "h", "f"]),
+        ]
+    );
+    let slots: Vec<_> = leg.slots().iter().map(|s| (s.mid.as_str(), s.audio)).collect();
+    assert_eq!(slots, [("2", false), ("3", false), ("4", true)]);
+    assert_eq!(leg.slots()[0].codecs, [Codec::Vp8, Codec::H264]);
+    insta::assert_snapshot!(golden(CHROMIUM));
+}
+
+#[test]
+fn firefox_with_a_data_channel() {
+    let (leg, _) = accept(FIREFOX).expect("a good offer");
+    assert_eq!(leg.sources().len(), 2, "sendrecv publishes");
+    assert!(leg.slots().is_empty());
+    insta::assert_snapshot!(golden(FIREFOX));
+}
+
+#[test]
+fn whip_with_h264() {
+    let (leg, _) = accept(WHIP).expect("a good offer");
+    assert_eq!(leg.sources()[1].codec, Codec::H264);
+    insta::assert_snapshot!(golden(WHIP));
+}
+
+/// A whole offer of one's own m-lines.
+fn offer(media: &[&str]) -> String {
+    let mids: Vec<String> = (0..media.len()).map(|n| n.to_string()).collect();
+    let mut text = format!(
+        "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\na=group:BUNDLE {}\r\n\
+         a=ice-ufrag:abcd\r\na=ice-pwd:abcdefghijklmnopqrstuv\r\na=setup:actpass\r\n\
+         a=fingerprint:sha-256 {}\r\n",
+        mids.join(" "),
+        ["AB"; 32].join(":")
+    );
+    for (mid, body) in mids.iter().zip(media) {
+        let body = body.replace(';', "\r\n");
+        let _ = write!(text, "{body}\r\na=mid:{mid}\r\na=rtcp-mux\r\n");
+    }
+    text
+}
+
+const VIDEO: &str = "m=video 9 UDP/TLS/RTP/SAVPF 96;a=rtpmap:96 VP8/90000";
+const SLOT: &str = "m=video 9 UDP/TLS/RTP/SAVPF 96;a=rtpmap:96 VP8/90000;a=recvonly";
+const AUDIO_SLOT: &str = "m=audio 9 UDP/TLS/RTP/SAVPF 111;a=rtpmap:111 opus/48000/2;a=recvonly";
+
+#[test]
+fn a_wall_of_49_slots_with_distinct_ssrcs() {
+    let mut media = vec![VIDEO];
+    media.extend([SLOT; 49]);
+    media.extend([AUDIO_SLOT; 3]);
+    let (leg, answer) = accept(&offer(&media)).expect("a good offer");
+    assert_eq!(leg.slots().len(), 52);
+    let ssrcs = answer.lines().filter(|l| l.contains(" cname:"));
+    let ssrcs: std::collections::BTreeSet<_> = ssrcs.collect();
+    assert_eq!(ssrcs.len(), 52);
+}
+
+#[test]
+fn the_second_video_or_slides_is_content_and_a_third_is_rejected() {
+    let kinds = |media: &[&str]| {
+        let (leg, _) = accept(&offer(media)).expect("a good offer");
+        leg.sources().iter().map(|s| s.kind).collect::<Vec<_>>()
+    };
+    use SourceKind::{Camera, Content};
+    assert_eq!(kinds(&[VIDEO, VIDEO, VIDEO]), [Camera, Content]);
+    let slides = format!("{VIDEO};a=content:slides");
+    assert_eq!(kinds(&[&slides, VIDEO]), [Content, Camera]);
+}
+
+#[test]
+fn an_inactive_line_is_accepted_and_a_foreign_codec_rejected() {
+    let inactive = format!("{VIDEO};a=inactive");
+    let av1 = "m=video 9 UDP/TLS/RTP/SAVPF 96;a=rtpmap:96 AV1/90000";
+    let h264_mode_0 = "m=video 9 UDP/TLS/RTP/SAVPF 96;a=rtpmap:96 H264/90000";
+    let (_, answer) = accept(&offer(&[&inactive, av1, h264_mode_0, SLOT])).expect("good");
+    let lines: Vec<_> = answer.lines().filter(|l| l.starts_with("m=")).collect();
+    let ports: Vec<_> = lines.iter().map(|l| l.split(' ').nth(1)).collect();
+    assert_eq!(ports, [Some("9"), Some("0"), Some("0"), Some("9")]);
+    assert!(answer.contains("a=group:BUNDLE 0 3\r\n"));
+}
+
+#[test]
+fn the_constrained_baseline_profile_is_preferred() {
+    let h264 = "m=video 9 UDP/TLS/RTP/SAVPF 1 2 3;a=recvonly;\
+        a=rtpmap:1 H264/90000;a=rtpmap:2 H264/90000;a=rtpmap:3 H264/90000;\
+        a=fmtp:1 packetization-mode=1,profile-level-id=64001f;\
+        a=fmtp:2 packetization-mode=1,profile-level-id=42001f;\
+        a=fmtp:3 packetization-mode=1,profile-level-id=42e01f";
+    let text = offer(&[h264]).replace(',', ";");
+    let (_, answer) = accept(&text).expect("a good offer");
+    assert!(answer.contains("m=video 9 UDP/TLS/RTP/SAVPF 3\r\n"), "{answer}");
+}
+
+fn refuse(offer: &str, line: usize, expected: &str) {
+    let error = accept(offer).err().expect("a bad offer");
+    assert_eq!(error.line, line, "{error}");
+    assert!(error.expected.contains(expected), "{error}");
+}
+
+#[test]
+fn a_bad_offer_is_told_the_line_and_what_was_expected() {
+    let good = offer(&[VIDEO]);
+    refuse("", 0, "BUNDLE");
+    refuse("hello", 1, "v=0");
+    refuse(&" ".repeat(MAX_OFFER + 1), 0, "262144 bytes");
+    refuse(&offer(&[VIDEO; 257]), 9 + 256 * 4 + 1, "256 m-lines");
+    refuse(&good.replace("a=group:BUNDLE 0\r\n", ""), 0, "BUNDLE");
+    refuse(&good.replace("a=rtcp-mux", "a=x"), 10, "rtcp-mux");
+    refuse(&good.replace("a=mid:0\r\n", ""), 10, "a=mid");
+    refuse(&good.replace("actpass", "passive"), 8, "actpass or active");
+    refuse(&good.replace("AB:", "XY:"), 9, "sha-256");
+    refuse(&good.replace("a=ice-ufrag:abcd\r\n", ""), 9, "ice-ufrag");
+    refuse(&good.replace("ufrag:abcd", "ufrag:a"), 6, "ice-ufrag");
+    refuse(&good.replace("VP8", "AV1"), 0, "VP8");
+    refuse(&good.replace("rtpmap:96 ", "rtpmap:300 "), 11, "rtpmap");
+    refuse(&good.replace("video 9", "video 99999"), 10, "port");
+    refuse(
+        &offer(&[VIDEO, SLOT]).replace("a=mid:1", "a=mid:0"),
+        14,
+        "no other",
+    );
+    refuse(&good.replace("s=-", "nonsense"), 3, "x=...");
+}
+
+#[test]
+fn an_answer_cannot_be_made_to_carry_lines_of_the_offerers() {
+    let bad = offer(&[VIDEO]).replace("a=mid:0", "a=mid:0\ra=candidate:evil");
+    refuse(&bad, 12, "a=mid");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn mutated_offers_never_panic(
+        which in 0usize..3,
+        cuts in prop::collection::vec((any::<prop::sample::Index>(), 0usize..40, "[ -~\r\n]{0,12}"), 1..12),
+    ) {
+        let mut text = [CHROMIUM, FIREFOX, WHIP][which].to_owned();
+        for (at, length, put) in cuts {
+            let start = at.index(text.len().max(1)).min(text.len());
+            let end = (start + length).min(text.len());
+            text.replace_range(start..end, &put);
+        }
+        if let Ok((leg, answer)) = accept(&text) {
+            prop_assert!(leg.sources().len() <= 3);
+            prop_assert!(answer.len() < 2 * MAX_OFFER);
+        }
+    }
+
+    #[test]
+    fn junk_never_panics(text in "\\PC{0,400}") {
+        prop_assert!(accept(&text).is_err());
+    }
+}

@@ -86,7 +86,11 @@ fn the_round_trip_is_what_is_left_of_the_delay() {
 
 proptest! {
     #[test]
-    fn junk_never_panics(mut data in prop::collection::vec(any::<u8>(), 4..120), kind in 200u8..=207, words in 0u8..30) {
+    fn junk_never_panics(
+        mut data in prop::collection::vec(any::<u8>(), 4..120),
+        kind in 200u8..=207,
+        words in 0u8..30,
+    ) {
         data[0] = data[0] & 0x3f | 0x80;
         data[1] = kind;
         data[2] = 0;
