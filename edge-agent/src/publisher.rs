@@ -1,7 +1,7 @@
 //! What the site publishes: the test card as one or two VP8 layers and its tone as Opus, as RTP datagrams of a link.
 //!
-//! A plain value: the time comes in, datagrams go out through a function. Encoders are made at the first picture
-//! and dropped by [`Publisher::rest`]. While a layer is paused nothing of it is drawn or encoded. Pictures are sent as
+//! A plain value: the time comes in, datagrams go out through a function. Encoders are made when they are needed (the
+//! smallest layer's beforehand, to have it warm) and dropped by [`Publisher::rest`]. While a layer is paused nothing of it is drawn or encoded. Pictures are sent as
 //! they are encoded: there is no pacing yet.
 
 use std::time::{Duration, Instant};
@@ -41,7 +41,7 @@ pub struct Publisher {
 pub type Seed = [u16; 6];
 
 impl Publisher {
-    /// Draws what stands still and encodes the tone; both take some milliseconds and are done before a summons comes.
+    /// Draws what stands still and encodes the tone; this takes some milliseconds and is done before a summons comes.
     pub fn new(size: PictureSize, site: &str, names: Names<'_>, utc_offset_minutes: i32, seed: Seed) -> Self {
         let number = site_number(site);
         let layers = size.layers().into_iter().enumerate().map(|(index, size)| Layer {
@@ -64,8 +64,13 @@ impl Publisher {
         let tone = Tone::new(number)
             .inspect_err(|error| tracing::error!(%error, "no sound: libopus refused"))
             .ok();
+        let mut layers: Vec<_> = layers.collect();
+        // The first encoder of a process finds its code and tables cold: let that not be in the join.
+        if let Some(small) = layers.first_mut() {
+            small.warm_up();
+        }
         Self {
-            layers: layers.collect(),
+            layers,
             origin: None,
             sound: Sound {
                 tone,
@@ -230,6 +235,16 @@ impl Layer {
         if let Some(next) = &mut self.next {
             let allowed = self.last_key.map_or(now, |last| (last + KEY_FRAME_GAP).max(now));
             *next = (*next).min(allowed);
+        }
+    }
+
+    /// Makes the encoder and encodes a picture that nobody gets; the first real one is a key frame all the same.
+    fn warm_up(&mut self) {
+        self.encoder = Encoder::new(self.size).ok();
+        if let Some(encoder) = &mut self.encoder
+            && encoder.encode(self.card.draw(0), 0, true).is_err()
+        {
+            self.encoder = None;
         }
     }
 

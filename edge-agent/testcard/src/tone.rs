@@ -2,8 +2,8 @@
 //! silence between, as Opus at 48 kHz mono in frames of 60 ms.
 //!
 //! The loop (33 frames, 1.98 s) is encoded once, when the value is made, and played again and again: an encoder that
-//! runs all the time costs 140 agents more than their pictures. It is encoded twice over and the second round kept, so
-//! that the state at its start is the one at its end. Silence is not sent (Opus DTX) but for a packet each 400 ms.
+//! runs all the time costs 140 agents more than their pictures. Some silence goes before it, so that the encoder's
+//! state at its start is about the one at its end. Silence is not sent (Opus DTX) but for a packet each 400 ms.
 
 use opus::{Application, Bitrate, Channels};
 
@@ -15,6 +15,8 @@ pub const FRAME_MS: u32 = 60;
 pub const SILENCE: u8 = 127;
 
 const LOOP_FRAMES: usize = 33;
+/// Frames of silence encoded before the loop.
+const RUN_IN: usize = 4;
 const BEEP_FRAMES: usize = 4;
 const BITRATE_BPS: i32 = 16_000;
 const AMPLITUDE: f32 = 0.1;
@@ -49,16 +51,18 @@ impl Tone {
         let mut encoder = opus::Encoder::new(48_000, Channels::Mono, Application::Voip)?;
         encoder.set_bitrate(Bitrate::Bits(BITRATE_BPS))?;
         encoder.set_dtx(true)?;
-        encoder.set_complexity(3)?;
+        encoder.set_complexity(0)?;
         // Two octaves from 330 Hz, in quarter tones.
         let pitch = 330.0 * 2_f32.powf(f32::from(site % 48) / 24.0);
         let mut frames = Vec::with_capacity(LOOP_FRAMES);
         let mut packet = [0; 400];
-        for index in 0..2 * LOOP_FRAMES {
-            let sounds = index % LOOP_FRAMES < BEEP_FRAMES;
-            let samples = frame_samples(index % LOOP_FRAMES, pitch);
+        let mut run_in = RUN_IN;
+        for index in (LOOP_FRAMES - RUN_IN..LOOP_FRAMES).chain(0..LOOP_FRAMES) {
+            let sounds = index < BEEP_FRAMES;
+            let samples = frame_samples(index, pitch);
             let length = encoder.encode(&samples, &mut packet)?;
-            if index < LOOP_FRAMES {
+            if run_in > 0 {
+                run_in -= 1;
                 continue;
             }
             let payload = if length > DTX_BYTES {
@@ -70,7 +74,7 @@ impl Tone {
                 payload,
                 level: level(&samples),
                 sounds,
-                marker: index == LOOP_FRAMES,
+                marker: index == 0,
             });
         }
         Ok(Self { frames })

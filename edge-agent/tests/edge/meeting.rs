@@ -1,9 +1,8 @@
 //! An agent in its world: enrolment, summons, meeting, losses and the way back, over real sockets.
 
-mod world;
-
 use std::time::Duration;
 
+use crate::world::{MEETING, RunningAgent, SITE, SLOT_FLOWS, World};
 use muster_link::rtp::{LinkRtp, PT_OPUS, PT_VP8};
 use muster_proto::command::v1::{SummonsState, SummonsWithdrawn, attach_response};
 use muster_proto::media::v1::{
@@ -12,7 +11,6 @@ use muster_proto::media::v1::{
 };
 use muster_testcard::rtp::Packetizer;
 use muster_testcard::{Card, Encoder, Names, PictureSize, site_number};
-use world::{MEETING, RunningAgent, SITE, SLOT_FLOWS, World};
 
 /// A world with an agent that is attached, its link warm.
 async fn attached() -> (World, RunningAgent) {
