@@ -170,7 +170,7 @@ impl Inbound {
         let (mut trial, used) = match self.trial.take() {
             Some(trial) => trial,
             None => {
-                let new = inbound_context(self.profile, &self.key, &self.salt);
+                let new = trial_context(self.profile, &self.key, &self.salt);
                 (new.ok_or(Ignored::NotAuthentic)?, 0)
             }
         };
@@ -194,16 +194,20 @@ fn is_encrypted(profile: Profile, data: &[u8]) -> bool {
         .is_some_and(|at| data[at] & 0x80 != 0)
 }
 
+/// The context that lasts: it sees authentic SSRCs only.
 fn inbound_context(profile: Profile, key: &[u8], salt: &[u8]) -> Option<Context> {
-    Context::new(
-        key,
-        salt,
-        profile.rtc(),
-        Some(srtp_replay_protection(REPLAY_WINDOW)),
-        Some(srtcp_replay_protection(REPLAY_WINDOW)),
-        provider().crypto(),
-    )
-    .ok()
+    let window = (
+        srtp_replay_protection(REPLAY_WINDOW),
+        srtcp_replay_protection(REPLAY_WINDOW),
+    );
+    let (rtp, rtcp) = (Some(window.0), Some(window.1));
+    Context::new(key, salt, profile.rtc(), rtp, rtcp, provider().crypto()).ok()
+}
+
+/// The throw-away context. Without a replay window: rtc-srtp places the window by the first packet
+/// that it is shown, so a forged one would shut out the genuine.
+fn trial_context(profile: Profile, key: &[u8], salt: &[u8]) -> Option<Context> {
+    Context::new(key, salt, profile.rtc(), None, None, provider().crypto()).ok()
 }
 
 fn decrypt(context: &mut Context, kind: Kind, data: &[u8]) -> Result<bytes::BytesMut, Ignored> {
@@ -287,6 +291,19 @@ pub(crate) mod tests {
             }
             // None of these attempts spoilt the genuine packet.
             assert!(b.unprotect_rtp(9, &mut next).is_ok());
+        }
+    }
+
+    #[test]
+    fn a_forged_first_packet_does_not_shut_out_the_genuine() {
+        for profile in PROFILES {
+            let (mut a, mut b) = pair(profile);
+            let mut wire = Vec::new();
+            a.protect_rtp(&rtp(9, 5), &mut wire);
+            let mut forged = wire.clone();
+            forged[2..4].copy_from_slice(&20_000u16.to_be_bytes());
+            assert_eq!(b.unprotect_rtp(9, &mut forged), Err(Ignored::NotAuthentic));
+            assert!(b.unprotect_rtp(9, &mut wire).is_ok());
         }
     }
 
