@@ -196,7 +196,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("temp dir");
         let path = dir.path().join("relay.toml");
         std::fs::write(&path, "worker = 3\n").expect("written");
-        let error = read_file(&path).expect_err("unknown name");
+        let error = read_file(&path).err().expect("unknown name");
         assert!(format!("{error:#}").contains("worker"), "{error:#}");
         let flags = Flags::try_parse_from(["muster-sfu", "--enrol-token", "nonsense"]).expect("flags");
         assert!(flags.into_config().is_err());

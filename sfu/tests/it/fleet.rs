@@ -1,0 +1,130 @@
+//! The stream to the control plane: hello, reports, stages, and life without it.
+
+use std::time::Duration;
+
+use muster_identity::Authority;
+use muster_proto::command::v1::LegState;
+use muster_sfu::Relay;
+
+use crate::support::agent::{Agent, LARGE, slot, wish};
+use crate::support::control_plane::ControlPlane;
+use crate::support::{Bench, config, stage, until};
+
+async fn with_control_plane() -> (Bench, ControlPlane) {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let authority = Authority::load_or_create(&dir.path().join("authority")).expect("authority");
+    let control_plane = ControlPlane::start(&authority, "127.0.0.1:0").await;
+    let mut config = config(&authority, dir.path());
+    config.control_plane = Some(control_plane.addr.to_string());
+    let relay = Relay::start(config).await.expect("relay starts");
+    (
+        Bench {
+            relay,
+            authority,
+            dir,
+        },
+        control_plane,
+    )
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leg_is_reported_from_joining_to_left() {
+    let (bench, control_plane) = with_control_plane().await;
+    let hello = until("hello", || control_plane.heard().hellos.first().cloned()).await;
+    assert_eq!(hello.http_url, format!("http://{}", bench.relay.http_addr()));
+    assert_eq!(hello.link_addrs, [bench.relay.link_addrs()[0].to_string()]);
+    until("heartbeats", || {
+        (control_plane.heard().heartbeats >= 3).then_some(())
+    })
+    .await;
+
+    let reported = async |what: LegState| {
+        until(&format!("{what:?} is reported"), || {
+            let states = control_plane.heard().states("a");
+            states
+                .last()
+                .filter(|(state, _)| *state == what)
+                .map(|(_, reason)| reason.clone())
+        })
+        .await
+    };
+    let mut agent = Agent::in_meeting(&bench, 0, "a", Vec::new()).await;
+    reported(LegState::Joining).await;
+    agent.publish_camera();
+    agent.publish_sound(20);
+    reported(LegState::OnAir).await;
+    // Its layers are paused, since nobody watches: that is no silence.
+    until("paused", || {
+        (agent.seen().paused.get(&LARGE) == Some(&true)).then_some(())
+    })
+    .await;
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    reported(LegState::OnAir).await;
+
+    let viewer = Agent::in_meeting(&bench, 0, "b", vec![slot("v", false)]).await;
+    viewer.set_view(vec![wish("v", "a")]).await;
+    viewer.sees(0, &format!("a/{LARGE}")).await;
+    agent.stop_publishing();
+    reported(LegState::Silent).await;
+    agent.publish_camera();
+    reported(LegState::OnAir).await;
+    agent.sender.close("bye");
+    assert_eq!(reported(LegState::Left).await, "hung up");
+    bench.relay.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_relay_outlives_the_control_plane_and_says_what_it_has() {
+    let (bench, control_plane) = with_control_plane().await;
+    let mut agent = Agent::in_meeting(&bench, 0, "a", Vec::new()).await;
+    agent.publish_camera();
+    until("on air", || {
+        let on_air = |state: &(LegState, String)| state.0 == LegState::OnAir;
+        control_plane.heard().states("a").iter().any(on_air).then_some(())
+    })
+    .await;
+    let address = control_plane.addr.to_string();
+    control_plane.kill();
+
+    // Joins and pictures go on without it.
+    let viewer = Agent::in_meeting(&bench, 0, "b", vec![slot("v", false)]).await;
+    viewer.set_view(vec![wish("v", "a")]).await;
+    viewer.sees(0, &format!("a/{LARGE}")).await;
+
+    let control_plane = ControlPlane::start(&bench.authority, &address).await;
+    let hello = until("hello again", || control_plane.heard().hellos.first().cloned()).await;
+    let mut legs: Vec<_> = hello
+        .legs
+        .iter()
+        .map(|leg| (leg.site.as_str(), leg.state()))
+        .collect();
+    legs.sort_unstable();
+    assert_eq!(legs, [("a", LegState::OnAir), ("b", LegState::Joining)]);
+
+    let mut ended = stage("m", 9);
+    ended.ended = true;
+    until("the relay listens", || {
+        (control_plane.heard().heartbeats > 0).then_some(())
+    })
+    .await;
+    control_plane.send_stage(ended);
+    until("all have left", || (bench.relay.leg_count() == 0).then_some(())).await;
+    until("that they left is reported", || {
+        let left =
+            |site| control_plane.heard().states(site).last() == Some(&(LegState::Left, "ended".to_owned()));
+        (left("a") && left("b")).then_some(())
+    })
+    .await;
+    bench.relay.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_relay_without_identity_says_what_to_do() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let config = muster_sfu::RelayConfig {
+        identity_dir: dir.path().join("none"),
+        ..Default::default()
+    };
+    let error = Relay::start(config).await.err().expect("no identity");
+    assert!(error.to_string().contains("--enrol-token"), "{error:#}");
+}

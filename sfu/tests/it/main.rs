@@ -1,0 +1,10 @@
+//! A started relay from outside: browsers (the `webrtc` crate), links, HTTP, a control plane of the test's own.
+
+mod audio;
+mod fleet;
+mod http;
+mod junk;
+mod link;
+mod stage;
+mod support;
+mod webrtc;

@@ -1,0 +1,54 @@
+//! The relay obeys the stage document.
+
+use std::time::{Duration, Instant};
+
+use crate::support::agent::Agent;
+use crate::support::browser::Browser;
+use crate::support::{Bench, http, stage, until};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn when_a_meeting_ends_all_are_told_and_closed() {
+    let bench = Bench::start(2).await;
+    let browser = Browser::join(&bench, "a", false, 1).await;
+    let agent = Agent::in_meeting(&bench, 0, "box", Vec::new()).await;
+    let mut ended = stage("m", 1);
+    ended.ended = true;
+    let start = Instant::now();
+    bench.relay.set_stage(ended);
+    until("the agent is told", || agent.seen().notice.ended.then_some(())).await;
+    until("both have left", || (bench.relay.leg_count() == 0).then_some(())).await;
+    assert!(
+        start.elapsed() >= Duration::from_millis(400),
+        "the notice has time to be read"
+    );
+    until("the browser's events end", || browser.seen().over.then_some(())).await;
+    assert_eq!(agent.seen().closed, None, "the link stays for the next meeting");
+    let late = http::post_offer(bench.relay.http_addr(), &bench.token("m", "c"), &browser.offer).await;
+    assert_eq!((late.status, late.code().as_str()), (410, "ended"));
+    bench.relay.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_expelled_site_goes_and_the_others_stay() {
+    let bench = Bench::start(2).await;
+    let out = Agent::in_meeting(&bench, 0, "out", Vec::new()).await;
+    let stays = Agent::in_meeting(&bench, 1, "stays", Vec::new()).await;
+    let mut document = stage("m", 3);
+    document.expelled_sites = vec!["out".into()];
+    bench.relay.set_stage(document);
+    until("it is told", || {
+        out.seen().closed.clone().filter(|why| why.contains("expelled"))
+    })
+    .await;
+    until("it has left", || (bench.relay.leg_count() == 1).then_some(())).await;
+    assert_eq!(stays.seen().closed, None);
+    // An older document changes nothing.
+    bench.relay.set_stage(stage("m", 2));
+    let again = Agent::connect(&bench, 0, "out").await;
+    again.join(bench.token("m", "out"), Vec::new()).await;
+    assert_eq!(
+        until("refused", || again.seen().refused.clone()).await,
+        "expelled"
+    );
+    bench.relay.shutdown().await;
+}
