@@ -1,9 +1,32 @@
 import { svelte } from "@sveltejs/vite-plugin-svelte";
+import type { Plugin } from "vite";
 import { defineConfig } from "vitest/config";
+
+/**
+ * Leaves protobuf's JSON form out of the bundle: the console speaks binary gRPC-web only, and the first load must stay
+ * under 100 kB. Should something ask for JSON all the same, it fails at once and says so.
+ */
+function binaryOnly(): Plugin {
+  const names: Record<string, string[]> = {
+    "from-json.js": ["fromJson", "fromJsonString", "mergeFromJson", "mergeFromJsonString", "enumFromJson", "isEnumJson"],
+    "to-json.js": ["toJson", "toJsonString", "enumToJson"],
+  };
+  return {
+    name: "binary-only",
+    apply: "build",
+    load(id) {
+      const file = /@bufbuild\/protobuf\/dist\/esm\/((?:from|to)-json\.js)$/.exec(id)?.[1];
+      const left = file ? names[file] : undefined;
+      if (!left) return undefined;
+      const refuse = `function refuse() { throw new Error("JSON is not part of this build"); }\n`;
+      return refuse + left.map((name) => `export const ${name} = refuse;`).join("\n");
+    },
+  };
+}
 
 // Chrome 87 is the oldest browser that the site page must run in (an old PC in a village office).
 export default defineConfig({
-  plugins: [svelte()],
+  plugins: [svelte(), binaryOnly()],
   build: {
     target: "chrome87",
     cssTarget: "chrome87",

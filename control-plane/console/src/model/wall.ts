@@ -77,18 +77,23 @@ export class Wall {
 }
 
 /**
- * How high the stage is above a wall of `count` tiles, in a room without its bars: the largest tiles that fill the whole
- * width and leave the stage between 36 and 62 hundredths of the height; else a fixed share.
+ * How high the stage is above a wall of `count` tiles, in a room without its bars: so that stage and tiles together
+ * have the largest area, the tiles fill the width, and the stage takes 36 hundredths of the height or more. Beside the
+ * stage `aside` pixels stay free. Where nothing fits, a fixed share.
  */
-export function stageHeight(width: number, height: number, count: number, gap: number): number {
-  const least = height * 0.36;
+export function stageHeight(width: number, height: number, count: number, gap: number, aside: number): number {
+  const most = Math.min(height * 0.66, ((width - aside) * 9) / 16);
+  let best = { height: height * 0.44, area: 0 };
   for (let columns = 1; columns <= count; columns += 1) {
     const tile = Math.floor((width - gap * (columns - 1)) / columns);
     const lines = Math.ceil(count / columns);
     const wall = lines * Math.floor((tile * 9) / 16) + gap * (lines - 1);
-    if (height - wall >= least) return Math.floor(Math.min(height - wall, height * 0.62));
+    const stage = Math.min(height - wall, most);
+    if (stage < Math.min(height * 0.36, most)) continue;
+    const area = ((stage * stage + count * ((tile * 9) / 16) ** 2) * 16) / 9;
+    if (area > best.area) best = { height: stage, area };
   }
-  return Math.floor(height * 0.44);
+  return Math.max(0, Math.floor(best.height));
 }
 
 /** Columns and tile size (16:9, whole pixels) with which `count` tiles are largest in a room of the given size. */

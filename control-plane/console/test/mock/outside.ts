@@ -52,7 +52,7 @@ export function mockOutside(): Outside {
   Object.assign(window, { mockPlane: plane });
 
   let paintings = new Map<string, Painting>();
-  const queue = new Queue<WatchLegResponse>();
+  let queue = new Queue<WatchLegResponse>();
   const say = (slot: string, site: string, status: SlotStatus, ageMs = 0): void =>
     queue.push(create(WatchLegResponseSchema, { event: { case: "slot", value: { slot, status, ageMs, width: 320, height: 180, source: { site, kind: SourceKind.CAMERA } } } }));
   const openLeg: OpenLeg = async (_ticket, _own, wallSlots) => {
@@ -83,6 +83,7 @@ export function mockOutside(): Outside {
         return {};
       },
       async *watchLeg(_request, { signal }) {
+        queue = new Queue();
         yield create(WatchLegResponseSchema, { event: { case: "notice", value: {} } });
         yield* queue.read(signal);
       },

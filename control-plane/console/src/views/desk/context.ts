@@ -1,7 +1,7 @@
 // The desk for the views below the command page, and a few things that more than one of them asks.
 
 import { getContext, setContext } from "svelte";
-import type { MarkName } from "../../components/Mark.svelte";
+import type { MarkName } from "../../components/mark";
 import type { Presence, Summons } from "../../gen/muster/command/v1/types_pb";
 import type { Desk } from "../../model/desk";
 import { markOf } from "../../model/meeting";
