@@ -93,11 +93,23 @@ function preferVp8(transceiver: RTCRtpTransceiver, capabilities: RTCRtpCapabilit
   transceiver.setCodecPreferences([...capabilities.codecs].sort((a, b) => rank(a.mimeType) - rank(b.mimeType)));
 }
 
+const RELAYED = new Set(["video/vp8", "video/h264", "video/rtx"]);
+
+/** Fifty slots with every codec of the browser would make an offer of 160 kB: only those that a relay forwards. */
+function offerOnly(transceiver: RTCRtpTransceiver, capabilities: RTCRtpCapabilities | null): void {
+  const codecs = capabilities?.codecs.filter(({ mimeType }) => RELAYED.has(mimeType.toLowerCase())) ?? [];
+  if (codecs.length > 0 && transceiver.setCodecPreferences) transceiver.setCodecPreferences(codecs);
+}
+
 function addSlots(peer: RTCPeerConnection, wallSlots: number): { name: string; transceiver: RTCRtpTransceiver }[] {
-  const slots = [{ name: "stage", transceiver: peer.addTransceiver("video", { direction: "recvonly" }) }];
-  for (let at = 0; at < wallSlots; at += 1) {
-    slots.push({ name: `wall${at}`, transceiver: peer.addTransceiver("video", { direction: "recvonly" }) });
-  }
+  const capabilities = RTCRtpReceiver.getCapabilities("video");
+  const video = (name: string) => {
+    const transceiver = peer.addTransceiver("video", { direction: "recvonly" });
+    offerOnly(transceiver, capabilities);
+    return { name, transceiver };
+  };
+  const slots = [video("stage")];
+  for (let at = 0; at < wallSlots; at += 1) slots.push(video(`wall${at}`));
   for (let at = 0; at < AUDIO_SLOTS; at += 1) {
     slots.push({ name: `audio${at}`, transceiver: peer.addTransceiver("audio", { direction: "recvonly" }) });
   }
