@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -7,7 +8,7 @@ use muster_proto::command::v1::Tier;
 
 use crate::failure::EXIT_CODES;
 
-/// Convenes sites into a meeting.
+/// Convenes sites into a meeting, and runs everything for a demonstration.
 #[derive(Parser)]
 #[command(name = "muster", version, after_help = EXIT_CODES, max_term_width = 110)]
 pub struct Cli {
@@ -49,12 +50,17 @@ pub enum Command {
     /// The sites: import, list, let in
     #[command(subcommand)]
     Site(SiteCommand),
+    /// The relays: let in
+    #[command(subcommand)]
+    Relay(RelayCommand),
     /// Convene the chosen sites into a meeting, at once
     Convene(Convene),
     /// Show the meetings, or one meeting with every site's state and reason
     Status(Status),
     /// End a meeting
     End(End),
+    /// Run the control plane, a relay, the console and agents on this machine
+    Demo(Demo),
 }
 
 #[derive(Subcommand)]
@@ -67,6 +73,20 @@ pub enum SiteCommand {
     Link(Link),
     /// Make a one-time token with which an edge agent enrols for a site
     EnrolToken(EnrolToken),
+}
+
+#[derive(Subcommand)]
+pub enum RelayCommand {
+    /// Make a one-time token with which a relay enrols for a unit and what is under it
+    EnrolToken(RelayEnrolToken),
+}
+
+#[derive(Args)]
+pub struct RelayEnrolToken {
+    pub unit: String,
+    /// Hours that the token is good for
+    #[arg(long, value_name = "HOURS", default_value_t = 24, value_parser = clap::value_parser!(u32).range(1..=720))]
+    pub valid_h: u32,
 }
 
 #[derive(Args)]
@@ -152,6 +172,31 @@ pub struct Status {
 pub struct End {
     /// Id of the meeting
     pub meeting: String,
+}
+
+#[derive(Args, Clone)]
+pub struct Demo {
+    /// How many of the 140 sites of the demonstration tree get an agent
+    #[arg(long, env = "MUSTER_DEMO_SITES", default_value_t = 12, value_parser = clap::value_parser!(u16).range(1..=140))]
+    pub sites: u16,
+    /// Folder of the data; made if missing [default: ./data/demo; with --check a temporary one]
+    #[arg(long, env = "MUSTER_DEMO_DATA", value_name = "FOLDER")]
+    pub data: Option<PathBuf>,
+    /// Address of the console; port 0 takes any [default: 127.0.0.1:8080; with --check any port]
+    #[arg(long, env = "MUSTER_DEMO_LISTEN", value_name = "IP:PORT")]
+    pub listen: Option<SocketAddr>,
+    /// Start over: delete the data of the last time
+    #[arg(long)]
+    pub fresh: bool,
+    /// Do the main job without a person, print the result as one JSON object and end
+    #[arg(long)]
+    pub check: bool,
+    /// With --check: seconds to hold the meeting before every slot is verified again
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=3600))]
+    pub hold_s: u16,
+    /// Write the address, the account and the agents to this file once everything runs (mode 0600)
+    #[arg(long, value_name = "FILE")]
+    pub announce: Option<PathBuf>,
 }
 
 fn parse_tier(text: &str) -> Result<Tier, String> {

@@ -1,4 +1,5 @@
-//! The operator's command: what the console can do, for a terminal and for scripts.
+//! The operator's command: what the console can do, for a terminal and for scripts, and `muster demo`, which
+//! runs everything on one machine.
 //!
 //! Every command speaks the same gRPC as the console, with the rights of the account that is signed in;
 //! nothing here reads the store or the identity folders of a running system. The exit codes are part of the
@@ -6,19 +7,20 @@
 
 mod args;
 mod client;
+mod demo;
 mod failure;
 mod meeting;
 mod output;
 mod session;
 mod site;
 pub mod viewer;
-pub mod watch;
+mod watch;
 
 use std::process::ExitCode;
 
 use clap::Parser;
 
-use args::{Cli, Command, SiteCommand};
+use args::{Cli, Command, SiteCommand, RelayCommand};
 use failure::Failure;
 
 /// Runs the command line of this process to its end.
@@ -48,14 +50,21 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
     match command {
         Command::SignIn => session::sign_in(&access).await,
         Command::SignOut => session::sign_out(&access).await,
+        Command::Demo(options) => demo::run(options).await,
         Command::Site(command) => {
             let client = client::Client::open(&access).await?;
             let outcome = match command {
                 SiteCommand::Import(options) => site::import(&client, options, output).await,
                 SiteCommand::List(options) => site::list(&client, options, output).await,
                 SiteCommand::Link(options) => site::link(&client, options, output, &access.server).await,
-                SiteCommand::EnrolToken(options) => site::enrol_token(&client, options, output).await,
+                SiteCommand::EnrolToken(options) => site::site_enrol_token(&client, options, output).await,
             };
+            client.close().await;
+            outcome
+        }
+        Command::Relay(RelayCommand::EnrolToken(options)) => {
+            let client = client::Client::open(&access).await?;
+            let outcome = site::relay_enrol_token(&client, options, output).await;
             client.close().await;
             outcome
         }

@@ -1,4 +1,4 @@
-//! `muster site …`: the sites and the ways in.
+//! `muster site …` and `muster relay …`: the sites, and the ways in.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
@@ -11,7 +11,7 @@ use muster_proto::command::v1::{
 };
 use serde_json::{Value, json};
 
-use crate::args::{EnrolToken, Form, Import, Link, List, tier_name};
+use crate::args::{EnrolToken, Form, Import, Link, List, RelayEnrolToken, tier_name};
 use crate::client::Client;
 use crate::failure::Failure;
 use crate::output::{print_json, table, time};
@@ -175,16 +175,23 @@ pub async fn link(client: &Client, options: Link, form: Form, server: &str) -> R
     }
 }
 
-pub async fn enrol_token(client: &Client, options: EnrolToken, form: Form) -> Result<(), Failure> {
-    let request = CreateEnrolTokenRequest {
-        target: Some(Target::Site(options.site.clone())),
-        valid_s: options.valid_h * 3600,
+pub async fn site_enrol_token(client: &Client, options: EnrolToken, form: Form) -> Result<(), Failure> {
+    enrol_token(client, Target::Site(options.site), options.valid_h, form).await
+}
+
+pub async fn relay_enrol_token(client: &Client, options: RelayEnrolToken, form: Form) -> Result<(), Failure> {
+    enrol_token(client, Target::RelayUnit(options.unit), options.valid_h, form).await
+}
+
+async fn enrol_token(client: &Client, target: Target, valid_h: u32, form: Form) -> Result<(), Failure> {
+    let named = match &target {
+        Target::Site(site) => json!({ "site": site }),
+        Target::RelayUnit(unit) => json!({ "relay_unit": unit }),
     };
+    let request = CreateEnrolTokenRequest { target: Some(target), valid_s: valid_h * 3600 };
     let token = client.directory().create_enrol_token(request).await?.into_inner();
     match form {
-        Form::Json => {
-            print_json(&json!({ "site": options.site, "token": token.token, "expires_ms": token.expires_ms }))
-        }
+        Form::Json => print_json(&json!({ "for": named, "token": token.token, "expires_ms": token.expires_ms })),
         Form::Table => {
             println!("{}", token.token);
             eprintln!("good once, until {}", time(token.expires_ms));

@@ -5,6 +5,7 @@
 //! The first video slot is for the stage, the others are the wall; three audio slots make the offer that of
 //! a console, and what comes in them is thrown away. It publishes nothing.
 
+pub mod expect;
 mod http;
 mod slot;
 
