@@ -53,7 +53,7 @@ function start() {
     endpoint,
     reports,
     legs,
-    call: (meeting = "m") => push({ case: "summons", value: { meeting, from: "Duty", autoAnswer: true, ticket: { meeting, token: "first", relayUrl: "http://relay" } } as never }),
+    call: (meeting = "m") => push({ case: "summons", value: { meeting, from: "Duty", autoAnswer: false, ticket: { meeting, token: "first", relayUrl: "http://relay" } } as never }),
     withdraw: (reason: string) => push({ case: "withdrawn", value: { meeting: "m", reason } as never }),
     cut: () => queue.close(),
     refuse: (code: Code | undefined) => (refuse = code),

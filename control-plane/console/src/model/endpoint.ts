@@ -223,7 +223,8 @@ export class Endpoint {
     }
     const leftIt = place.kind === "left" && place.meeting === call.meeting;
     this.place.set({ kind: "called", call });
-    if (this.armed.get() && call.autoAnswer && !leftIt) void this.answer(call);
+    // The first touch was the consent; `auto_answer` is for boxes that nobody touches.
+    if (this.armed.get() && !leftIt) void this.answer(call);
     else void this.report(call.meeting, SummonsState.RINGING);
   }
 
