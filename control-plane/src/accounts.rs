@@ -60,18 +60,30 @@ impl Accounts {
     pub async fn new(store: Store) -> anyhow::Result<Self> {
         let decoy = hash_password(random_secret()).await?;
         let checks = Arc::new(Semaphore::new(PARALLEL_CHECKS));
-        Ok(Self { store, throttle: Mutex::default(), checks, decoy })
+        Ok(Self {
+            store,
+            throttle: Mutex::default(),
+            checks,
+            decoy,
+        })
     }
 
     pub async fn sign_in(&self, name: &str, password: String, from: IpAddr) -> Result<Session, SignInError> {
         if name.len() > MAX_ACCOUNT || password.len() > MAX_PASSWORD_BYTES {
             return Err(SignInError::Refused);
         }
-        self.brake(|throttle, now| throttle.attempt(name, from, now)).map_err(SignInError::TooMany)?;
+        self.brake(|throttle, now| throttle.attempt(name, from, now))
+            .map_err(SignInError::TooMany)?;
         let known = self.store.password_hash(name).await?;
         let exists = known.is_some();
-        let right = self.check(password, known.unwrap_or_else(|| self.decoy.clone())).await?;
-        let account = if exists && right { self.store.account(name).await? } else { None };
+        let right = self
+            .check(password, known.unwrap_or_else(|| self.decoy.clone()))
+            .await?;
+        let account = if exists && right {
+            self.store.account(name).await?
+        } else {
+            None
+        };
         let Some(account) = account else {
             metrics::counter!("muster_sign_ins_refused").increment(1);
             return Err(SignInError::Refused);
@@ -79,8 +91,14 @@ impl Accounts {
         self.brake(|throttle, _| throttle.succeeded(name, from));
         let (token, now) = (random_secret(), now_ms());
         let expires_ms = now + SESSION_MS;
-        self.store.add_session(&sha256_text(token.as_bytes()), name, now, expires_ms).await?;
-        Ok(Session { token, account, expires_ms })
+        self.store
+            .add_session(&sha256_text(token.as_bytes()), name, now, expires_ms)
+            .await?;
+        Ok(Session {
+            token,
+            account,
+            expires_ms,
+        })
     }
 
     /// The account of a session token and when the session ends; `None` if there is no such session any more.
@@ -96,7 +114,11 @@ impl Accounts {
             expires_ms = now + SESSION_MS;
             self.store.extend_session(&hash, expires_ms).await?;
         }
-        Ok(self.store.account(&name).await?.map(|account| (account, expires_ms)))
+        Ok(self
+            .store
+            .account(&name)
+            .await?
+            .map(|account| (account, expires_ms)))
     }
 
     pub async fn sign_out(&self, token: &str) -> Result<(), StoreError> {
@@ -122,17 +144,25 @@ impl Accounts {
 
     async fn check(&self, password: String, hash: String) -> Result<bool, SignInError> {
         let slot = tokio::time::timeout(CHECK_QUEUE, self.checks.clone().acquire_owned()).await;
-        let Ok(Ok(slot)) = slot else { return Err(SignInError::Busy) };
+        let Ok(Ok(slot)) = slot else {
+            return Err(SignInError::Busy);
+        };
         let checked = tokio::task::spawn_blocking(move || {
             let _slot = slot;
-            PasswordHash::new(&hash)
-                .is_ok_and(|hash| Argon2::default().verify_password(password.as_bytes(), &hash).is_ok())
+            PasswordHash::new(&hash).is_ok_and(|hash| {
+                Argon2::default()
+                    .verify_password(password.as_bytes(), &hash)
+                    .is_ok()
+            })
         });
         checked.await.map_err(|_| SignInError::Busy)
     }
 
     fn brake<T>(&self, act: impl FnOnce(&mut Throttle, i64) -> T) -> T {
-        act(&mut self.throttle.lock().unwrap_or_else(PoisonError::into_inner), now_ms())
+        act(
+            &mut self.throttle.lock().unwrap_or_else(PoisonError::into_inner),
+            now_ms(),
+        )
     }
 }
 
@@ -146,7 +176,11 @@ pub async fn put_account(store: &Store, account: &AccountRow, password: String) 
 
 async fn hash_password(password: String) -> anyhow::Result<String> {
     let hashed = tokio::task::spawn_blocking(move || {
-        Argon2::default().hash_password(password.as_bytes()).map(|hash| hash.to_string())
+        Argon2::default()
+            .hash_password(password.as_bytes())
+            .map(|hash| hash.to_string())
     });
-    hashed.await?.map_err(|error| anyhow::anyhow!("cannot hash a password: {error}"))
+    hashed
+        .await?
+        .map_err(|error| anyhow::anyhow!("cannot hash a password: {error}"))
 }

@@ -32,7 +32,13 @@ impl Config {
     /// Any free ports of this machine, for tests and `muster demo`.
     pub fn local(data_dir: impl Into<PathBuf>) -> Self {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        Self { listen: any, agents_listen: any, data_dir: data_dir.into(), tls_names: Vec::new(), bootstrap: None }
+        Self {
+            listen: any,
+            agents_listen: any,
+            data_dir: data_dir.into(),
+            tls_names: Vec::new(),
+            bootstrap: None,
+        }
     }
 }
 
@@ -47,7 +53,10 @@ pub struct Bootstrap {
 
 impl fmt::Debug for Bootstrap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Bootstrap").field("role", &self.role).field("unit", &self.unit).finish_non_exhaustive()
+        f.debug_struct("Bootstrap")
+            .field("role", &self.role)
+            .field("unit", &self.unit)
+            .finish_non_exhaustive()
     }
 }
 
@@ -163,7 +172,11 @@ impl Settings {
             listen: self.listen.or(file.listen),
             agents_listen: self.agents_listen.or(file.agents_listen),
             data_dir: self.data_dir.or(file.data_dir),
-            tls_names: if self.tls_names.is_empty() { file.tls_names } else { self.tls_names },
+            tls_names: if self.tls_names.is_empty() {
+                file.tls_names
+            } else {
+                self.tls_names
+            },
             bootstrap_account: self.bootstrap_account.or(file.bootstrap_account),
             bootstrap_password_file: self.bootstrap_password_file.or(file.bootstrap_password_file),
             bootstrap_role: self.bootstrap_role.or(file.bootstrap_role),
@@ -172,7 +185,9 @@ impl Settings {
         let bootstrap = merged.bootstrap()?;
         Ok(Config {
             listen: merged.listen.map_or_else(|| DEFAULT_LISTEN.parse(), Ok)?,
-            agents_listen: merged.agents_listen.map_or_else(|| DEFAULT_AGENTS_LISTEN.parse(), Ok)?,
+            agents_listen: merged
+                .agents_listen
+                .map_or_else(|| DEFAULT_AGENTS_LISTEN.parse(), Ok)?,
             data_dir: merged.data_dir.unwrap_or_else(|| DEFAULT_DATA_DIR.into()),
             tls_names: merged.tls_names,
             bootstrap,
@@ -185,7 +200,8 @@ impl Settings {
         };
         let password = match &self.bootstrap_password_file {
             Some(path) => {
-                let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+                let text = std::fs::read_to_string(path)
+                    .with_context(|| format!("cannot read {}", path.display()))?;
                 text.lines().next().unwrap_or_default().to_owned()
             }
             None => std::env::var("MUSTER_BOOTSTRAP_PASSWORD").unwrap_or_default(),
@@ -225,9 +241,15 @@ mod tests {
     fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
         let dir = tempfile::tempdir().expect("folder");
         let path = dir.path().join("muster.toml");
-        std::fs::write(&path, "listen = \"127.0.0.1:1\"\nagents_listen = \"127.0.0.1:2\"\n").expect("write");
+        std::fs::write(
+            &path,
+            "listen = \"127.0.0.1:1\"\nagents_listen = \"127.0.0.1:2\"\n",
+        )
+        .expect("write");
         let path = path.to_str().expect("path");
-        let config = settings(&["--config", path, "--listen", "127.0.0.1:9"]).resolve().expect("config");
+        let config = settings(&["--config", path, "--listen", "127.0.0.1:9"])
+            .resolve()
+            .expect("config");
         assert_eq!(config.listen.port(), 9);
         assert_eq!(config.agents_listen.port(), 2);
         assert_eq!(config.data_dir, PathBuf::from(DEFAULT_DATA_DIR));
@@ -238,7 +260,9 @@ mod tests {
         let dir = tempfile::tempdir().expect("folder");
         let path = dir.path().join("muster.toml");
         std::fs::write(&path, "lisen = \"127.0.0.1:1\"\n").expect("write");
-        let error = settings(&["--config", path.to_str().expect("path")]).resolve().expect_err("refused");
+        let error = settings(&["--config", path.to_str().expect("path")])
+            .resolve()
+            .expect_err("refused");
         assert!(format!("{error:#}").contains("lisen"), "{error:#}");
     }
 
@@ -248,9 +272,19 @@ mod tests {
         let path = dir.path().join("password");
         std::fs::write(&path, "hunter2 hunter2\n").expect("write");
         let path = path.to_str().expect("path");
-        let config = settings(&["--bootstrap-account", "wang", "--bootstrap-unit", "WH", "--bootstrap-password-file", path]);
+        let config = settings(&[
+            "--bootstrap-account",
+            "wang",
+            "--bootstrap-unit",
+            "WH",
+            "--bootstrap-password-file",
+            path,
+        ]);
         let config = config.resolve().expect("config");
-        assert_eq!(config.bootstrap.as_ref().map(|b| b.password.as_str()), Some("hunter2 hunter2"));
+        assert_eq!(
+            config.bootstrap.as_ref().map(|b| b.password.as_str()),
+            Some("hunter2 hunter2")
+        );
         assert!(!format!("{config:?}").contains("hunter2"));
         assert!(!format!("{config:?}").contains("wang"));
     }

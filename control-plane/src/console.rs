@@ -28,11 +28,21 @@ const NOT_BUILT: &str = "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\
 /// Answers everything that is no RPC.
 pub async fn serve(method: Method, uri: Uri) -> Response<Body> {
     if method != Method::GET && method != Method::HEAD {
-        return respond(StatusCode::METHOD_NOT_ALLOWED, "text/plain; charset=utf-8", "no-store", "expected GET".into());
+        return respond(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "text/plain; charset=utf-8",
+            "no-store",
+            "expected GET".into(),
+        );
     }
     let path = uri.path().trim_start_matches('/');
     match path {
-        "healthz" => respond(StatusCode::OK, "text/plain; charset=utf-8", "no-store", "ok\n".into()),
+        "healthz" => respond(
+            StatusCode::OK,
+            "text/plain; charset=utf-8",
+            "no-store",
+            "ok\n".into(),
+        ),
         "" | "index.html" | "join" | "join/" => page(),
         _ => asset(path),
     }
@@ -40,17 +50,36 @@ pub async fn serve(method: Method, uri: Uri) -> Response<Body> {
 
 fn page() -> Response<Body> {
     match Dist::get("index.html") {
-        Some(file) => respond(StatusCode::OK, "text/html; charset=utf-8", "no-cache", body(file.data)),
-        None => respond(StatusCode::SERVICE_UNAVAILABLE, "text/html; charset=utf-8", "no-store", NOT_BUILT.into()),
+        Some(file) => respond(
+            StatusCode::OK,
+            "text/html; charset=utf-8",
+            "no-cache",
+            body(file.data),
+        ),
+        None => respond(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "text/html; charset=utf-8",
+            "no-store",
+            NOT_BUILT.into(),
+        ),
     }
 }
 
 fn asset(path: &str) -> Response<Body> {
     // Vite names everything under assets/ by its content.
-    let caching = if path.starts_with("assets/") { "public, max-age=31536000, immutable" } else { "no-cache" };
+    let caching = if path.starts_with("assets/") {
+        "public, max-age=31536000, immutable"
+    } else {
+        "no-cache"
+    };
     match Dist::get(path) {
         Some(file) => respond(StatusCode::OK, content_type(path), caching, body(file.data)),
-        None => respond(StatusCode::NOT_FOUND, "text/plain; charset=utf-8", "no-store", "not found\n".into()),
+        None => respond(
+            StatusCode::NOT_FOUND,
+            "text/plain; charset=utf-8",
+            "no-store",
+            "not found\n".into(),
+        ),
     }
 }
 
@@ -84,7 +113,12 @@ fn content_type(path: &str) -> &'static str {
     }
 }
 
-fn respond(status: StatusCode, content_type: &'static str, caching: &'static str, body: Body) -> Response<Body> {
+fn respond(
+    status: StatusCode,
+    content_type: &'static str,
+    caching: &'static str,
+    body: Body,
+) -> Response<Body> {
     let mut response = Response::new(body);
     *response.status_mut() = status;
     let fixed = [
@@ -96,11 +130,14 @@ fn respond(status: StatusCode, content_type: &'static str, caching: &'static str
         (header::REFERRER_POLICY, "no-referrer"),
     ];
     for (name, value) in fixed {
-        response.headers_mut().insert(name, HeaderValue::from_static(value));
+        response
+            .headers_mut()
+            .insert(name, HeaderValue::from_static(value));
     }
-    response
-        .headers_mut()
-        .insert("permissions-policy", HeaderValue::from_static("camera=(self), microphone=(self), fullscreen=(self)"));
+    response.headers_mut().insert(
+        "permissions-policy",
+        HeaderValue::from_static("camera=(self), microphone=(self), fullscreen=(self)"),
+    );
     response
 }
 
@@ -116,7 +153,10 @@ mod tests {
     async fn every_page_forbids_inline_scripts_and_framing() {
         for path in ["/", "/join", "/assets/absent.js"] {
             let response = get(path).await;
-            let policy = response.headers()[header::CONTENT_SECURITY_POLICY].to_str().expect("text").to_owned();
+            let policy = response.headers()[header::CONTENT_SECURITY_POLICY]
+                .to_str()
+                .expect("text")
+                .to_owned();
             assert!(policy.contains("script-src 'self';"), "{path}: {policy}");
             assert!(policy.contains("frame-ancestors 'none'"), "{path}: {policy}");
         }

@@ -4,8 +4,8 @@
 
 use crate::store::{AccountRow, SiteRow, StoreError, UnitRow};
 use muster_domain::{
-    Access, AccountName, Actor, EndpointKind, Event, Grant, Meeting, MeetingId, Millis, Presence, Reason, Role,
-    Selector, Site, SiteId, Stage, StageDocument, Summons, SummonsState, Tier, Tree, Unit, UnitId,
+    Access, AccountName, Actor, EndpointKind, Event, Grant, Meeting, MeetingId, Millis, Presence, Reason,
+    Role, Selector, Site, SiteId, Stage, StageDocument, Summons, SummonsState, Tier, Tree, Unit, UnitId,
 };
 use muster_proto::command::v1 as pb;
 use pb::meeting_event::Event as Wire;
@@ -107,10 +107,15 @@ pub fn site_to_row(site: &Site) -> SiteRow {
 }
 
 fn unit_from_row(row: UnitRow) -> Result<Unit, StoreError> {
-    let parent = if row.parent.is_empty() { None } else { Some(UnitId::new(&row.parent).map_err(corrupt)?) };
+    let parent = if row.parent.is_empty() {
+        None
+    } else {
+        Some(UnitId::new(&row.parent).map_err(corrupt)?)
+    };
     Ok(Unit {
         id: UnitId::new(&row.id).map_err(corrupt)?,
-        tier: tier_from_wire(row.tier).ok_or_else(|| corrupt(format!("unit {}: tier {}", row.id, row.tier)))?,
+        tier: tier_from_wire(row.tier)
+            .ok_or_else(|| corrupt(format!("unit {}: tier {}", row.id, row.tier)))?,
         parent,
         name_zh: row.name_zh,
         name_en: row.name_en,
@@ -123,7 +128,8 @@ fn site_from_row(row: SiteRow) -> Result<Site, StoreError> {
     Ok(Site {
         id: SiteId::new(&row.id).map_err(corrupt)?,
         unit: UnitId::new(&row.unit).map_err(corrupt)?,
-        tier: tier_from_wire(row.tier).ok_or_else(|| corrupt(format!("site {}: tier {}", row.id, row.tier)))?,
+        tier: tier_from_wire(row.tier)
+            .ok_or_else(|| corrupt(format!("site {}: tier {}", row.id, row.tier)))?,
         access: access_from_wire(row.access)
             .ok_or_else(|| corrupt(format!("site {}: access {}", row.id, row.access)))?,
         name_zh: row.name_zh,
@@ -149,7 +155,10 @@ pub fn account_to_wire(account: &AccountRow) -> pb::Account {
         grants: account
             .grants
             .iter()
-            .map(|(role, unit)| pb::Grant { role: *role, unit: unit.clone() })
+            .map(|(role, unit)| pb::Grant {
+                role: *role,
+                unit: unit.clone(),
+            })
             .collect(),
     }
 }
@@ -163,7 +172,11 @@ pub fn actor_from_row(account: &AccountRow) -> Result<Actor, StoreError> {
     };
     Ok(Actor {
         account: AccountName::new(&account.name).map_err(corrupt)?,
-        grants: account.grants.iter().map(grant).collect::<Result<_, StoreError>>()?,
+        grants: account
+            .grants
+            .iter()
+            .map(grant)
+            .collect::<Result<_, StoreError>>()?,
     })
 }
 
@@ -172,14 +185,19 @@ pub fn presence_to_wire(site: &str, presence: Presence) -> pb::Presence {
         site: site.to_owned(),
         online: presence.online,
         since_ms: presence.since.map_or(0, |since| since.0),
-        endpoint: presence.endpoint.map(EndpointKind::as_str).unwrap_or_default().to_owned(),
+        endpoint: presence
+            .endpoint
+            .map(EndpointKind::as_str)
+            .unwrap_or_default()
+            .to_owned(),
     }
 }
 
 /// Numbers of tiers that are not known are told as an error.
 pub fn selector_from_wire(selector: pb::Selector) -> Result<Selector, String> {
     let tier = |number: &i32| {
-        tier_from_wire(*number).ok_or_else(|| format!("selector.tiers: found {number}, expected a tier from 1 to 4"))
+        tier_from_wire(*number)
+            .ok_or_else(|| format!("selector.tiers: found {number}, expected a tier from 1 to 4"))
     };
     Ok(Selector {
         subtrees: selector.subtrees,
@@ -195,7 +213,10 @@ pub fn summons_to_wire(summons: &Summons) -> pb::Summons {
     pb::Summons {
         site: summons.site.to_string(),
         state: state_to_wire(summons.state).into(),
-        reason: summons.reason.map_or(pb::SummonsReason::Unspecified, reason_to_wire).into(),
+        reason: summons
+            .reason
+            .map_or(pb::SummonsReason::Unspecified, reason_to_wire)
+            .into(),
         at_ms: summons.at.0,
         reason_since_ms: summons.reason_since.map_or(0, |at| at.0),
         paged_ms: summons.paged.map_or(0, |at| at.0),
@@ -223,7 +244,11 @@ fn summons_from_wire(wire: pb::Summons) -> Result<Summons, StoreError> {
 
 fn stage_to_wire(stage: &Stage) -> pb::Stage {
     pb::Stage {
-        broadcast_site: stage.broadcast.as_ref().map(ToString::to_string).unwrap_or_default(),
+        broadcast_site: stage
+            .broadcast
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
         muted_sites: stage.muted.iter().map(ToString::to_string).collect(),
     }
 }
@@ -233,14 +258,31 @@ fn stage_from_wire(wire: pb::Stage) -> Result<Stage, StoreError> {
         "" => None,
         site => Some(SiteId::new(site).map_err(corrupt)?),
     };
-    let muted = wire.muted_sites.iter().map(|site| SiteId::new(site).map_err(corrupt)).collect::<Result<_, _>>()?;
+    let muted = wire
+        .muted_sites
+        .iter()
+        .map(|site| SiteId::new(site).map_err(corrupt))
+        .collect::<Result<_, _>>()?;
     Ok(Stage { broadcast, muted })
 }
 
 /// An event as it is stored and told to watchers.
-pub fn event_to_wire(meeting: &MeetingId, seq: u64, now: Millis, actor: &str, event: &Event) -> pb::MeetingEvent {
+pub fn event_to_wire(
+    meeting: &MeetingId,
+    seq: u64,
+    now: Millis,
+    actor: &str,
+    event: &Event,
+) -> pb::MeetingEvent {
     let (at, wire) = match event {
-        Event::Convened { at, title, chair, unit, sites, idempotency_key } => (
+        Event::Convened {
+            at,
+            title,
+            chair,
+            unit,
+            sites,
+            idempotency_key,
+        } => (
             *at,
             Wire::Convened(pb::MeetingConvened {
                 title: title.clone(),
@@ -250,13 +292,32 @@ pub fn event_to_wire(meeting: &MeetingId, seq: u64, now: Millis, actor: &str, ev
                 idempotency_key: idempotency_key.clone(),
             }),
         ),
-        Event::SummonsChanged { summons } => {
-            (now, Wire::Summons(pb::SummonsChanged { summons: Some(summons_to_wire(summons)) }))
-        }
-        Event::StageChanged { stage } => (now, Wire::Stage(pb::StageChanged { stage: Some(stage_to_wire(stage)) })),
-        Event::Ended { at, reason } => (*at, Wire::Ended(pb::MeetingEnded { reason: reason.clone() })),
+        Event::SummonsChanged { summons } => (
+            now,
+            Wire::Summons(pb::SummonsChanged {
+                summons: Some(summons_to_wire(summons)),
+            }),
+        ),
+        Event::StageChanged { stage } => (
+            now,
+            Wire::Stage(pb::StageChanged {
+                stage: Some(stage_to_wire(stage)),
+            }),
+        ),
+        Event::Ended { at, reason } => (
+            *at,
+            Wire::Ended(pb::MeetingEnded {
+                reason: reason.clone(),
+            }),
+        ),
     };
-    pb::MeetingEvent { meeting: meeting.to_string(), seq, at_ms: at.0, actor: actor.to_owned(), event: Some(wire) }
+    pb::MeetingEvent {
+        meeting: meeting.to_string(),
+        seq,
+        at_ms: at.0,
+        actor: actor.to_owned(),
+        event: Some(wire),
+    }
 }
 
 /// A stored event as the domain knows it.
@@ -269,14 +330,23 @@ pub fn event_from_wire(wire: pb::MeetingEvent) -> Result<Event, StoreError> {
             title: convened.title,
             chair: AccountName::new(&convened.chair).map_err(corrupt)?,
             unit: UnitId::new(&convened.unit).map_err(corrupt)?,
-            sites: convened.sites.iter().map(|site| SiteId::new(site).map_err(corrupt)).collect::<Result<_, _>>()?,
+            sites: convened
+                .sites
+                .iter()
+                .map(|site| SiteId::new(site).map_err(corrupt))
+                .collect::<Result<_, _>>()?,
             idempotency_key: convened.idempotency_key,
         },
-        Wire::Summons(changed) => {
-            Event::SummonsChanged { summons: summons_from_wire(changed.summons.unwrap_or_default())? }
-        }
-        Wire::Stage(changed) => Event::StageChanged { stage: stage_from_wire(changed.stage.unwrap_or_default())? },
-        Wire::Ended(ended) => Event::Ended { at, reason: ended.reason },
+        Wire::Summons(changed) => Event::SummonsChanged {
+            summons: summons_from_wire(changed.summons.unwrap_or_default())?,
+        },
+        Wire::Stage(changed) => Event::StageChanged {
+            stage: stage_from_wire(changed.stage.unwrap_or_default())?,
+        },
+        Wire::Ended(ended) => Event::Ended {
+            at,
+            reason: ended.reason,
+        },
     })
 }
 
@@ -299,7 +369,11 @@ pub fn stage_document_to_wire(document: &StageDocument) -> pb::StageDocument {
         meeting: document.meeting.to_string(),
         version: document.version,
         ended: document.ended,
-        broadcast_site: document.broadcast.as_ref().map(ToString::to_string).unwrap_or_default(),
+        broadcast_site: document
+            .broadcast
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
         muted_sites: document.muted.iter().map(ToString::to_string).collect(),
         chair: document.chair.clone(),
         expelled_sites: document.expelled.iter().map(ToString::to_string).collect(),

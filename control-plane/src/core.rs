@@ -74,8 +74,19 @@ pub struct Caller {
 
 impl Core {
     pub fn new(parts: Parts) -> Arc<Self> {
-        let Parts { store, accounts, endpoints, relays, meetings, tickets, bus, authority, shutdown, audit, tree } =
-            parts;
+        let Parts {
+            store,
+            accounts,
+            endpoints,
+            relays,
+            meetings,
+            tickets,
+            bus,
+            authority,
+            shutdown,
+            audit,
+            tree,
+        } = parts;
         let (import, tree) = (tokio::sync::Mutex::default(), RwLock::new(Arc::new(tree)));
         Arc::new(Self {
             store,
@@ -104,16 +115,23 @@ impl Core {
 
     /// Who calls, by the session token.
     pub async fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
-        let token = bearer(request).ok_or_else(|| unauthenticated("expected `authorization: Bearer TOKEN`"))?;
+        let token =
+            bearer(request).ok_or_else(|| unauthenticated("expected `authorization: Bearer TOKEN`"))?;
         self.caller_of(token).await
     }
 
     /// Who has the session of this token.
     pub async fn caller_of(&self, token: &str) -> Result<Caller, Status> {
         let session = self.accounts.session(token).await?;
-        let (account, expires_ms) = session.ok_or_else(|| unauthenticated("the session has ended: sign in again"))?;
+        let (account, expires_ms) =
+            session.ok_or_else(|| unauthenticated("the session has ended: sign in again"))?;
         let actor = actor_from_row(&account)?;
-        Ok(Caller { account, actor, token: token.to_owned(), expires_ms })
+        Ok(Caller {
+            account,
+            actor,
+            token: token.to_owned(),
+            expires_ms,
+        })
     }
 
     /// The site of an endpoint: by its certificate, else by the secret of a site link.
@@ -121,8 +139,9 @@ impl Core {
         if let Some(Identity::Agent(site)) = peer_identity(request) {
             return Ok((SiteId::new(site).map_err(Failure::from)?, Proof::Certificate));
         }
-        let secret = bearer(request)
-            .ok_or_else(|| unauthenticated("expected an agent's certificate or a site link's secret as bearer token"))?;
+        let secret = bearer(request).ok_or_else(|| {
+            unauthenticated("expected an agent's certificate or a site link's secret as bearer token")
+        })?;
         let hash = sha256_text(secret.as_bytes());
         match self.store.site_link(&hash).await? {
             Some((site, expires_ms)) if expires_ms > now_ms() => {
@@ -134,7 +153,8 @@ impl Core {
 
     /// Asks the domain whether the caller may; a refusal is recorded.
     pub fn authorize(&self, caller: &Caller, action: Action, target: &Target) -> Result<(), Status> {
-        authorize(&caller.actor, action, target, &self.tree()).map_err(|refusal| self.refused(caller, action, refusal))
+        authorize(&caller.actor, action, target, &self.tree())
+            .map_err(|refusal| self.refused(caller, action, refusal))
     }
 
     /// Records a refusal and turns it into the answer.
@@ -153,7 +173,10 @@ impl Core {
 
     /// The live meeting of this id, if the caller may do this in it.
     pub fn meeting_for(&self, caller: &Caller, id: &str, action: Action) -> Result<Arc<Meeting>, Status> {
-        let meeting = self.meetings.view(id).ok_or_else(|| Failure::NoMeeting(id.to_owned()))?;
+        let meeting = self
+            .meetings
+            .view(id)
+            .ok_or_else(|| Failure::NoMeeting(id.to_owned()))?;
         self.authorize(caller, action, &target_of(&meeting)?)?;
         Ok(meeting)
     }
@@ -162,7 +185,10 @@ impl Core {
 /// The meeting as the domain's `authorize` wants it.
 pub fn target_of(meeting: &Meeting) -> Result<Target, Status> {
     match (meeting.unit(), meeting.chair()) {
-        (Some(unit), Some(chair)) => Ok(Target::Meeting { unit: unit.clone(), chair: chair.clone() }),
+        (Some(unit), Some(chair)) => Ok(Target::Meeting {
+            unit: unit.clone(),
+            chair: chair.clone(),
+        }),
         _ => Err(Failure::from(Refusal::NotConvened).into()),
     }
 }
@@ -175,10 +201,16 @@ fn bearer<T>(request: &Request<T>) -> Option<&str> {
 
 /// The identity in the caller's certificate, if it showed one.
 pub fn peer_identity<T>(request: &Request<T>) -> Option<Identity> {
-    request.extensions().get::<Peer>().and_then(|peer| peer.identity.clone())
+    request
+        .extensions()
+        .get::<Peer>()
+        .and_then(|peer| peer.identity.clone())
 }
 
 /// Where the call comes from.
 pub fn peer_ip<T>(request: &Request<T>) -> IpAddr {
-    request.extensions().get::<Peer>().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.addr.ip())
+    request
+        .extensions()
+        .get::<Peer>()
+        .map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.addr.ip())
 }

@@ -56,7 +56,8 @@ pub struct Attachment {
 
 impl Drop for Attachment {
     fn drop(&mut self) {
-        self.registry.detach(&self.site, self.id, Millis(crate::clock::now_ms()));
+        self.registry
+            .detach(&self.site, self.id, Millis(crate::clock::now_ms()));
     }
 }
 
@@ -79,8 +80,14 @@ impl Endpoints {
                 book.restore(site, Millis(row.since_ms), row.endpoint.parse().ok());
             }
         }
-        let state = State { book, ..State::default() };
-        Arc::new(Self { state: Mutex::new(state), ..Self::default() })
+        let state = State {
+            book,
+            ..State::default()
+        };
+        Arc::new(Self {
+            state: Mutex::new(state),
+            ..Self::default()
+        })
     }
 
     /// The site has one endpoint more.
@@ -97,10 +104,19 @@ impl Endpoints {
         if state.book.attached(site.clone(), id, kind, now)?.is_some() {
             state.changed.insert(site.clone());
         }
-        state.attached.entry(site.clone()).or_default().push(Endpoint { id, proof, queue });
+        state
+            .attached
+            .entry(site.clone())
+            .or_default()
+            .push(Endpoint { id, proof, queue });
         drop(state);
         self.changes.notify_one();
-        Ok(Attachment { registry: self.clone(), site, id, queue: receiver })
+        Ok(Attachment {
+            registry: self.clone(),
+            site,
+            id,
+            queue: receiver,
+        })
     }
 
     fn detach(&self, site: &SiteId, id: u64, now: Millis) {
@@ -121,7 +137,9 @@ impl Endpoints {
     /// Pushes a message, made anew for each, to endpoints of a site. Returns how many got it.
     pub fn push(&self, site: &str, to: To<'_>, make: impl Fn(&Proof) -> pb::AttachResponse) -> usize {
         let mut state = self.lock();
-        let Some(attached) = state.attached.get_mut(site) else { return 0 };
+        let Some(attached) = state.attached.get_mut(site) else {
+            return 0;
+        };
         let mut reached = 0;
         attached.retain(|endpoint| {
             let meant = match to {
@@ -153,7 +171,9 @@ impl Endpoints {
     /// Presence of many sites under one lock.
     pub fn presences<'a>(&self, sites: impl Iterator<Item = &'a str>) -> Vec<pb::Presence> {
         let state = self.lock();
-        sites.map(|site| presence_to_wire(site, state.book.presence(site))).collect()
+        sites
+            .map(|site| presence_to_wire(site, state.book.presence(site)))
+            .collect()
     }
 
     /// Waits until something changed, then takes the new state of every site that did.
@@ -183,12 +203,16 @@ mod tests {
 
     fn heartbeat(_: &Proof) -> pb::AttachResponse {
         let heartbeat = pb::AttachHeartbeat { server_time_ms: 1 };
-        pb::AttachResponse { event: Some(pb::attach_response::Event::Heartbeat(heartbeat)) }
+        pb::AttachResponse {
+            event: Some(pb::attach_response::Event::Heartbeat(heartbeat)),
+        }
     }
 
     fn attach(endpoints: &Arc<Endpoints>, kind: EndpointKind, proof: Proof, now: i64) -> Attachment {
         let site = SiteId::new("S1").expect("id");
-        endpoints.attach(site, kind, proof, Millis(now)).expect("attached")
+        endpoints
+            .attach(site, kind, proof, Millis(now))
+            .expect("attached")
     }
 
     #[tokio::test]
@@ -226,7 +250,10 @@ mod tests {
         let endpoints = Endpoints::new(Vec::new());
         let mut agent = attach(&endpoints, EndpointKind::Agent, Proof::Certificate, 10);
         let mut browser = attach(&endpoints, EndpointKind::Browser, Proof::Link("x".into()), 20);
-        assert_eq!(endpoints.push("S1", To::Others(&Proof::Certificate), heartbeat), 1);
+        assert_eq!(
+            endpoints.push("S1", To::Others(&Proof::Certificate), heartbeat),
+            1
+        );
         assert!(browser.queue.try_recv().is_ok());
         assert!(agent.queue.try_recv().is_err());
         assert_eq!(endpoints.push("S1", To::One(agent.id), heartbeat), 1);

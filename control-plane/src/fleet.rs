@@ -55,7 +55,11 @@ impl Outbox {
     pub async fn next(&self) -> pb::StageDocument {
         loop {
             let ready = self.ready.notified();
-            let first = self.stages.lock().unwrap_or_else(PoisonError::into_inner).pop_first();
+            let first = self
+                .stages
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .pop_first();
             if let Some((_, document)) = first {
                 return document;
             }
@@ -106,7 +110,10 @@ impl Drop for Registration {
 
 impl Relays {
     pub fn new(bus: Bus) -> Arc<Self> {
-        Arc::new(Self { state: Mutex::default(), bus })
+        Arc::new(Self {
+            state: Mutex::default(),
+            bus,
+        })
     }
 
     /// A relay has dialled in. A second stream of the same relay takes the place of the first.
@@ -128,12 +135,21 @@ impl Relays {
         state.gone.remove(id);
         drop(state);
         self.tell();
-        Registration { relays: self.clone(), id: id.to_owned(), connection, outbox }
+        Registration {
+            relays: self.clone(),
+            id: id.to_owned(),
+            connection,
+            outbox,
+        }
     }
 
     fn leave(&self, id: &str, connection: u64) {
         let mut state = self.lock();
-        if state.online.get(id).is_none_or(|relay| relay.connection != connection) {
+        if state
+            .online
+            .get(id)
+            .is_none_or(|relay| relay.connection != connection)
+        {
             return;
         }
         state.online.remove(id);
@@ -145,7 +161,9 @@ impl Relays {
     /// Something came from the relay; `legs` if it said how many it has.
     pub fn heard(&self, registration: &Registration, legs: Option<u32>) {
         let mut state = self.lock();
-        let Some(relay) = state.online.get_mut(&registration.id) else { return };
+        let Some(relay) = state.online.get_mut(&registration.id) else {
+            return;
+        };
         if relay.connection != registration.connection {
             return;
         }
@@ -161,7 +179,10 @@ impl Relays {
 
     /// Whether this registration is still the relay's newest stream.
     pub fn is_current(&self, registration: &Registration) -> bool {
-        self.lock().online.get(&registration.id).is_some_and(|relay| relay.connection == registration.connection)
+        self.lock()
+            .online
+            .get(&registration.id)
+            .is_some_and(|relay| relay.connection == registration.connection)
     }
 
     /// Marks relays that have been silent, and returns those that have been gone for `away`, once each.
@@ -175,8 +196,12 @@ impl Relays {
                 changed = true;
             }
         }
-        let lost: Vec<String> =
-            state.gone.iter().filter(|(_, since)| since.elapsed() >= away).map(|(id, _)| id.clone()).collect();
+        let lost: Vec<String> = state
+            .gone
+            .iter()
+            .filter(|(_, since)| since.elapsed() >= away)
+            .map(|(id, _)| id.clone())
+            .collect();
         for id in &lost {
             state.gone.remove(id);
         }
@@ -204,7 +229,11 @@ impl Fleet for Relays {
     fn place(&self, site: &str) -> Option<Place> {
         let mut state = self.lock();
         let next = state.workers.len();
-        let worker = if site.starts_with("desk:") { 0 } else { *state.workers.entry(site.to_owned()).or_insert(next) };
+        let worker = if site.starts_with("desk:") {
+            0
+        } else {
+            *state.workers.entry(site.to_owned()).or_insert(next)
+        };
         let chosen = state.online.iter().min_by_key(|(_, relay)| relay.suspected);
         chosen.map(|(id, relay)| Place {
             relay: id.clone(),
@@ -229,7 +258,11 @@ impl Fleet for Relays {
             online: !relay.suspected,
             legs: relay.legs,
         });
-        let gone = state.gone.keys().map(|id| pb::RelayState { id: id.clone(), online: false, legs: 0 });
+        let gone = state.gone.keys().map(|id| pb::RelayState {
+            id: id.clone(),
+            online: false,
+            legs: 0,
+        });
         let mut relays: Vec<_> = online.chain(gone).collect();
         relays.sort_by(|a, b| a.id.cmp(&b.id));
         pb::FleetChanged { relays }
@@ -249,7 +282,11 @@ mod tests {
     }
 
     fn stage(version: u64) -> pb::StageDocument {
-        pb::StageDocument { meeting: "m".into(), version, ..Default::default() }
+        pb::StageDocument {
+            meeting: "m".into(),
+            version,
+            ..Default::default()
+        }
     }
 
     #[test]

@@ -72,7 +72,8 @@ impl ControlPlane {
     /// Opens the store, resumes the meetings that have not ended, and listens on both ports.
     pub async fn start(config: Config) -> anyhow::Result<Self> {
         let shown = config.data_dir.display().to_string();
-        std::fs::create_dir_all(&config.data_dir).with_context(|| format!("cannot make the folder {shown}"))?;
+        std::fs::create_dir_all(&config.data_dir)
+            .with_context(|| format!("cannot make the folder {shown}"))?;
         let listener = listen(config.listen, "--listen").await?;
         let agents_listener = listen(config.agents_listen, "--agents-listen").await?;
         let authority = Authority::load_or_create(&config.data_dir.join("ca"))?;
@@ -89,11 +90,22 @@ impl ControlPlane {
         tasks.spawn(upkeep::presence(core.clone()));
         tasks.spawn(upkeep::watch_relays(core.clone()));
         tasks.spawn(upkeep::record_refusals(core.clone(), audit));
-        let acceptor = net::Acceptor { shutdown: core.shutdown.clone() };
-        tasks.spawn(acceptor.clone().serve_plain(listener, services::console_router(&core)));
+        let acceptor = net::Acceptor {
+            shutdown: core.shutdown.clone(),
+        };
+        tasks.spawn(
+            acceptor
+                .clone()
+                .serve_plain(listener, services::console_router(&core)),
+        );
         tasks.spawn(acceptor.serve_tls(agents_listener, services::agents_router(&core), tls));
         tracing::info!(%addr, %agents_addr, sites = core.tree().site_count(), "control plane started");
-        Ok(Self { core, tasks, addr, agents_addr })
+        Ok(Self {
+            core,
+            tasks,
+            addr,
+            agents_addr,
+        })
     }
 
     /// Console, gRPC and gRPC-web.
@@ -118,7 +130,10 @@ impl ControlPlane {
     }
 }
 
-async fn assemble(store: Store, authority: Authority) -> anyhow::Result<(Arc<Core>, mpsc::Receiver<core::Refused>)> {
+async fn assemble(
+    store: Store,
+    authority: Authority,
+) -> anyhow::Result<(Arc<Core>, mpsc::Receiver<core::Refused>)> {
     let (units, sites) = store.directory().await?;
     let tree = convert::tree_from_rows(units, sites)?;
     let bus = Bus::default();
@@ -159,5 +174,8 @@ async fn bootstrap_account(accounts: &Accounts, bootstrap: &Bootstrap) -> anyhow
         display_name: bootstrap.account.clone(),
         grants: vec![(bootstrap.role.into(), bootstrap.unit.clone())],
     };
-    accounts.ensure(&account, bootstrap.password.clone()).await.context("the bootstrap account")
+    accounts
+        .ensure(&account, bootstrap.password.clone())
+        .await
+        .context("the bootstrap account")
 }

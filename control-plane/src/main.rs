@@ -14,7 +14,10 @@ use tracing_subscriber::EnvFilter;
 async fn main() -> anyhow::Result<()> {
     let Cli { settings, command } = Cli::parse();
     let filter = EnvFilter::try_from_env("MUSTER_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
     let config = settings.resolve()?;
     match command {
         Some(Command::Account(command)) => account(config, command).await,
@@ -36,10 +39,17 @@ async fn serve(config: Config) -> anyhow::Result<()> {
 }
 
 async fn account(config: Config, command: AccountCommand) -> anyhow::Result<()> {
-    let AccountCommand::Add { name, role, unit, display_name } = command;
+    let AccountCommand::Add {
+        name,
+        role,
+        unit,
+        display_name,
+    } = command;
     muster_domain::UnitId::new(&unit)?;
     let mut password = String::new();
-    std::io::stdin().read_line(&mut password).context("cannot read the password from standard input")?;
+    std::io::stdin()
+        .read_line(&mut password)
+        .context("cannot read the password from standard input")?;
     let password = password.trim_end_matches(['\r', '\n']).to_owned();
     std::fs::create_dir_all(&config.data_dir)?;
     let store = Store::open(&config.data_dir).await?;

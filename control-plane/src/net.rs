@@ -50,7 +50,12 @@ impl Acceptor {
     }
 
     /// Serves TLS 1.3; a client certificate is verified if one is shown.
-    pub async fn serve_tls(self, listener: TcpListener, router: axum::Router, tls: Arc<rustls::ServerConfig>) {
+    pub async fn serve_tls(
+        self,
+        listener: TcpListener,
+        router: axum::Router,
+        tls: Arc<rustls::ServerConfig>,
+    ) {
         self.accept(listener, router, Some(TlsAcceptor::from(tls))).await;
     }
 
@@ -78,7 +83,13 @@ impl Acceptor {
         while connections.join_next().await.is_some() {}
     }
 
-    async fn connection(self, stream: TcpStream, addr: SocketAddr, router: axum::Router, tls: Option<TlsAcceptor>) {
+    async fn connection(
+        self,
+        stream: TcpStream,
+        addr: SocketAddr,
+        router: axum::Router,
+        tls: Option<TlsAcceptor>,
+    ) {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY");
         }
@@ -87,7 +98,11 @@ impl Acceptor {
         };
         match tokio::time::timeout(HANDSHAKE_DEADLINE, tls.accept(stream)).await {
             Ok(Ok(stream)) => {
-                let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+                let shown = stream
+                    .get_ref()
+                    .1
+                    .peer_certificates()
+                    .and_then(|chain| chain.first());
                 let identity = shown.and_then(|cert| identity_of(cert).ok());
                 self.http(stream, Peer { addr, identity }, router).await;
             }
@@ -108,7 +123,10 @@ impl Acceptor {
             request.map(axum::body::Body::new)
         });
         let mut builder = auto::Builder::new(TokioExecutor::new());
-        builder.http1().timer(TokioTimer::new()).header_read_timeout(HANDSHAKE_DEADLINE);
+        builder
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HANDSHAKE_DEADLINE);
         builder
             .http2()
             .timer(TokioTimer::new())
@@ -135,7 +153,8 @@ impl Acceptor {
 /// TLS 1.3 with a certificate of the built-in CA; client certificates are optional and must be of that CA.
 pub fn agents_tls(authority: &Authority, names: &[String]) -> anyhow::Result<Arc<rustls::ServerConfig>> {
     let pem = authority.server_credentials(names)?;
-    let chain = CertificateDer::pem_slice_iter(pem.cert_chain_pem.as_bytes()).collect::<Result<Vec<_>, _>>()?;
+    let chain =
+        CertificateDer::pem_slice_iter(pem.cert_chain_pem.as_bytes()).collect::<Result<Vec<_>, _>>()?;
     let key = PrivateKeyDer::from_pem_slice(pem.key_pem.as_bytes())?;
     let mut roots = rustls::RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(pem.ca_pem.as_bytes())?)?;

@@ -49,7 +49,9 @@ impl From<WordError> for Failure {
 
 fn coded(code: Code, word: &'static str, message: String) -> Status {
     let mut status = Status::new(code, message);
-    status.metadata_mut().insert(CODE_KEY, MetadataValue::from_static(word));
+    status
+        .metadata_mut()
+        .insert(CODE_KEY, MetadataValue::from_static(word));
     status
 }
 

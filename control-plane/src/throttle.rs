@@ -32,7 +32,10 @@ pub struct Throttle {
 impl Throttle {
     /// Counts an attempt as failed until [`Throttle::succeeded`] says otherwise. `Err` holds the seconds to wait.
     pub fn attempt(&mut self, account: &str, from: IpAddr, now_ms: i64) -> Result<(), u64> {
-        let limits = [(Key::Account(account.to_owned()), FAILURES_AN_ACCOUNT), (address(from), FAILURES_AN_ADDRESS)];
+        let limits = [
+            (Key::Account(account.to_owned()), FAILURES_AN_ACCOUNT),
+            (address(from), FAILURES_AN_ADDRESS),
+        ];
         for (key, limit) in &limits {
             if let Some(entry) = self.entries.get(key)
                 && entry.ends_ms > now_ms
@@ -43,9 +46,15 @@ impl Throttle {
         }
         for (key, _) in limits {
             self.make_room(now_ms);
-            let entry = self.entries.entry(key).or_insert(Entry { failures: 0, ends_ms: now_ms + WINDOW_MS });
+            let entry = self.entries.entry(key).or_insert(Entry {
+                failures: 0,
+                ends_ms: now_ms + WINDOW_MS,
+            });
             if entry.ends_ms <= now_ms {
-                *entry = Entry { failures: 0, ends_ms: now_ms + WINDOW_MS };
+                *entry = Entry {
+                    failures: 0,
+                    ends_ms: now_ms + WINDOW_MS,
+                };
             }
             entry.failures += 1;
         }
@@ -66,7 +75,11 @@ impl Throttle {
         }
         self.entries.retain(|_, entry| entry.ends_ms > now_ms);
         if self.entries.len() >= MAX_ENTRIES {
-            let first = self.entries.iter().min_by_key(|(_, entry)| entry.ends_ms).map(|(key, _)| key.clone());
+            let first = self
+                .entries
+                .iter()
+                .min_by_key(|(_, entry)| entry.ends_ms)
+                .map(|(key, _)| key.clone());
             if let Some(key) = first {
                 self.entries.remove(&key);
             }

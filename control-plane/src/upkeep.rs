@@ -29,13 +29,23 @@ pub async fn presence(core: Arc<Core>) {
                 core.meetings.detached(site).await;
             }
         }
-        let wire = changed.iter().map(|(site, presence)| presence_to_wire(site, *presence)).collect();
+        let wire = changed
+            .iter()
+            .map(|(site, presence)| presence_to_wire(site, *presence))
+            .collect();
         core.bus.publish(Hint::Presence(Arc::new(wire)));
         let rows: Vec<SeenRow> = changed
             .into_iter()
             .filter_map(|(site, presence)| {
-                let endpoint = presence.endpoint.map(|kind| kind.as_str().to_owned()).unwrap_or_default();
-                Some(SeenRow { site: site.into(), since_ms: presence.since?.0, endpoint })
+                let endpoint = presence
+                    .endpoint
+                    .map(|kind| kind.as_str().to_owned())
+                    .unwrap_or_default();
+                Some(SeenRow {
+                    site: site.into(),
+                    since_ms: presence.since?.0,
+                    endpoint,
+                })
             })
             .collect();
         if let Err(error) = core.store.put_seen(&rows).await {
@@ -75,8 +85,16 @@ pub async fn record_refusals(core: Arc<Core>, mut refusals: mpsc::Receiver<Refus
             () = core.shutdown.cancelled() => return,
             refused = refusals.recv() => match refused { Some(refused) => refused, None => return },
         };
-        let Refused { actor, action, reason } = refused;
-        if let Err(error) = core.store.audit(&random_secret(), now_ms(), &actor, &action, &reason).await {
+        let Refused {
+            actor,
+            action,
+            reason,
+        } = refused;
+        if let Err(error) = core
+            .store
+            .audit(&random_secret(), now_ms(), &actor, &action, &reason)
+            .await
+        {
             tracing::warn!(%error, "cannot record a refusal");
         }
     }

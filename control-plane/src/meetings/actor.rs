@@ -53,7 +53,10 @@ pub(crate) struct MeetingActor {
 type Pending = Box<dyn FnOnce(Option<&StoreError>) + Send>;
 
 /// Sends the answer `result` if the events are stored, the store's error if not.
-fn answer<T: Send + 'static>(reply: oneshot::Sender<Result<T, Failure>>, result: Result<T, Failure>) -> Pending {
+fn answer<T: Send + 'static>(
+    reply: oneshot::Sender<Result<T, Failure>>,
+    result: Result<T, Failure>,
+) -> Pending {
     Box::new(move |error| {
         let result = match (result, error) {
             (Ok(_), Some(error)) => Err(Failure::Store(StoreError::Unavailable(error.to_string()))),
@@ -117,7 +120,9 @@ impl MeetingActor {
         if !self.kept.is_empty() {
             return RETRY;
         }
-        let Some(deadline) = self.meeting.next_deadline() else { return Duration::from_secs(3600) };
+        let Some(deadline) = self.meeting.next_deadline() else {
+            return Duration::from_secs(3600);
+        };
         let at = deadline.max(self.shared.quiet_until);
         Duration::from_millis(u64::try_from(at.0 - now_ms()).unwrap_or(0).max(1))
     }
@@ -143,7 +148,8 @@ impl MeetingActor {
             Ok(()) => self.tell(draft),
             Err(error) => {
                 tracing::error!(meeting = %self.meeting.id(), %error, "cannot store events");
-                self.kept.extend(facts.into_iter().filter(|fact| !matches!(fact, Fact::Tick)));
+                self.kept
+                    .extend(facts.into_iter().filter(|fact| !matches!(fact, Fact::Tick)));
                 let over = self.kept.len().saturating_sub(MAX_KEPT);
                 metrics::counter!("muster_meeting_facts_dropped").increment(over as u64);
                 self.kept.drain(..over);
@@ -160,15 +166,31 @@ impl MeetingActor {
 
     fn asked(&mut self, ask: Ask, claims: &Claims, draft: &mut Draft) -> Pending {
         match ask {
-            Ask::Do { command, by, reply } => answer(reply, self.decide(command, &by, draft).map_err(Failure::from)),
-            Ask::CallUnconnected { sites, by, reply } => {
-                answer(reply, self.call_unconnected(sites, &by, claims, draft).map_err(Failure::from))
+            Ask::Do { command, by, reply } => {
+                answer(reply, self.decide(command, &by, draft).map_err(Failure::from))
             }
-            Ask::Report { site, report, proof, reply } => {
+            Ask::CallUnconnected { sites, by, reply } => answer(
+                reply,
+                self.call_unconnected(sites, &by, claims, draft)
+                    .map_err(Failure::from),
+            ),
+            Ask::Report {
+                site,
+                report,
+                proof,
+                reply,
+            } => {
                 let result = self.free_for(&site, &proof).and_then(|()| {
                     let answered = matches!(report.state, SummonsState::Answered | SummonsState::Joining);
                     let by = format!("site:{site}");
-                    self.decide(Command::Report { site: site.clone(), report }, &by, draft)?;
+                    self.decide(
+                        Command::Report {
+                            site: site.clone(),
+                            report,
+                        },
+                        &by,
+                        draft,
+                    )?;
                     if answered {
                         draft.taken.push((site, proof));
                     }
@@ -193,8 +215,14 @@ impl MeetingActor {
 
     /// Whether no other endpoint of the site has the call.
     fn free_for(&self, site: &SiteId, proof: &Proof) -> Result<(), Failure> {
-        let summons = self.meeting.summons(site).ok_or_else(|| Refusal::NotInMeeting(site.clone()))?;
-        let busy = matches!(summons.state, SummonsState::Answered | SummonsState::Joining | SummonsState::OnAir);
+        let summons = self
+            .meeting
+            .summons(site)
+            .ok_or_else(|| Refusal::NotInMeeting(site.clone()))?;
+        let busy = matches!(
+            summons.state,
+            SummonsState::Answered | SummonsState::Joining | SummonsState::OnAir
+        );
         match self.taken.get(site) {
             Some(other) if busy && other != proof => Err(Failure::Taken),
             _ => Ok(()),
@@ -208,8 +236,15 @@ impl MeetingActor {
         claims: &Claims,
         draft: &mut Draft,
     ) -> Result<u32, Refusal> {
-        let sites = if sites.is_empty() { self.meeting.unconnected().cloned().collect() } else { sites };
-        let invitees = sites.into_iter().map(|site| invitee(&self.shared.endpoints, site, claims)).collect();
+        let sites = if sites.is_empty() {
+            self.meeting.unconnected().cloned().collect()
+        } else {
+            sites
+        };
+        let invitees = sites
+            .into_iter()
+            .map(|site| invitee(&self.shared.endpoints, site, claims))
+            .collect();
         let before = draft.events.len();
         self.decide(Command::CallUnconnected { sites: invitees }, by, draft)?;
         let paged = draft.events[before..].iter().filter(|event| pages(event));
@@ -232,7 +267,12 @@ impl MeetingActor {
 
     /// Sites that are to be paged while there is no relay to send them to come to that end at once.
     pub fn mark_without_relay(&mut self, draft: &mut Draft) {
-        let paged: Vec<SiteId> = draft.events.iter().filter(|event| pages(event)).filter_map(site_of).collect();
+        let paged: Vec<SiteId> = draft
+            .events
+            .iter()
+            .filter(|event| pages(event))
+            .filter_map(site_of)
+            .collect();
         if !paged.is_empty() && self.shared.fleet.place(&paged[0]).is_none() {
             self.system(Command::NoRelay { sites: paged }, draft);
         }
@@ -257,11 +297,18 @@ impl MeetingActor {
                     self.system(Command::EndpointDetached { site: site.clone() }, draft);
                 }
             }
-            Fact::Attached { site, endpoint, proof } => {
+            Fact::Attached {
+                site,
+                endpoint,
+                proof,
+            } => {
                 let before = draft.events.len();
                 self.system(Command::EndpointAttached { site: site.clone() }, draft);
                 let paged = draft.events.len() > before;
-                let holds = self.meeting.summons(site).is_some_and(|summons| summons.holds_claim());
+                let holds = self
+                    .meeting
+                    .summons(site)
+                    .is_some_and(|summons| summons.holds_claim());
                 if !paged && holds && self.free_for(site, proof).is_ok() {
                     draft.recall.push((site.clone(), *endpoint));
                 }
@@ -285,12 +332,21 @@ impl MeetingActor {
     }
 
     fn leg(&mut self, relay: &str, fact: &LegFact, claims: &Claims, draft: &mut Draft) {
-        if claims.holder(&fact.site).is_some_and(|holder| holder != self.meeting.id()) {
+        if claims
+            .holder(&fact.site)
+            .is_some_and(|holder| holder != self.meeting.id())
+        {
             return;
         }
         let (site, by) = (fact.site.clone(), format!("relay:{relay}"));
         if matches!(fact.state, pb::LegState::Joining | pb::LegState::OnAir) {
-            self.legs.insert(site.clone(), Leg { relay: relay.to_owned(), id: fact.leg.clone() });
+            self.legs.insert(
+                site.clone(),
+                Leg {
+                    relay: relay.to_owned(),
+                    id: fact.leg.clone(),
+                },
+            );
         }
         match fact.state {
             pb::LegState::Joining => self.by(Command::LegJoining { site }, &by, draft),
@@ -324,8 +380,13 @@ impl MeetingActor {
         }
         // Those that could not be sent anywhere are called again.
         let stranded = |summons: &&muster_domain::Summons| summons.reason == Some(Reason::NoRelay);
-        let sites: Vec<SiteId> =
-            self.meeting.summonses().iter().filter(stranded).map(|summons| summons.site.clone()).collect();
+        let sites: Vec<SiteId> = self
+            .meeting
+            .summonses()
+            .iter()
+            .filter(stranded)
+            .map(|summons| summons.site.clone())
+            .collect();
         for site in sites {
             if self.shared.endpoints.reach(&site) == Reach::Online {
                 self.system(Command::EndpointAttached { site }, draft);
@@ -343,7 +404,12 @@ impl MeetingActor {
                 _ => false,
             }
         };
-        self.meeting.summonses().iter().filter(has_leg).map(|summons| summons.site.clone()).collect()
+        self.meeting
+            .summonses()
+            .iter()
+            .filter(has_leg)
+            .map(|summons| summons.site.clone())
+            .collect()
     }
 
     /// Stores the draft in one transaction. If that fails, the state is what it was.
@@ -370,7 +436,11 @@ impl MeetingActor {
 
     fn append_of(&self, draft: &Draft, claims: &Claims) -> Append {
         let own = self.meeting.id();
-        let mut append = Append { meeting: own.to_string(), head: self.head, ..Append::default() };
+        let mut append = Append {
+            meeting: own.to_string(),
+            head: self.head,
+            ..Append::default()
+        };
         for event in &draft.wire {
             append.events.push(NewEvent {
                 seq: event.seq,
@@ -381,7 +451,14 @@ impl MeetingActor {
         }
         for event in &draft.events {
             match event {
-                Event::Convened { at, title, chair, unit, idempotency_key, .. } => {
+                Event::Convened {
+                    at,
+                    title,
+                    chair,
+                    unit,
+                    idempotency_key,
+                    ..
+                } => {
                     append.convened = Some(MeetingRow {
                         id: own.to_string(),
                         title: title.clone(),
@@ -393,13 +470,20 @@ impl MeetingActor {
                 }
                 Event::Ended { at, .. } => {
                     let final_state = convert::meeting_to_wire(&self.meeting).encode_to_vec();
-                    append.ended = Some(EndedRow { ended_ms: at.0, final_state });
+                    append.ended = Some(EndedRow {
+                        ended_ms: at.0,
+                        final_state,
+                    });
                 }
                 Event::SummonsChanged { .. } | Event::StageChanged { .. } => {}
             }
         }
         let over = append.ended.is_some();
-        let sites = self.meeting.summonses().iter().filter(|s| over || draft.touched.contains(&s.site));
+        let sites = self
+            .meeting
+            .summonses()
+            .iter()
+            .filter(|s| over || draft.touched.contains(&s.site));
         for summons in sites {
             let held = claims.holder(&summons.site) == Some(own);
             match (held, !over && summons.holds_claim()) {
@@ -416,11 +500,15 @@ impl MeetingActor {
         let document = self.meeting.stage_document();
         if document.version != self.stage_sent {
             self.stage_sent = document.version;
-            self.shared.fleet.push_stage(&convert::stage_document_to_wire(&document));
+            self.shared
+                .fleet
+                .push_stage(&convert::stage_document_to_wire(&document));
         }
         for (site, proof) in draft.taken {
             let others = withdrawn(self.meeting.id(), "taken by another endpoint");
-            self.shared.endpoints.push(&site, To::Others(&proof), |_| others.clone());
+            self.shared
+                .endpoints
+                .push(&site, To::Others(&proof), |_| others.clone());
             self.taken.insert(site, proof);
         }
         for (site, endpoint) in &draft.recall {
@@ -437,7 +525,12 @@ impl MeetingActor {
             }
         }
         if self.meeting.ended().is_some() {
-            for summons in self.meeting.summonses().iter().filter(|summons| !summons.is_elsewhere()) {
+            for summons in self
+                .meeting
+                .summonses()
+                .iter()
+                .filter(|summons| !summons.is_elsewhere())
+            {
                 self.withdraw(&summons.site, "ended");
             }
         }
@@ -462,14 +555,21 @@ impl MeetingActor {
                 // A box answers by itself, a person presses once.
                 auto_answer: *proof == Proof::Certificate,
             };
-            pb::AttachResponse { event: Some(pb::attach_response::Event::Summons(call)) }
+            pb::AttachResponse {
+                event: Some(pb::attach_response::Event::Summons(call)),
+            }
         });
     }
 }
 
 fn withdrawn(meeting: &MeetingId, reason: &str) -> pb::AttachResponse {
-    let withdrawn = pb::SummonsWithdrawn { meeting: meeting.to_string(), reason: reason.to_owned() };
-    pb::AttachResponse { event: Some(pb::attach_response::Event::Withdrawn(withdrawn)) }
+    let withdrawn = pb::SummonsWithdrawn {
+        meeting: meeting.to_string(),
+        reason: reason.to_owned(),
+    };
+    pb::AttachResponse {
+        event: Some(pb::attach_response::Event::Withdrawn(withdrawn)),
+    }
 }
 
 fn pages(event: &Event) -> bool {

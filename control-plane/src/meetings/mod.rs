@@ -44,23 +44,54 @@ pub struct LegFact {
 #[derive(Debug, Clone)]
 pub(crate) enum Fact {
     /// An endpoint of the site attached: the one of this number, with this proof.
-    Attached { site: SiteId, endpoint: u64, proof: Proof },
-    Detached { site: SiteId },
-    Legs { relay: String, legs: Vec<LegFact> },
+    Attached {
+        site: SiteId,
+        endpoint: u64,
+        proof: Proof,
+    },
+    Detached {
+        site: SiteId,
+    },
+    Legs {
+        relay: String,
+        legs: Vec<LegFact>,
+    },
     /// A relay dialled in, and these are all its legs of this meeting.
-    RelayBack { relay: String, legs: Vec<LegFact> },
+    RelayBack {
+        relay: String,
+        legs: Vec<LegFact>,
+    },
     /// A relay has been away for too long; none: no relay has come since the start.
-    RelayLost { relay: Option<String> },
+    RelayLost {
+        relay: Option<String>,
+    },
     Tick,
 }
 
 /// What somebody asks of a meeting, and waits for.
 pub(crate) enum Ask {
-    Do { command: Command, by: String, reply: oneshot::Sender<Result<(), Failure>> },
+    Do {
+        command: Command,
+        by: String,
+        reply: oneshot::Sender<Result<(), Failure>>,
+    },
     /// Empty: all that are not on air. Answers how many are called.
-    CallUnconnected { sites: Vec<SiteId>, by: String, reply: oneshot::Sender<Result<u32, Failure>> },
-    Report { site: SiteId, report: Report, proof: Proof, reply: oneshot::Sender<Result<(), Failure>> },
-    Ticket { site: SiteId, proof: Proof, reply: oneshot::Sender<Result<pb::JoinTicket, Failure>> },
+    CallUnconnected {
+        sites: Vec<SiteId>,
+        by: String,
+        reply: oneshot::Sender<Result<u32, Failure>>,
+    },
+    Report {
+        site: SiteId,
+        report: Report,
+        proof: Proof,
+        reply: oneshot::Sender<Result<(), Failure>>,
+    },
+    Ticket {
+        site: SiteId,
+        proof: Proof,
+        reply: oneshot::Sender<Result<pb::JoinTicket, Failure>>,
+    },
     Fact(Fact),
 }
 
@@ -79,7 +110,10 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(crate) fn remove(&self, meeting: &str) {
-        self.live.write().unwrap_or_else(PoisonError::into_inner).remove(meeting);
+        self.live
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(meeting);
     }
 }
 
@@ -138,10 +172,26 @@ pub struct Parts {
 impl Meetings {
     /// Loads every meeting that has not ended, by replay of its events, and starts its task.
     pub async fn load(parts: Parts) -> Result<Arc<Self>, StoreError> {
-        let Parts { store, bus, endpoints, fleet, tickets, shutdown } = parts;
+        let Parts {
+            store,
+            bus,
+            endpoints,
+            fleet,
+            tickets,
+            shutdown,
+        } = parts;
         let quiet_until = Millis(now_ms() + GRACE_MS);
         let live = RwLock::default();
-        let shared = Arc::new(Shared { store, bus, endpoints, fleet, tickets, shutdown, quiet_until, live });
+        let shared = Arc::new(Shared {
+            store,
+            bus,
+            endpoints,
+            fleet,
+            tickets,
+            shutdown,
+            quiet_until,
+            live,
+        });
         let mut loaded = Vec::new();
         for id in shared.store.live_meetings().await? {
             loaded.push(replay(&shared.store, &id).await?);
@@ -162,16 +212,30 @@ impl Meetings {
     /// Makes the meeting known, then does `first`, then runs it.
     fn start(&self, mut actor: MeetingActor, first: impl FnOnce(&mut MeetingActor)) {
         let (queue, asks) = mpsc::channel(QUEUE);
-        let handle = Handle { queue, view: actor.view() };
+        let handle = Handle {
+            queue,
+            view: actor.view(),
+        };
         let id = actor.id().to_string();
-        self.shared.live.write().unwrap_or_else(PoisonError::into_inner).insert(id, handle);
+        self.shared
+            .live
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(id, handle);
         first(&mut actor);
         tokio::spawn(actor.run(asks));
     }
 
     /// Opens a meeting and calls its sites; the same key of the same chair again gives the same meeting.
     pub async fn convene(&self, convening: Convening) -> Result<pb::Meeting, Failure> {
-        let Convening { title, chair, chair_shown, unit, sites, idempotency_key } = convening;
+        let Convening {
+            title,
+            chair,
+            chair_shown,
+            unit,
+            sites,
+            idempotency_key,
+        } = convening;
         let mut claims = self.claims.lock().await;
         if !idempotency_key.is_empty()
             && let Some(id) = self.shared.store.meeting_by_key(&chair, &idempotency_key).await?
@@ -181,12 +245,27 @@ impl Meetings {
         }
         let now = now_ms();
         let id = MeetingId::new(format!("m{now:011x}{:08x}", rand::random::<u32>()))?;
-        let invitees = sites.into_iter().map(|site| self.invitee(site, &claims)).collect();
+        let invitees = sites
+            .into_iter()
+            .map(|site| self.invitee(site, &claims))
+            .collect();
         let by = chair.to_string();
-        let command = Command::Convene { title, chair, unit, sites: invitees, idempotency_key };
+        let command = Command::Convene {
+            title,
+            chair,
+            unit,
+            sites: invitees,
+            idempotency_key,
+        };
         let meeting = Meeting::new(id, Timeouts::default());
         let head = ChainHead::default();
-        let mut actor = MeetingActor::new(self.shared.clone(), self.claims.clone(), meeting, head, chair_shown);
+        let mut actor = MeetingActor::new(
+            self.shared.clone(),
+            self.claims.clone(),
+            meeting,
+            head,
+            chair_shown,
+        );
         let mut draft = Draft::new(Millis(now));
         actor.decide(command, &by, &mut draft)?;
         actor.mark_without_relay(&mut draft);
@@ -204,7 +283,10 @@ impl Meetings {
     /// Each of these sites as it would be called now.
     pub async fn invitees(&self, sites: &[SiteId]) -> Vec<Invitee> {
         let claims = self.claims.lock().await;
-        sites.iter().map(|site| self.invitee(site.clone(), &claims)).collect()
+        sites
+            .iter()
+            .map(|site| self.invitee(site.clone(), &claims))
+            .collect()
     }
 
     /// The newest state of a live meeting.
@@ -215,7 +297,11 @@ impl Meetings {
     /// All that have not ended, oldest first.
     pub fn views(&self) -> Vec<Arc<Meeting>> {
         let live = self.shared.live.read().unwrap_or_else(PoisonError::into_inner);
-        let mut views: Vec<_> = live.values().map(|handle| handle.view.get()).filter(|m| m.is_live()).collect();
+        let mut views: Vec<_> = live
+            .values()
+            .map(|handle| handle.view.get())
+            .filter(|m| m.is_live())
+            .collect();
         views.sort_by_key(|meeting| meeting.started());
         views
     }
@@ -233,7 +319,13 @@ impl Meetings {
 
     /// Ended meetings, newest first.
     pub async fn ended(&self, limit: i64) -> Result<Vec<pb::Meeting>, StoreError> {
-        self.shared.store.ended_meetings(limit).await?.iter().map(|bytes| decode_final(bytes)).collect()
+        self.shared
+            .store
+            .ended_meetings(limit)
+            .await?
+            .iter()
+            .map(|bytes| decode_final(bytes))
+            .collect()
     }
 
     /// Carries out a command of a person. Done when it is stored.
@@ -241,17 +333,36 @@ impl Meetings {
         self.ask(meeting, |reply| Ask::Do { command, by, reply }).await
     }
 
-    pub async fn call_unconnected(&self, meeting: &str, sites: Vec<SiteId>, by: String) -> Result<u32, Failure> {
-        self.ask(meeting, |reply| Ask::CallUnconnected { sites, by, reply }).await
+    pub async fn call_unconnected(
+        &self,
+        meeting: &str,
+        sites: Vec<SiteId>,
+        by: String,
+    ) -> Result<u32, Failure> {
+        self.ask(meeting, |reply| Ask::CallUnconnected { sites, by, reply })
+            .await
     }
 
-    pub async fn report(&self, meeting: &str, site: SiteId, report: Report, proof: Proof) -> Result<(), Failure> {
-        self.ask(meeting, |reply| Ask::Report { site, report, proof, reply }).await
+    pub async fn report(
+        &self,
+        meeting: &str,
+        site: SiteId,
+        report: Report,
+        proof: Proof,
+    ) -> Result<(), Failure> {
+        self.ask(meeting, |reply| Ask::Report {
+            site,
+            report,
+            proof,
+            reply,
+        })
+        .await
     }
 
     /// A ticket for a site of the meeting, by the endpoint with this proof.
     pub async fn ticket(&self, meeting: &str, site: SiteId, proof: Proof) -> Result<pb::JoinTicket, Failure> {
-        self.ask(meeting, |reply| Ask::Ticket { site, proof, reply }).await
+        self.ask(meeting, |reply| Ask::Ticket { site, proof, reply })
+            .await
     }
 
     async fn ask<T>(
@@ -274,18 +385,30 @@ impl Meetings {
     }
 
     fn handle(&self, meeting: &str) -> Option<Handle> {
-        self.shared.live.read().unwrap_or_else(PoisonError::into_inner).get(meeting).cloned()
+        self.shared
+            .live
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(meeting)
+            .cloned()
     }
 
     fn handles(&self, of: impl Fn(&Meeting) -> bool) -> Vec<Handle> {
         let live = self.shared.live.read().unwrap_or_else(PoisonError::into_inner);
-        live.values().filter(|handle| of(&handle.view.get())).cloned().collect()
+        live.values()
+            .filter(|handle| of(&handle.view.get()))
+            .cloned()
+            .collect()
     }
 
     /// Tells all meetings of the site that an endpoint attached.
     pub async fn attached(&self, site: &SiteId, endpoint: u64, proof: &Proof) {
         for handle in self.handles(|meeting| meeting.summons(site).is_some()) {
-            let fact = Fact::Attached { site: site.clone(), endpoint, proof: proof.clone() };
+            let fact = Fact::Attached {
+                site: site.clone(),
+                endpoint,
+                proof: proof.clone(),
+            };
             let _ = handle.queue.send(Ask::Fact(fact)).await;
         }
     }
@@ -293,7 +416,10 @@ impl Meetings {
     /// Tells all meetings of the site that its last endpoint is gone.
     pub async fn detached(&self, site: &SiteId) {
         for handle in self.handles(|meeting| meeting.summons(site).is_some()) {
-            let _ = handle.queue.send(Ask::Fact(Fact::Detached { site: site.clone() })).await;
+            let _ = handle
+                .queue
+                .send(Ask::Fact(Fact::Detached { site: site.clone() }))
+                .await;
         }
     }
 
@@ -302,7 +428,10 @@ impl Meetings {
         for (meeting, legs) in by_meeting {
             match self.handle(&meeting) {
                 Some(handle) => {
-                    let fact = Fact::Legs { relay: relay.to_owned(), legs };
+                    let fact = Fact::Legs {
+                        relay: relay.to_owned(),
+                        legs,
+                    };
                     let _ = handle.queue.send(Ask::Fact(fact)).await;
                 }
                 None => tracing::debug!(meeting, "a relay reports legs of a meeting that is not live"),
@@ -314,9 +443,14 @@ impl Meetings {
     pub async fn relay_back(&self, relay: &str, mut by_meeting: BTreeMap<String, Vec<LegFact>>) {
         for handle in self.handles(|_| true) {
             let view = handle.view.get();
-            self.shared.fleet.push_stage(&convert::stage_document_to_wire(&view.stage_document()));
+            self.shared
+                .fleet
+                .push_stage(&convert::stage_document_to_wire(&view.stage_document()));
             let legs = by_meeting.remove(view.id().as_str()).unwrap_or_default();
-            let fact = Fact::RelayBack { relay: relay.to_owned(), legs };
+            let fact = Fact::RelayBack {
+                relay: relay.to_owned(),
+                legs,
+            };
             let _ = handle.queue.send(Ask::Fact(fact)).await;
         }
         for meeting in by_meeting.into_keys() {
@@ -324,7 +458,9 @@ impl Meetings {
                 Ok(ended) if ended.ended_ms != 0 => self.shared.fleet.push_stage(&ended_document(&ended)),
                 Ok(_) => {}
                 // An island may know more than this control plane: it is left alone.
-                Err(error) => tracing::warn!(meeting, relay, %error, "a relay has legs of an unknown meeting"),
+                Err(error) => {
+                    tracing::warn!(meeting, relay, %error, "a relay has legs of an unknown meeting")
+                }
             }
         }
     }
@@ -332,7 +468,9 @@ impl Meetings {
     /// A relay has been away for too long; `None`: none has come since the start.
     pub async fn relay_lost(&self, relay: Option<&str>) {
         for handle in self.handles(|_| true) {
-            let fact = Fact::RelayLost { relay: relay.map(str::to_owned) };
+            let fact = Fact::RelayLost {
+                relay: relay.map(str::to_owned),
+            };
             let _ = handle.queue.send(Ask::Fact(fact)).await;
         }
     }
@@ -340,15 +478,25 @@ impl Meetings {
 
 /// A site as it would be called now.
 pub(crate) fn invitee(endpoints: &Endpoints, site: SiteId, claims: &Claims) -> Invitee {
-    Invitee { reach: endpoints.reach(&site), claimed_by: claims.holder(&site).cloned(), site }
+    Invitee {
+        reach: endpoints.reach(&site),
+        claimed_by: claims.holder(&site).cloned(),
+        site,
+    }
 }
 
 fn ended_document(ended: &pb::Meeting) -> pb::StageDocument {
-    pb::StageDocument { meeting: ended.id.clone(), version: ended.seq, ended: true, ..Default::default() }
+    pb::StageDocument {
+        meeting: ended.id.clone(),
+        version: ended.seq,
+        ended: true,
+        ..Default::default()
+    }
 }
 
 fn decode_final(bytes: &[u8]) -> Result<pb::Meeting, StoreError> {
-    pb::Meeting::decode(bytes).map_err(|error| StoreError::Corrupt(format!("the state of an ended meeting: {error}")))
+    pb::Meeting::decode(bytes)
+        .map_err(|error| StoreError::Corrupt(format!("the state of an ended meeting: {error}")))
 }
 
 /// The state of a meeting from its stored events; the hash chain is checked on the way.
@@ -360,7 +508,10 @@ async fn replay(store: &Store, id: &str) -> Result<(Meeting, ChainHead), StoreEr
     for event in store.events_after(id, 0).await? {
         let hash = chain_hash(&head.hash, &event.payload);
         if event.seq != head.seq + 1 || event.hash != hash {
-            return Err(corrupt(format!("event {} does not fit the chain: it was altered", event.seq)));
+            return Err(corrupt(format!(
+                "event {} does not fit the chain: it was altered",
+                event.seq
+            )));
         }
         head = ChainHead { seq: event.seq, hash };
         let wire = pb::MeetingEvent::decode(event.payload.as_slice())

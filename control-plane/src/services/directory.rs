@@ -7,7 +7,9 @@ use crate::convert::{site_to_row, site_to_wire, unit_to_row, unit_to_wire};
 use crate::core::{Caller, Core};
 use crate::status::Failure;
 use crate::store::StoreError;
-use muster_domain::{Action, ImportPlan, Refusal, SiteId, Target, Tree, UnitId, authorize_import, plan_import};
+use muster_domain::{
+    Action, ImportPlan, Refusal, SiteId, Target, Tree, UnitId, authorize_import, plan_import,
+};
 use muster_identity::{EnrolToken, Identity, random_secret, sha256_text};
 use muster_proto::command::v1 as pb;
 use pb::create_enrol_token_request::Target as EnrolTarget;
@@ -35,7 +37,12 @@ pub fn visible(caller: &Caller, tree: &Tree) -> Visible {
         for id in tree.subtree_units(&root) {
             if seen.insert(id.clone()) {
                 units.extend(tree.unit(id).map(unit_to_wire));
-                sites.extend(tree.own_sites(id).iter().filter_map(|id| tree.site(id)).map(site_to_wire));
+                sites.extend(
+                    tree.own_sites(id)
+                        .iter()
+                        .filter_map(|id| tree.site(id))
+                        .map(site_to_wire),
+                );
             }
         }
     }
@@ -47,7 +54,10 @@ fn small(count: usize) -> u32 {
 }
 
 fn errors_answer(errors: Vec<pb::ImportError>) -> pb::ImportSitesResponse {
-    pb::ImportSitesResponse { errors, ..Default::default() }
+    pb::ImportSitesResponse {
+        errors,
+        ..Default::default()
+    }
 }
 
 fn plan(csv: &[u8], current: &Tree) -> Result<ImportPlan, Vec<pb::ImportError>> {
@@ -67,7 +77,9 @@ fn ends(valid_s: u32) -> Result<i64, Failure> {
     match valid_s {
         0 => Ok(now_ms() + i64::from(DAY_S) * 1000),
         1..=MAX_VALID_S => Ok(now_ms() + i64::from(valid_s) * 1000),
-        _ => Err(Failure::BadRequest(format!("valid_s: found {valid_s}, expected at most {MAX_VALID_S} (90 days)"))),
+        _ => Err(Failure::BadRequest(format!(
+            "valid_s: found {valid_s}, expected at most {MAX_VALID_S} (90 days)"
+        ))),
     }
 }
 
@@ -88,12 +100,14 @@ impl Directory {
         match target {
             Some(EnrolTarget::Site(site)) => {
                 let site = SiteId::new(site).map_err(Failure::from)?;
-                self.0.authorize(caller, Action::Enrol, &Target::Site(site.clone()))?;
+                self.0
+                    .authorize(caller, Action::Enrol, &Target::Site(site.clone()))?;
                 Ok(Identity::Agent(site.into()))
             }
             Some(EnrolTarget::RelayUnit(unit)) => {
                 let unit = UnitId::new(unit).map_err(Failure::from)?;
-                self.0.authorize(caller, Action::Enrol, &Target::Unit(unit.clone()))?;
+                self.0
+                    .authorize(caller, Action::Enrol, &Target::Unit(unit.clone()))?;
                 // Several relays of one unit each have a name of their own, within the 64 characters of an id.
                 let stem: String = unit.chars().take(55).collect();
                 Ok(Identity::Relay(format!("{stem}-{:08x}", rand::random::<u32>())))
@@ -145,8 +159,15 @@ impl DirectoryService for Directory {
     ) -> Result<Response<pb::ListSitesResponse>, Status> {
         let caller = self.0.caller(&request).await?;
         let Visible { units, sites } = visible(&caller, &self.0.tree());
-        let presence = self.0.endpoints.presences(sites.iter().map(|site| site.id.as_str()));
-        Ok(Response::new(pb::ListSitesResponse { units, sites, presence }))
+        let presence = self
+            .0
+            .endpoints
+            .presences(sites.iter().map(|site| site.id.as_str()));
+        Ok(Response::new(pb::ListSitesResponse {
+            units,
+            sites,
+            presence,
+        }))
     }
 
     async fn create_enrol_token(
@@ -160,8 +181,14 @@ impl DirectoryService for Directory {
         let token = EnrolToken::new(self.0.authority.fingerprint());
         let hash = sha256_text(token.secret.as_bytes());
         let by = &caller.account.name;
-        self.0.store.add_enrol_token(&hash, &identity.to_string(), by, expires_ms).await?;
-        Ok(Response::new(pb::CreateEnrolTokenResponse { token: token.to_string(), expires_ms }))
+        self.0
+            .store
+            .add_enrol_token(&hash, &identity.to_string(), by, expires_ms)
+            .await?;
+        Ok(Response::new(pb::CreateEnrolTokenResponse {
+            token: token.to_string(),
+            expires_ms,
+        }))
     }
 
     async fn create_site_link(
@@ -171,11 +198,18 @@ impl DirectoryService for Directory {
         let caller = self.0.caller(&request).await?;
         let pb::CreateSiteLinkRequest { site, valid_s } = request.into_inner();
         let site = SiteId::new(site).map_err(Failure::from)?;
-        self.0.authorize(&caller, Action::CreateSiteLink, &Target::Site(site.clone()))?;
+        self.0
+            .authorize(&caller, Action::CreateSiteLink, &Target::Site(site.clone()))?;
         let expires_ms = ends(valid_s)?;
         let secret = random_secret();
         let hash = sha256_text(secret.as_bytes());
-        self.0.store.add_site_link(&hash, &site, &caller.account.name, now_ms(), expires_ms).await?;
-        Ok(Response::new(pb::CreateSiteLinkResponse { path: format!("/join#{secret}"), expires_ms }))
+        self.0
+            .store
+            .add_site_link(&hash, &site, &caller.account.name, now_ms(), expires_ms)
+            .await?;
+        Ok(Response::new(pb::CreateSiteLinkResponse {
+            path: format!("/join#{secret}"),
+            expires_ms,
+        }))
     }
 }

@@ -66,27 +66,44 @@ impl Attached {
 impl EndpointService for EndpointCalls {
     type AttachStream = Answers<pb::AttachResponse>;
 
-    async fn attach(&self, request: Request<pb::AttachRequest>) -> Result<Response<Self::AttachStream>, Status> {
+    async fn attach(
+        &self,
+        request: Request<pb::AttachRequest>,
+    ) -> Result<Response<Self::AttachStream>, Status> {
         let core = &self.0;
         let (site, proof) = core.endpoint(&request).await?;
         let kind: EndpointKind = request.into_inner().endpoint.parse().map_err(Failure::from)?;
         let tree = core.tree();
-        let known = tree.site(&site).ok_or_else(|| Failure::from(Refusal::UnknownSite(site.to_string())))?;
+        let known = tree
+            .site(&site)
+            .ok_or_else(|| Failure::from(Refusal::UnknownSite(site.to_string())))?;
         // Agents keep a warm link where their tickets will lead; browsers have none.
-        let place = if proof == Proof::Certificate { core.relays.place(&site) } else { None };
+        let place = if proof == Proof::Certificate {
+            core.relays.place(&site)
+        } else {
+            None
+        };
         let greeting = pb::Attached {
             site: Some(site_to_wire(known)),
             relay_link: place.map(|place| place.link).unwrap_or_default(),
             server_time_ms: now_ms(),
         };
         let now = Millis(now_ms());
-        let attachment =
-            core.endpoints.attach(site.clone(), kind, proof.clone(), now).map_err(Failure::from)?;
+        let attachment = core
+            .endpoints
+            .attach(site.clone(), kind, proof.clone(), now)
+            .map_err(Failure::from)?;
         core.meetings.attached(&site, attachment.id, &proof).await;
         let mut heartbeat = tokio::time::interval_at(tokio::time::Instant::now() + HEARTBEAT, HEARTBEAT);
         heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let shutdown = core.shutdown.clone();
-        let state = Attached { greeting: Some(greeting), attachment, heartbeat, shutdown, closed: false };
+        let state = Attached {
+            greeting: Some(greeting),
+            attachment,
+            heartbeat,
+            shutdown,
+            closed: false,
+        };
         Ok(Response::new(Box::pin(stream::unfold(state, Attached::next))))
     }
 
@@ -95,10 +112,20 @@ impl EndpointService for EndpointCalls {
         request: Request<pb::ReportSummonsRequest>,
     ) -> Result<Response<pb::ReportSummonsResponse>, Status> {
         let (site, proof) = self.0.endpoint(&request).await?;
-        let pb::ReportSummonsRequest { meeting, state, reason, detail } = request.into_inner();
-        let state = state_from_wire(state)
-            .ok_or_else(|| Failure::BadRequest(format!("state: found {state}, expected a state of a summons")))?;
-        let report = Report { state, reason: reason_from_wire(reason), detail };
+        let pb::ReportSummonsRequest {
+            meeting,
+            state,
+            reason,
+            detail,
+        } = request.into_inner();
+        let state = state_from_wire(state).ok_or_else(|| {
+            Failure::BadRequest(format!("state: found {state}, expected a state of a summons"))
+        })?;
+        let report = Report {
+            state,
+            reason: reason_from_wire(reason),
+            detail,
+        };
         self.0.meetings.report(&meeting, site, report, proof).await?;
         Ok(Response::new(pb::ReportSummonsResponse {}))
     }
@@ -108,7 +135,11 @@ impl EndpointService for EndpointCalls {
         request: Request<pb::GetTicketRequest>,
     ) -> Result<Response<pb::GetTicketResponse>, Status> {
         let (site, proof) = self.0.endpoint(&request).await?;
-        let ticket = self.0.meetings.ticket(&request.into_inner().meeting, site, proof).await?;
+        let ticket = self
+            .0
+            .meetings
+            .ticket(&request.into_inner().meeting, site, proof)
+            .await?;
         Ok(Response::new(pb::GetTicketResponse { ticket: Some(ticket) }))
     }
 }

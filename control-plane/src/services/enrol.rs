@@ -29,7 +29,10 @@ impl EnrolService for Enrolment {
             return Err(refused());
         }
         let identity: Identity = row.identity.parse().map_err(|_| {
-            StoreError::Corrupt(format!("an enrolment token is for {:?}, which is no identity", row.identity))
+            StoreError::Corrupt(format!(
+                "an enrolment token is for {:?}, which is no identity",
+                row.identity
+            ))
         })?;
         let certificate_pem = self
             .0
@@ -37,7 +40,12 @@ impl EnrolService for Enrolment {
             .issue(&csr_pem, &identity)
             .map_err(|error| Failure::BadRequest(format!("csr_pem: {error}")))?;
         let fingerprint = sha256_text(certificate_pem.as_bytes());
-        if !self.0.store.use_enrol_token(&hash, &fingerprint, now_ms()).await? {
+        if !self
+            .0
+            .store
+            .use_enrol_token(&hash, &fingerprint, now_ms())
+            .await?
+        {
             return Err(refused());
         }
         tracing::info!(%identity, "enrolled");

@@ -49,7 +49,12 @@ impl Serving {
                 _ = self.heartbeat.tick() => Down::Heartbeat(pb::ServeHeartbeat { server_time_ms: now_ms() }),
             }
         };
-        Some((Ok(pb::ServeResponse { message: Some(message) }), self))
+        Some((
+            Ok(pb::ServeResponse {
+                message: Some(message),
+            }),
+            self,
+        ))
     }
 }
 
@@ -58,8 +63,15 @@ fn by_meeting(reports: Vec<pb::LegReport>) -> BTreeMap<String, Vec<LegFact>> {
     let mut facts: BTreeMap<String, Vec<LegFact>> = BTreeMap::new();
     for report in reports {
         let state = report.state();
-        let Ok(site) = SiteId::new(&report.site) else { continue };
-        let fact = LegFact { site, leg: report.leg, state, reason: report.reason };
+        let Ok(site) = SiteId::new(&report.site) else {
+            continue;
+        };
+        let fact = LegFact {
+            site,
+            leg: report.leg,
+            state,
+            reason: report.reason,
+        };
         facts.entry(report.meeting).or_default().push(fact);
     }
     facts
@@ -77,14 +89,24 @@ fn check_hello(hello: &pb::RelayHello) -> Result<(), Failure> {
 }
 
 /// Takes in what the relay says until its stream ends.
-async fn read(core: Arc<Core>, relay: Arc<Registration>, mut up: Streaming<pb::ServeRequest>, over: CancellationToken) {
+async fn read(
+    core: Arc<Core>,
+    relay: Arc<Registration>,
+    mut up: Streaming<pb::ServeRequest>,
+    over: CancellationToken,
+) {
     let _ends_writing = over.clone().drop_guard();
     loop {
         let message = tokio::select! {
             () = over.cancelled() => return,
             message = up.message() => message,
         };
-        let Ok(Some(pb::ServeRequest { message: Some(message) })) = message else { return };
+        let Ok(Some(pb::ServeRequest {
+            message: Some(message),
+        })) = message
+        else {
+            return;
+        };
         if !core.relays.is_current(&relay) {
             return;
         }
@@ -103,25 +125,41 @@ async fn read(core: Arc<Core>, relay: Arc<Registration>, mut up: Streaming<pb::S
 impl FleetService for FleetCalls {
     type ServeStream = Answers<pb::ServeResponse>;
 
-    async fn serve(&self, request: Request<Streaming<pb::ServeRequest>>) -> Result<Response<Self::ServeStream>, Status> {
+    async fn serve(
+        &self,
+        request: Request<Streaming<pb::ServeRequest>>,
+    ) -> Result<Response<Self::ServeStream>, Status> {
         let Some(Identity::Relay(id)) = peer_identity(&request) else {
             return Err(unauthenticated("expected a relay's certificate: enrol first"));
         };
         let mut up = request.into_inner();
         let first = tokio::time::timeout(HELLO_DEADLINE, up.message());
-        let first = first.await.map_err(|_| Status::deadline_exceeded("expected a hello within 10 s"))??;
-        let Some(pb::ServeRequest { message: Some(Up::Hello(hello)) }) = first else {
+        let first = first
+            .await
+            .map_err(|_| Status::deadline_exceeded("expected a hello within 10 s"))??;
+        let Some(pb::ServeRequest {
+            message: Some(Up::Hello(hello)),
+        }) = first
+        else {
             return Err(Failure::BadRequest("expected a hello as the first message".into()).into());
         };
         check_hello(&hello)?;
         let registration = Arc::new(self.0.relays.register(&id, &hello));
-        tracing::info!(relay = id, legs = hello.legs.len(), version = hello.version, "relay online");
+        tracing::info!(
+            relay = id,
+            legs = hello.legs.len(),
+            version = hello.version,
+            "relay online"
+        );
         self.0.meetings.relay_back(&id, by_meeting(hello.legs)).await;
         let over = self.0.shutdown.child_token();
         tokio::spawn(read(self.0.clone(), registration.clone(), up, over.clone()));
         let mut heartbeat = tokio::time::interval(HEARTBEAT);
         heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let welcome = pb::ServeWelcome { relay: id, token_key_pem: self.0.authority.token_key_pem() };
+        let welcome = pb::ServeWelcome {
+            relay: id,
+            token_key_pem: self.0.authority.token_key_pem(),
+        };
         let ends_reading = over.clone().drop_guard();
         let serving = Serving {
             welcome: Some(welcome),

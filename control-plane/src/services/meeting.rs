@@ -20,13 +20,21 @@ const MAX_NAMES: usize = 20_000;
 pub struct MeetingCalls(pub Arc<Core>);
 
 fn sites(names: Vec<String>) -> Result<Vec<SiteId>, Failure> {
-    names.into_iter().map(|name| SiteId::new(name).map_err(Failure::from)).collect()
+    names
+        .into_iter()
+        .map(|name| SiteId::new(name).map_err(Failure::from))
+        .collect()
 }
 
 impl MeetingCalls {
     fn resolve(&self, caller: &Caller, selector: Option<pb::Selector>) -> Result<Resolution, Status> {
         let selector = selector.unwrap_or_default();
-        let names = [&selector.subtrees, &selector.sites, &selector.tags, &selector.exclude_subtrees];
+        let names = [
+            &selector.subtrees,
+            &selector.sites,
+            &selector.tags,
+            &selector.exclude_subtrees,
+        ];
         let names = names.iter().map(|names| names.len()).sum::<usize>() + selector.exclude_sites.len();
         if names > MAX_NAMES {
             let text = format!("selector: found {names} names, expected {MAX_NAMES} at most");
@@ -48,8 +56,12 @@ impl MeetingCalls {
         let own = MeetingId::new("preview")?;
         let now = Millis(crate::clock::now_ms());
         let invitees = self.0.meetings.invitees(sites).await;
-        let doubtful = invitees.iter().filter(|i| i.reach != Reach::Online || i.claimed_by.is_some());
-        Ok(doubtful.map(|invitee| summons_to_wire(&Summons::called(invitee, &own, now))).collect())
+        let doubtful = invitees
+            .iter()
+            .filter(|i| i.reach != Reach::Online || i.claimed_by.is_some());
+        Ok(doubtful
+            .map(|invitee| summons_to_wire(&Summons::called(invitee, &own, now)))
+            .collect())
     }
 
     async fn command(
@@ -60,7 +72,11 @@ impl MeetingCalls {
         command: Command,
     ) -> Result<(), Status> {
         self.0.meeting_for(caller, meeting, action)?;
-        Ok(self.0.meetings.command(meeting, command, caller.account.name.clone()).await?)
+        Ok(self
+            .0
+            .meetings
+            .command(meeting, command, caller.account.name.clone())
+            .await?)
     }
 }
 
@@ -74,16 +90,30 @@ impl MeetingService for MeetingCalls {
         let Resolution { sites, unknown } = self.resolve(&caller, request.into_inner().selector)?;
         let doubtful = self.doubtful(&sites).await?;
         let sites = sites.iter().map(ToString::to_string).collect();
-        Ok(Response::new(pb::PreviewConveneResponse { sites, doubtful, unknown }))
+        Ok(Response::new(pb::PreviewConveneResponse {
+            sites,
+            doubtful,
+            unknown,
+        }))
     }
 
-    async fn convene(&self, request: Request<pb::ConveneRequest>) -> Result<Response<pb::ConveneResponse>, Status> {
+    async fn convene(
+        &self,
+        request: Request<pb::ConveneRequest>,
+    ) -> Result<Response<pb::ConveneResponse>, Status> {
         let caller = self.0.caller(&request).await?;
-        let pb::ConveneRequest { selector, title, idempotency_key } = request.into_inner();
+        let pb::ConveneRequest {
+            selector,
+            title,
+            idempotency_key,
+        } = request.into_inner();
         let Resolution { sites, unknown } = self.resolve(&caller, selector)?;
         if !unknown.is_empty() {
             let shown: Vec<_> = unknown.iter().take(10).map(String::as_str).collect();
-            let text = format!("selector: {} does not exist or is outside your authority", shown.join(", "));
+            let text = format!(
+                "selector: {} does not exist or is outside your authority",
+                shown.join(", ")
+            );
             return Err(Failure::BadRequest(text).into());
         }
         let unit = caller.actor.convening_unit(&sites, &self.0.tree());
@@ -98,8 +128,14 @@ impl MeetingService for MeetingCalls {
             idempotency_key,
         };
         let meeting = self.0.meetings.convene(convening).await?;
-        tracing::info!(meeting = meeting.id, sites = meeting.summonses.len(), "meeting convened");
-        Ok(Response::new(pb::ConveneResponse { meeting: Some(meeting) }))
+        tracing::info!(
+            meeting = meeting.id,
+            sites = meeting.summonses.len(),
+            "meeting convened"
+        );
+        Ok(Response::new(pb::ConveneResponse {
+            meeting: Some(meeting),
+        }))
     }
 
     async fn call_unconnected(
@@ -107,10 +143,17 @@ impl MeetingService for MeetingCalls {
         request: Request<pb::CallUnconnectedRequest>,
     ) -> Result<Response<pb::CallUnconnectedResponse>, Status> {
         let caller = self.0.caller(&request).await?;
-        let pb::CallUnconnectedRequest { meeting, sites: names } = request.into_inner();
+        let pb::CallUnconnectedRequest {
+            meeting,
+            sites: names,
+        } = request.into_inner();
         self.0.meeting_for(&caller, &meeting, Action::CallUnconnected)?;
         let by = caller.account.name.clone();
-        let called = self.0.meetings.call_unconnected(&meeting, sites(names)?, by).await?;
+        let called = self
+            .0
+            .meetings
+            .call_unconnected(&meeting, sites(names)?, by)
+            .await?;
         Ok(Response::new(pb::CallUnconnectedResponse { called }))
     }
 
@@ -120,8 +163,11 @@ impl MeetingService for MeetingCalls {
     ) -> Result<Response<pb::EndMeetingResponse>, Status> {
         let caller = self.0.caller(&request).await?;
         let meeting = request.into_inner().meeting;
-        let command = Command::End { reason: String::new() };
-        self.command(&caller, &meeting, Action::EndMeeting, command).await?;
+        let command = Command::End {
+            reason: String::new(),
+        };
+        self.command(&caller, &meeting, Action::EndMeeting, command)
+            .await?;
         Ok(Response::new(pb::EndMeetingResponse {}))
     }
 
@@ -131,8 +177,13 @@ impl MeetingService for MeetingCalls {
     ) -> Result<Response<pb::BroadcastSiteResponse>, Status> {
         let caller = self.0.caller(&request).await?;
         let pb::BroadcastSiteRequest { meeting, site } = request.into_inner();
-        let site = if site.is_empty() { None } else { Some(SiteId::new(site).map_err(Failure::from)?) };
-        self.command(&caller, &meeting, Action::Broadcast, Command::Broadcast { site }).await?;
+        let site = if site.is_empty() {
+            None
+        } else {
+            Some(SiteId::new(site).map_err(Failure::from)?)
+        };
+        self.command(&caller, &meeting, Action::Broadcast, Command::Broadcast { site })
+            .await?;
         Ok(Response::new(pb::BroadcastSiteResponse {}))
     }
 
@@ -141,8 +192,15 @@ impl MeetingService for MeetingCalls {
         request: Request<pb::MuteSitesRequest>,
     ) -> Result<Response<pb::MuteSitesResponse>, Status> {
         let caller = self.0.caller(&request).await?;
-        let pb::MuteSitesRequest { meeting, sites: names, muted } = request.into_inner();
-        let command = Command::Mute { sites: sites(names)?, muted };
+        let pb::MuteSitesRequest {
+            meeting,
+            sites: names,
+            muted,
+        } = request.into_inner();
+        let command = Command::Mute {
+            sites: sites(names)?,
+            muted,
+        };
         self.command(&caller, &meeting, Action::Mute, command).await?;
         Ok(Response::new(pb::MuteSitesResponse {}))
     }
@@ -162,7 +220,10 @@ impl MeetingService for MeetingCalls {
         if request.into_inner().include_ended {
             for meeting in self.0.meetings.ended(MAX_ENDED).await? {
                 let unit = meeting.unit.parse().map_err(Failure::from)?;
-                let target = Target::Meeting { unit, chair: meeting.chair.parse().map_err(Failure::from)? };
+                let target = Target::Meeting {
+                    unit,
+                    chair: meeting.chair.parse().map_err(Failure::from)?,
+                };
                 if authorize(&caller.actor, Action::View, &target, &tree).is_ok() {
                     meetings.push(meeting);
                 }

@@ -39,12 +39,16 @@ type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 pub fn console_router(core: &Arc<Core>) -> axum::Router {
     let routes = Routes::new(SessionServiceServer::new(session::Sessions(core.clone())))
         .add_service(
-            DirectoryServiceServer::new(directory::Directory(core.clone())).max_decoding_message_size(IMPORT_MESSAGE),
+            DirectoryServiceServer::new(directory::Directory(core.clone()))
+                .max_decoding_message_size(IMPORT_MESSAGE),
         )
         .add_service(MeetingServiceServer::new(meeting::MeetingCalls(core.clone())))
         .add_service(WatchServiceServer::new(watch::Watches(core.clone())))
         .add_service(EndpointServiceServer::new(endpoint::EndpointCalls(core.clone())));
-    routes.into_axum_router().route_layer(GrpcWebLayer::new()).fallback(console::serve)
+    routes
+        .into_axum_router()
+        .route_layer(GrpcWebLayer::new())
+        .fallback(console::serve)
 }
 
 /// The port for agents and relays: gRPC only.

@@ -12,7 +12,11 @@ const MAX_ROWS: usize = 200_000;
 /// line breaks are fine; rows may be of any length (the domain says which are not).
 pub fn read(bytes: &[u8]) -> Result<(Vec<String>, Vec<RawRow>), ImportError> {
     if bytes.len() > MAX_BYTES {
-        return Err(error(1, format!("{} bytes", bytes.len()), "a file of 8 MiB at most"));
+        return Err(error(
+            1,
+            format!("{} bytes", bytes.len()),
+            "a file of 8 MiB at most",
+        ));
     }
     let text = std::str::from_utf8(bytes).map_err(|bad| {
         let before = &bytes[..bad.valid_up_to()];
@@ -21,27 +25,69 @@ pub fn read(bytes: &[u8]) -> Result<(Vec<String>, Vec<RawRow>), ImportError> {
         error(line, found, "UTF-8 (save the table as \"CSV UTF-8\")")
     })?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let mut reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(text.as_bytes());
+    let mut reader = csv::ReaderBuilder::new()
+        .has_headers(false)
+        .flexible(true)
+        .from_reader(text.as_bytes());
     let mut rows = Vec::new();
+    let mut lines = Lines {
+        text: text.as_bytes(),
+        at: 0,
+        line: 1,
+    };
     for record in reader.records() {
         let record = record.map_err(|bad| {
             let line = bad.position().map_or(1, csv::Position::line);
-            error(usize::try_from(line).unwrap_or(usize::MAX), String::new(), "a line of comma-separated values")
+            error(
+                usize::try_from(line).unwrap_or(usize::MAX),
+                String::new(),
+                "a line of comma-separated values",
+            )
         })?;
-        let line = record.position().map_or(0, csv::Position::line);
+        let begins = record.position().map_or(0, csv::Position::byte);
+        let line = lines.of(usize::try_from(begins).unwrap_or(usize::MAX));
         if rows.len() > MAX_ROWS {
-            return Err(error(rows.len(), format!("more than {MAX_ROWS} lines"), "fewer lines"));
+            return Err(error(
+                rows.len(),
+                format!("more than {MAX_ROWS} lines"),
+                "fewer lines",
+            ));
         }
         rows.push(RawRow {
-            line: u32::try_from(line).unwrap_or(u32::MAX),
+            line,
             fields: record.iter().map(str::to_owned).collect(),
         });
     }
     if rows.is_empty() {
-        return Err(error(1, "an empty file".to_owned(), "a header line and a line for each unit and site"));
+        return Err(error(
+            1,
+            "an empty file".to_owned(),
+            "a header line and a line for each unit and site",
+        ));
     }
     let header = rows.remove(0);
     Ok((header.fields, rows))
+}
+
+/// Counts lines as an editor does: a record's position in the reader is before the empty lines that it passed over.
+struct Lines<'a> {
+    text: &'a [u8],
+    at: usize,
+    line: u32,
+}
+
+impl Lines<'_> {
+    /// The line of the first byte that is no line break, from `begins` on. Offsets come in order.
+    fn of(&mut self, begins: usize) -> u32 {
+        while let Some(&byte) = self.text.get(self.at) {
+            if self.at >= begins && byte != b'\n' && byte != b'\r' {
+                break;
+            }
+            self.line += u32::from(byte == b'\n');
+            self.at += 1;
+        }
+        self.line
+    }
 }
 
 fn error(line: usize, found: String, expected: &str) -> ImportError {

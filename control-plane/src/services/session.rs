@@ -33,6 +33,9 @@ impl SessionService for Sessions {
     async fn who_am_i(&self, request: Request<WhoAmIRequest>) -> Result<Response<WhoAmIResponse>, Status> {
         let caller = self.0.caller(&request).await?;
         let account = Some(account_to_wire(&caller.account));
-        Ok(Response::new(WhoAmIResponse { account, expires_ms: caller.expires_ms }))
+        Ok(Response::new(WhoAmIResponse {
+            account,
+            expires_ms: caller.expires_ms,
+        }))
     }
 }

@@ -64,7 +64,35 @@ impl WatchService for Watches {
                 let _ = reason.set(status);
             }
         });
-        let outgoing = Outgoing { messages, end, over: false };
+        let outgoing = Outgoing {
+            messages,
+            end,
+            over: false,
+        };
         Ok(Response::new(Box::pin(stream::unfold(outgoing, Outgoing::next))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio_stream::StreamExt as _;
+
+    #[tokio::test]
+    async fn what_was_queued_comes_before_the_reason_for_the_end() {
+        let (queue, messages) = mpsc::channel(1);
+        let end = Arc::new(OnceLock::new());
+        let outgoing = Outgoing {
+            messages,
+            end: end.clone(),
+            over: false,
+        };
+        queue.send(pb::WatchResponse::default()).await.expect("room");
+        end.set(Status::resource_exhausted("too slow")).expect("once");
+        drop(queue);
+        let all: Vec<_> = stream::unfold(outgoing, Outgoing::next).collect().await;
+        assert!(all[0].is_ok());
+        assert_eq!(all[1].as_ref().expect_err("the reason").message(), "too slow");
+        assert_eq!(all.len(), 2);
     }
 }

@@ -45,7 +45,14 @@ fn too_slow() -> Status {
 impl Watcher {
     pub fn new(core: Arc<Core>, caller: Caller, queue: mpsc::Sender<pb::WatchResponse>) -> Self {
         let hints = core.bus.subscribe();
-        Self { core, caller, hints, queue, sites: HashSet::new(), sent: HashMap::new() }
+        Self {
+            core,
+            caller,
+            hints,
+            queue,
+            sites: HashSet::new(),
+            sent: HashMap::new(),
+        }
     }
 
     /// Runs until the tab goes away (`Ok`) or there is a reason to drop it.
@@ -109,7 +116,9 @@ impl Watcher {
     }
 
     async fn may_see_ended(&self, meeting: &str) -> bool {
-        let Ok(meeting) = self.core.meetings.find(meeting).await else { return false };
+        let Ok(meeting) = self.core.meetings.find(meeting).await else {
+            return false;
+        };
         match (meeting.unit.parse(), meeting.chair.parse()) {
             (Ok(unit), Ok(chair)) => self.permits(&Target::Meeting { unit, chair }),
             _ => false,
@@ -119,12 +128,16 @@ impl Watcher {
     async fn snapshot(&mut self, resumed: bool) -> Result<(), Status> {
         let Visible { units, sites } = visible(&self.caller, &self.core.tree());
         self.sites = sites.iter().map(|site| site.id.clone()).collect();
-        let presence = self.core.endpoints.presences(sites.iter().map(|site| site.id.as_str()));
+        let presence = self
+            .core
+            .endpoints
+            .presences(sites.iter().map(|site| site.id.as_str()));
         let mut meetings = Vec::new();
         if !resumed {
             for view in self.core.meetings.views() {
                 let seen = self.may_see(&view);
-                self.sent.insert(view.id().to_string(), seen.then_some(view.seq()));
+                self.sent
+                    .insert(view.id().to_string(), seen.then_some(view.seq()));
                 if seen {
                     meetings.push(meeting_to_wire(&view));
                 }
@@ -132,7 +145,15 @@ impl Watcher {
         }
         let fleet = Some(self.core.relays.states());
         let server_time_ms = now_ms();
-        let snapshot = pb::WatchSnapshot { units, sites, presence, meetings, fleet, server_time_ms, resumed };
+        let snapshot = pb::WatchSnapshot {
+            units,
+            sites,
+            presence,
+            meetings,
+            fleet,
+            server_time_ms,
+            resumed,
+        };
         self.send(Event::Snapshot(snapshot)).await
     }
 
@@ -157,10 +178,13 @@ impl Watcher {
 
     /// Sends the stored events of a stream after the last one sent.
     async fn from_store(&mut self, meeting: &str) -> Result<(), Status> {
-        let Some(Some(after)) = self.sent.get(meeting).copied() else { return Ok(()) };
+        let Some(Some(after)) = self.sent.get(meeting).copied() else {
+            return Ok(());
+        };
         for stored in self.core.store.events_after(meeting, after).await? {
-            let event = pb::MeetingEvent::decode(stored.payload.as_slice())
-                .map_err(|error| StoreError::Corrupt(format!("event {} of {meeting}: {error}", stored.seq)))?;
+            let event = pb::MeetingEvent::decode(stored.payload.as_slice()).map_err(|error| {
+                StoreError::Corrupt(format!("event {} of {meeting}: {error}", stored.seq))
+            })?;
             self.sent.insert(meeting.to_owned(), Some(stored.seq));
             self.send(Event::MeetingEvent(event)).await?;
         }
@@ -171,7 +195,9 @@ impl Watcher {
         match hint {
             Hint::Meeting(event) => self.meeting_event(&event).await,
             Hint::Presence(changed) => {
-                let seen = changed.iter().filter(|presence| self.sites.contains(&presence.site));
+                let seen = changed
+                    .iter()
+                    .filter(|presence| self.sites.contains(&presence.site));
                 let presence: Vec<_> = seen.cloned().collect();
                 if presence.is_empty() {
                     return Ok(());
@@ -192,7 +218,9 @@ impl Watcher {
             let seen = self.sees_new(event).await;
             self.sent.insert(event.meeting.clone(), seen.then_some(0));
         }
-        let Some(Some(last)) = self.sent.get(&event.meeting).copied() else { return Ok(()) };
+        let Some(Some(last)) = self.sent.get(&event.meeting).copied() else {
+            return Ok(());
+        };
         if event.seq <= last {
             return Ok(());
         }

@@ -28,7 +28,10 @@ impl Store {
         .bind(now_ms)
         .execute(&mut *tx)
         .await?;
-        sqlx::query("DELETE FROM grants WHERE account = $1").bind(&account.name).execute(&mut *tx).await?;
+        sqlx::query("DELETE FROM grants WHERE account = $1")
+            .bind(&account.name)
+            .execute(&mut *tx)
+            .await?;
         for (role, unit) in &account.grants {
             sqlx::query("INSERT INTO grants (account, role, unit) VALUES ($1, $2, $3)")
                 .bind(&account.name)
@@ -38,16 +41,21 @@ impl Store {
                 .await?;
         }
         // A new password ends the sessions that the old one opened.
-        sqlx::query("DELETE FROM sessions WHERE account = $1").bind(&account.name).execute(&mut *tx).await?;
+        sqlx::query("DELETE FROM sessions WHERE account = $1")
+            .bind(&account.name)
+            .execute(&mut *tx)
+            .await?;
         Ok(tx.commit().await?)
     }
 
     /// The argon2 string of an account's password, or `None` for an unknown account.
     pub async fn password_hash(&self, account: &str) -> Result<Option<String>> {
-        Ok(sqlx::query_scalar("SELECT password_hash FROM accounts WHERE name = $1")
-            .bind(account)
-            .fetch_optional(&self.reader)
-            .await?)
+        Ok(
+            sqlx::query_scalar("SELECT password_hash FROM accounts WHERE name = $1")
+                .bind(account)
+                .fetch_optional(&self.reader)
+                .await?,
+        )
     }
 
     pub async fn account(&self, name: &str) -> Result<Option<AccountRow>> {
@@ -63,30 +71,52 @@ impl Store {
             .fetch_all(&self.reader)
             .await?
             .iter()
-            .map(|row| Ok((i32::try_from(row.try_get::<i64, _>(0)?).unwrap_or_default(), row.try_get(1)?)))
+            .map(|row| {
+                Ok((
+                    i32::try_from(row.try_get::<i64, _>(0)?).unwrap_or_default(),
+                    row.try_get(1)?,
+                ))
+            })
             .collect::<Result<_>>()?;
-        Ok(Some(AccountRow { name: row.try_get(0)?, display_name: row.try_get(1)?, grants }))
+        Ok(Some(AccountRow {
+            name: row.try_get(0)?,
+            display_name: row.try_get(1)?,
+            grants,
+        }))
     }
 
-    pub async fn add_session(&self, token_hash: &str, account: &str, now_ms: i64, expires_ms: i64) -> Result<()> {
+    pub async fn add_session(
+        &self,
+        token_hash: &str,
+        account: &str,
+        now_ms: i64,
+        expires_ms: i64,
+    ) -> Result<()> {
         let mut tx = self.begin().await?;
-        sqlx::query("DELETE FROM sessions WHERE expires_ms <= $1").bind(now_ms).execute(&mut *tx).await?;
-        sqlx::query("INSERT INTO sessions (token_hash, account, created_ms, expires_ms) VALUES ($1, $2, $3, $4)")
-            .bind(token_hash)
-            .bind(account)
+        sqlx::query("DELETE FROM sessions WHERE expires_ms <= $1")
             .bind(now_ms)
-            .bind(expires_ms)
             .execute(&mut *tx)
             .await?;
+        sqlx::query(
+            "INSERT INTO sessions (token_hash, account, created_ms, expires_ms) VALUES ($1, $2, $3, $4)",
+        )
+        .bind(token_hash)
+        .bind(account)
+        .bind(now_ms)
+        .bind(expires_ms)
+        .execute(&mut *tx)
+        .await?;
         Ok(tx.commit().await?)
     }
 
     /// Account and end of a session, if it exists; the caller compares the end with its clock.
     pub async fn session(&self, token_hash: &str) -> Result<Option<(String, i64)>> {
-        Ok(sqlx::query_as("SELECT account, expires_ms FROM sessions WHERE token_hash = $1")
-            .bind(token_hash)
-            .fetch_optional(&self.reader)
-            .await?)
+        Ok(
+            sqlx::query_as("SELECT account, expires_ms FROM sessions WHERE token_hash = $1")
+                .bind(token_hash)
+                .fetch_optional(&self.reader)
+                .await?,
+        )
     }
 
     pub async fn extend_session(&self, token_hash: &str, expires_ms: i64) -> Result<()> {
@@ -99,7 +129,10 @@ impl Store {
     }
 
     pub async fn remove_session(&self, token_hash: &str) -> Result<()> {
-        sqlx::query("DELETE FROM sessions WHERE token_hash = $1").bind(token_hash).execute(&self.writer).await?;
+        sqlx::query("DELETE FROM sessions WHERE token_hash = $1")
+            .bind(token_hash)
+            .execute(&self.writer)
+            .await?;
         Ok(())
     }
 
@@ -114,19 +147,23 @@ impl Store {
             .bind(reason)
             .execute(&mut *tx)
             .await?;
-        sqlx::query("DELETE FROM audit WHERE id IN (SELECT id FROM audit ORDER BY at_ms DESC, id LIMIT $2 OFFSET $1)")
-            .bind(AUDIT_ROWS)
-            .bind(AUDIT_ROWS)
-            .execute(&mut *tx)
-            .await?;
+        sqlx::query(
+            "DELETE FROM audit WHERE id IN (SELECT id FROM audit ORDER BY at_ms DESC, id LIMIT $2 OFFSET $1)",
+        )
+        .bind(AUDIT_ROWS)
+        .bind(AUDIT_ROWS)
+        .execute(&mut *tx)
+        .await?;
         Ok(tx.commit().await?)
     }
 
     /// (actor, action, reason) of recorded refusals, newest first.
     pub async fn audit_rows(&self, limit: i64) -> Result<Vec<(String, String, String)>> {
-        Ok(sqlx::query_as("SELECT actor, action, reason FROM audit ORDER BY at_ms DESC, id LIMIT $1")
-            .bind(limit)
-            .fetch_all(&self.reader)
-            .await?)
+        Ok(
+            sqlx::query_as("SELECT actor, action, reason FROM audit ORDER BY at_ms DESC, id LIMIT $1")
+                .bind(limit)
+                .fetch_all(&self.reader)
+                .await?,
+        )
     }
 }

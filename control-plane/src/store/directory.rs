@@ -44,42 +44,48 @@ fn small(value: i64) -> i32 {
 impl Store {
     /// All units and sites, each in the order of their import (parents before children).
     pub async fn directory(&self) -> Result<(Vec<UnitRow>, Vec<SiteRow>)> {
-        let units = sqlx::query("SELECT id, tier, parent, name_zh, name_en, lat, lon FROM units ORDER BY position")
-            .fetch_all(&self.reader)
-            .await?
-            .iter()
-            .map(|row| {
-                Ok(UnitRow {
-                    id: row.try_get(0)?,
-                    tier: small(row.try_get(1)?),
-                    parent: row.try_get::<Option<String>, _>(2)?.unwrap_or_default(),
-                    name_zh: row.try_get(3)?,
-                    name_en: row.try_get(4)?,
-                    lat: row.try_get(5)?,
-                    lon: row.try_get(6)?,
-                })
-            })
-            .collect::<Result<_>>()?;
-        let sites =
-            sqlx::query("SELECT id, unit, tier, name_zh, name_en, lat, lon, access, tags FROM sites ORDER BY position")
+        let units =
+            sqlx::query("SELECT id, tier, parent, name_zh, name_en, lat, lon FROM units ORDER BY position")
                 .fetch_all(&self.reader)
                 .await?
                 .iter()
                 .map(|row| {
-                    let tags: String = row.try_get(8)?;
-                    Ok(SiteRow {
+                    Ok(UnitRow {
                         id: row.try_get(0)?,
-                        unit: row.try_get(1)?,
-                        tier: small(row.try_get(2)?),
+                        tier: small(row.try_get(1)?),
+                        parent: row.try_get::<Option<String>, _>(2)?.unwrap_or_default(),
                         name_zh: row.try_get(3)?,
                         name_en: row.try_get(4)?,
                         lat: row.try_get(5)?,
                         lon: row.try_get(6)?,
-                        access: small(row.try_get(7)?),
-                        tags: tags.split(',').filter(|t| !t.is_empty()).map(str::to_owned).collect(),
                     })
                 })
                 .collect::<Result<_>>()?;
+        let sites = sqlx::query(
+            "SELECT id, unit, tier, name_zh, name_en, lat, lon, access, tags FROM sites ORDER BY position",
+        )
+        .fetch_all(&self.reader)
+        .await?
+        .iter()
+        .map(|row| {
+            let tags: String = row.try_get(8)?;
+            Ok(SiteRow {
+                id: row.try_get(0)?,
+                unit: row.try_get(1)?,
+                tier: small(row.try_get(2)?),
+                name_zh: row.try_get(3)?,
+                name_en: row.try_get(4)?,
+                lat: row.try_get(5)?,
+                lon: row.try_get(6)?,
+                access: small(row.try_get(7)?),
+                tags: tags
+                    .split(',')
+                    .filter(|t| !t.is_empty())
+                    .map(str::to_owned)
+                    .collect(),
+            })
+        })
+        .collect::<Result<_>>()?;
         Ok((units, sites))
     }
 
@@ -141,7 +147,13 @@ impl Store {
             .fetch_all(&self.reader)
             .await?
             .iter()
-            .map(|row| Ok(SeenRow { site: row.try_get(0)?, since_ms: row.try_get(1)?, endpoint: row.try_get(2)? }))
+            .map(|row| {
+                Ok(SeenRow {
+                    site: row.try_get(0)?,
+                    since_ms: row.try_get(1)?,
+                    endpoint: row.try_get(2)?,
+                })
+            })
             .collect()
     }
 

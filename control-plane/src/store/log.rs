@@ -86,9 +86,14 @@ fn to_db(seq: u64) -> i64 {
 fn stored_event(row: &sqlx::sqlite::SqliteRow) -> Result<StoredEvent> {
     let hash: Vec<u8> = row.try_get(2)?;
     Ok(StoredEvent {
-        seq: row.try_get::<i64, _>(0)?.try_into().map_err(|_| StoreError::Corrupt("an event's seq is negative".into()))?,
+        seq: row
+            .try_get::<i64, _>(0)?
+            .try_into()
+            .map_err(|_| StoreError::Corrupt("an event's seq is negative".into()))?,
         payload: row.try_get(1)?,
-        hash: hash.try_into().map_err(|_| StoreError::Corrupt("an event's hash is not of 32 bytes".into()))?,
+        hash: hash
+            .try_into()
+            .map_err(|_| StoreError::Corrupt("an event's hash is not of 32 bytes".into()))?,
     })
 }
 
@@ -137,16 +142,20 @@ impl Store {
 
     /// The last sequence number of a stream; `None` if there is no such stream.
     pub async fn last_seq(&self, stream: &str) -> Result<Option<u64>> {
-        let last: Option<i64> =
-            sqlx::query_scalar("SELECT MAX(seq) FROM events WHERE stream = $1").bind(stream).fetch_one(&self.reader).await?;
+        let last: Option<i64> = sqlx::query_scalar("SELECT MAX(seq) FROM events WHERE stream = $1")
+            .bind(stream)
+            .fetch_one(&self.reader)
+            .await?;
         Ok(last.and_then(|seq| seq.try_into().ok()))
     }
 
     /// Ids of the meetings that have not ended, oldest first.
     pub async fn live_meetings(&self) -> Result<Vec<String>> {
-        Ok(sqlx::query_scalar("SELECT id FROM meetings WHERE ended_ms IS NULL ORDER BY started_ms, id")
-            .fetch_all(&self.reader)
-            .await?)
+        Ok(
+            sqlx::query_scalar("SELECT id FROM meetings WHERE ended_ms IS NULL ORDER BY started_ms, id")
+                .fetch_all(&self.reader)
+                .await?,
+        )
     }
 
     /// Encoded final states of ended meetings, newest first.
@@ -161,19 +170,23 @@ impl Store {
 
     /// The encoded final state of one meeting, if it has ended.
     pub async fn final_state(&self, meeting: &str) -> Result<Option<Vec<u8>>> {
-        Ok(sqlx::query_scalar("SELECT final_state FROM meetings WHERE id = $1 AND final_state IS NOT NULL")
-            .bind(meeting)
-            .fetch_optional(&self.reader)
-            .await?)
+        Ok(
+            sqlx::query_scalar("SELECT final_state FROM meetings WHERE id = $1 AND final_state IS NOT NULL")
+                .bind(meeting)
+                .fetch_optional(&self.reader)
+                .await?,
+        )
     }
 
     /// The meeting that an account convened under an idempotency key.
     pub async fn meeting_by_key(&self, chair: &str, key: &str) -> Result<Option<String>> {
-        Ok(sqlx::query_scalar("SELECT id FROM meetings WHERE chair = $1 AND idempotency_key = $2")
-            .bind(chair)
-            .bind(key)
-            .fetch_optional(&self.reader)
-            .await?)
+        Ok(
+            sqlx::query_scalar("SELECT id FROM meetings WHERE chair = $1 AND idempotency_key = $2")
+                .bind(chair)
+                .bind(key)
+                .fetch_optional(&self.reader)
+                .await?,
+        )
     }
 
     pub async fn claims(&self) -> Result<Vec<Claim>> {
@@ -181,7 +194,13 @@ impl Store {
             .fetch_all(&self.reader)
             .await?
             .iter()
-            .map(|row| Ok(Claim { site: row.try_get(0)?, meeting: row.try_get(1)?, priority: row.try_get(2)? }))
+            .map(|row| {
+                Ok(Claim {
+                    site: row.try_get(0)?,
+                    meeting: row.try_get(1)?,
+                    priority: row.try_get(2)?,
+                })
+            })
             .collect()
     }
 }
@@ -193,9 +212,15 @@ async fn insert_events(tx: &mut sqlx::SqliteConnection, append: &Append) -> Resu
         let mut rows = Vec::with_capacity(chunk.len());
         for event in chunk {
             if event.seq != head.seq + 1 {
-                return Err(StoreError::Conflict(format!("event {} does not follow {}", event.seq, head.seq)));
+                return Err(StoreError::Conflict(format!(
+                    "event {} does not follow {}",
+                    event.seq, head.seq
+                )));
             }
-            head = ChainHead { seq: event.seq, hash: chain_hash(&head.hash, &event.payload) };
+            head = ChainHead {
+                seq: event.seq,
+                hash: chain_hash(&head.hash, &event.payload),
+            };
             rows.push((event, head.hash));
         }
         let mut query: QueryBuilder<Sqlite> =
@@ -225,9 +250,12 @@ async fn change_claims(tx: &mut sqlx::SqliteConnection, append: &Append) -> Resu
         query.build().execute(&mut *tx).await?;
     }
     for chunk in append.claims.chunks(1000) {
-        let mut query: QueryBuilder<Sqlite> = QueryBuilder::new("INSERT INTO site_claim (site, meeting, priority) ");
+        let mut query: QueryBuilder<Sqlite> =
+            QueryBuilder::new("INSERT INTO site_claim (site, meeting, priority) ");
         query.push_values(chunk, |mut row, (site, priority)| {
-            row.push_bind(site).push_bind(&append.meeting).push_bind(*priority);
+            row.push_bind(site)
+                .push_bind(&append.meeting)
+                .push_bind(*priority);
         });
         query.build().execute(&mut *tx).await?;
     }

@@ -15,7 +15,9 @@ pub use directory::{SeenRow, SiteRow, UnitRow};
 pub use log::{Append, ChainHead, Claim, EndedRow, MeetingRow, NewEvent, StoredEvent, chain_hash};
 pub use secrets::EnrolRow;
 
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+};
 use std::path::Path;
 use std::time::Duration;
 
@@ -41,7 +43,9 @@ pub enum StoreError {
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         match &error {
-            sqlx::Error::Database(database) if database.is_unique_violation() => Self::Conflict(database.message().into()),
+            sqlx::Error::Database(database) if database.is_unique_violation() => {
+                Self::Conflict(database.message().into())
+            }
             sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => Self::Corrupt(error.to_string()),
             _ => Self::Unavailable(error.to_string()),
         }
@@ -73,7 +77,10 @@ impl Store {
             .acquire_timeout(BUSY_TIMEOUT)
             .connect_with(options.clone())
             .await?;
-        schema::migrator().run(&writer).await.map_err(|e| StoreError::Unavailable(e.to_string()))?;
+        schema::migrator()
+            .run(&writer)
+            .await
+            .map_err(|e| StoreError::Unavailable(e.to_string()))?;
         let reader = SqlitePoolOptions::new()
             .max_connections(READERS)
             .acquire_timeout(BUSY_TIMEOUT)

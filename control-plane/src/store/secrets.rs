@@ -65,24 +65,38 @@ impl Store {
         Ok(true)
     }
 
-    pub async fn add_site_link(&self, hash: &str, site: &str, by: &str, now_ms: i64, expires_ms: i64) -> Result<()> {
+    pub async fn add_site_link(
+        &self,
+        hash: &str,
+        site: &str,
+        by: &str,
+        now_ms: i64,
+        expires_ms: i64,
+    ) -> Result<()> {
         let mut tx = self.begin().await?;
-        sqlx::query("DELETE FROM site_links WHERE expires_ms <= $1").bind(now_ms).execute(&mut *tx).await?;
-        sqlx::query("INSERT INTO site_links (secret_hash, site, created_by, expires_ms) VALUES ($1, $2, $3, $4)")
-            .bind(hash)
-            .bind(site)
-            .bind(by)
-            .bind(expires_ms)
+        sqlx::query("DELETE FROM site_links WHERE expires_ms <= $1")
+            .bind(now_ms)
             .execute(&mut *tx)
             .await?;
+        sqlx::query(
+            "INSERT INTO site_links (secret_hash, site, created_by, expires_ms) VALUES ($1, $2, $3, $4)",
+        )
+        .bind(hash)
+        .bind(site)
+        .bind(by)
+        .bind(expires_ms)
+        .execute(&mut *tx)
+        .await?;
         Ok(tx.commit().await?)
     }
 
     /// Site and end of a link's validity.
     pub async fn site_link(&self, hash: &str) -> Result<Option<(String, i64)>> {
-        Ok(sqlx::query_as("SELECT site, expires_ms FROM site_links WHERE secret_hash = $1")
-            .bind(hash)
-            .fetch_optional(&self.reader)
-            .await?)
+        Ok(
+            sqlx::query_as("SELECT site, expires_ms FROM site_links WHERE secret_hash = $1")
+                .bind(hash)
+                .fetch_optional(&self.reader)
+                .await?,
+        )
     }
 }

@@ -8,13 +8,29 @@ async fn a_right_password_opens_a_session_and_signing_out_ends_it() {
     let fixture = small().await;
     let person = fixture.person().await;
     let mut client = SessionServiceClient::new(person.channel.clone());
-    let who = client.who_am_i(person.request(pb::WhoAmIRequest {})).await.expect("known").into_inner();
+    let who = client
+        .who_am_i(person.request(pb::WhoAmIRequest {}))
+        .await
+        .expect("known")
+        .into_inner();
     let account = who.account.expect("account");
     assert_eq!(account.name, ACCOUNT);
-    assert_eq!(account.grants, [pb::Grant { role: pb::Role::Commander.into(), unit: "D".into() }]);
+    assert_eq!(
+        account.grants,
+        [pb::Grant {
+            role: pb::Role::Commander.into(),
+            unit: "D".into()
+        }]
+    );
     assert!(who.expires_ms > 0);
-    client.sign_out(person.request(pb::SignOutRequest {})).await.expect("signed out");
-    let after = client.who_am_i(person.request(pb::WhoAmIRequest {})).await.expect_err("ended");
+    client
+        .sign_out(person.request(pb::SignOutRequest {}))
+        .await
+        .expect("signed out");
+    let after = client
+        .who_am_i(person.request(pb::WhoAmIRequest {}))
+        .await
+        .expect_err("ended");
     assert_eq!(after.code(), Code::Unauthenticated);
 }
 
@@ -22,11 +38,23 @@ async fn a_right_password_opens_a_session_and_signing_out_ends_it() {
 async fn an_unknown_account_and_a_wrong_password_get_the_same_answer() {
     let fixture = small().await;
     let channel = fixture.channel().await;
-    let wrong = sign_in(channel.clone(), ACCOUNT, "wrong password").await.err().expect("refused");
-    let unknown = sign_in(channel.clone(), "nobody", "wrong password").await.err().expect("refused");
+    let wrong = sign_in(channel.clone(), ACCOUNT, "wrong password")
+        .await
+        .err()
+        .expect("refused");
+    let unknown = sign_in(channel.clone(), "nobody", "wrong password")
+        .await
+        .err()
+        .expect("refused");
     assert_eq!(wrong.code(), Code::Unauthenticated);
-    assert_eq!((wrong.code(), wrong.message()), (unknown.code(), unknown.message()));
-    let none = SessionServiceClient::new(channel).who_am_i(pb::WhoAmIRequest {}).await.expect_err("refused");
+    assert_eq!(
+        (wrong.code(), wrong.message()),
+        (unknown.code(), unknown.message())
+    );
+    let none = SessionServiceClient::new(channel)
+        .who_am_i(pb::WhoAmIRequest {})
+        .await
+        .expect_err("refused");
     assert_eq!(none.code(), Code::Unauthenticated);
 }
 
@@ -41,11 +69,18 @@ async fn guessing_is_braked_even_for_the_right_password() {
         braked += usize::from(guess.await.expect("ran") == Code::ResourceExhausted);
     }
     assert_eq!(braked, 2, "parallel guesses are counted before they are checked");
-    let right = sign_in(channel.clone(), "li", PASSWORD).await.err().expect("braked");
+    let right = sign_in(channel.clone(), "li", PASSWORD)
+        .await
+        .err()
+        .expect("braked");
     assert_eq!(right.code(), Code::ResourceExhausted);
     Person::sign_in(channel, ACCOUNT).await;
 }
 
 async fn guess(channel: tonic::transport::Channel, number: u32) -> Code {
-    sign_in(channel, "li", &format!("guess number {number}")).await.err().expect("refused").code()
+    sign_in(channel, "li", &format!("guess number {number}"))
+        .await
+        .err()
+        .expect("refused")
+        .code()
 }

@@ -14,6 +14,7 @@ use std::path::Path;
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataValue;
 use tonic::transport::Channel;
@@ -49,7 +50,10 @@ pub async fn start_in(dir: &Path) -> ControlPlane {
         role: pb::Role::Commander,
         unit: "D".into(),
     };
-    let config = Config { bootstrap: Some(bootstrap), ..Config::local(dir) };
+    let config = Config {
+        bootstrap: Some(bootstrap),
+        ..Config::local(dir)
+    };
     ControlPlane::start(config).await.expect("started")
 }
 
@@ -72,7 +76,9 @@ pub async fn add_account(dir: &Path, name: &str, role: pb::Role, unit: &str) {
         display_name: name.into(),
         grants: vec![(role.into(), unit.into())],
     };
-    muster_control_plane::accounts::put_account(&store, &account, PASSWORD.into()).await.expect("stored");
+    muster_control_plane::accounts::put_account(&store, &account, PASSWORD.into())
+        .await
+        .expect("stored");
     store.close().await;
 }
 
@@ -89,7 +95,11 @@ impl Fixture {
 
 pub async fn channel(control_plane: &ControlPlane) -> Channel {
     let uri = format!("http://{}", control_plane.addr());
-    Channel::from_shared(uri).expect("address").connect().await.expect("connected")
+    Channel::from_shared(uri)
+        .expect("address")
+        .connect()
+        .await
+        .expect("connected")
 }
 
 fn with_bearer<T>(token: &str, message: T) -> Request<T> {
@@ -108,8 +118,13 @@ pub struct Person {
 
 impl Person {
     pub async fn sign_in(channel: Channel, account: &str) -> Self {
-        let answer = sign_in(channel.clone(), account, PASSWORD).await.expect("signed in");
-        Self { channel, token: answer.session_token }
+        let answer = sign_in(channel.clone(), account, PASSWORD)
+            .await
+            .expect("signed in");
+        Self {
+            channel,
+            token: answer.session_token,
+        }
     }
 
     pub fn request<T>(&self, message: T) -> Request<T> {
@@ -125,20 +140,45 @@ impl Person {
     }
 
     pub async fn import(&self, csv: &[u8]) -> Result<pb::ImportSitesResponse, Status> {
-        let message = pb::ImportSitesRequest { csv: csv.to_vec(), dry_run: false };
-        Ok(self.directory().import_sites(self.request(message)).await?.into_inner())
+        let message = pb::ImportSitesRequest {
+            csv: csv.to_vec(),
+            dry_run: false,
+        };
+        Ok(self
+            .directory()
+            .import_sites(self.request(message))
+            .await?
+            .into_inner())
     }
 
     pub async fn site_link(&self, site: &str) -> String {
-        let message = pb::CreateSiteLinkRequest { site: site.into(), valid_s: 0 };
-        let answer = self.directory().create_site_link(self.request(message)).await.expect("link");
-        answer.into_inner().path.strip_prefix("/join#").expect("path").to_owned()
+        let message = pb::CreateSiteLinkRequest {
+            site: site.into(),
+            valid_s: 0,
+        };
+        let answer = self
+            .directory()
+            .create_site_link(self.request(message))
+            .await
+            .expect("link");
+        answer
+            .into_inner()
+            .path
+            .strip_prefix("/join#")
+            .expect("path")
+            .to_owned()
     }
 
     pub async fn convene(&self, sites: &[&str]) -> Result<pb::Meeting, Status> {
-        let selector = pb::Selector { sites: sites.iter().map(|&s| s.to_owned()).collect(), ..Default::default() };
-        let message =
-            pb::ConveneRequest { selector: Some(selector), title: "Flood".into(), idempotency_key: String::new() };
+        let selector = pb::Selector {
+            sites: sites.iter().map(|&s| s.to_owned()).collect(),
+            ..Default::default()
+        };
+        let message = pb::ConveneRequest {
+            selector: Some(selector),
+            title: "Flood".into(),
+            idempotency_key: String::new(),
+        };
         let answer = self.meetings().convene(self.request(message)).await?.into_inner();
         Ok(answer.meeting.expect("a meeting"))
     }
@@ -146,15 +186,30 @@ impl Person {
     /// The meeting as it is listed now.
     pub async fn meeting(&self, id: &str) -> pb::Meeting {
         let message = pb::ListMeetingsRequest { include_ended: true };
-        let answer = self.meetings().list_meetings(self.request(message)).await.expect("listed").into_inner();
-        answer.meetings.into_iter().find(|meeting| meeting.id == id).expect("the meeting")
+        let answer = self
+            .meetings()
+            .list_meetings(self.request(message))
+            .await
+            .expect("listed")
+            .into_inner();
+        answer
+            .meetings
+            .into_iter()
+            .find(|meeting| meeting.id == id)
+            .expect("the meeting")
     }
 
     /// Waits until a site's summons is in a state.
     pub async fn until(&self, meeting: &str, site: &str, state: pb::SummonsState) -> pb::Summons {
         let mut last = None;
         for _ in 0..500 {
-            let found = self.meeting(meeting).await.summonses.into_iter().find(|s| s.site == site).expect("site");
+            let found = self
+                .meeting(meeting)
+                .await
+                .summonses
+                .into_iter()
+                .find(|s| s.site == site)
+                .expect("site");
             if found.state() == state {
                 return found;
             }
@@ -166,19 +221,36 @@ impl Person {
 
     pub async fn watch(&self, cursor: Vec<pb::Position>) -> Streaming<pb::WatchResponse> {
         let mut client = WatchServiceClient::new(self.channel.clone()).max_decoding_message_size(64 << 20);
-        client.watch(self.request(pb::WatchRequest { cursor })).await.expect("watching").into_inner()
+        client
+            .watch(self.request(pb::WatchRequest { cursor }))
+            .await
+            .expect("watching")
+            .into_inner()
     }
 
     pub async fn enrol_token(&self, target: pb::create_enrol_token_request::Target) -> EnrolToken {
-        let message = pb::CreateEnrolTokenRequest { target: Some(target), valid_s: 0 };
-        let answer = self.directory().create_enrol_token(self.request(message)).await.expect("token");
+        let message = pb::CreateEnrolTokenRequest {
+            target: Some(target),
+            valid_s: 0,
+        };
+        let answer = self
+            .directory()
+            .create_enrol_token(self.request(message))
+            .await
+            .expect("token");
         answer.into_inner().token.parse().expect("a token")
     }
 }
 
 pub async fn sign_in(channel: Channel, account: &str, password: &str) -> Result<pb::SignInResponse, Status> {
-    let message = pb::SignInRequest { account: account.into(), password: password.into() };
-    Ok(SessionServiceClient::new(channel).sign_in(message).await?.into_inner())
+    let message = pb::SignInRequest {
+        account: account.into(),
+        password: password.into(),
+    };
+    Ok(SessionServiceClient::new(channel)
+        .sign_in(message)
+        .await?
+        .into_inner())
 }
 
 /// A browser of a site, attached by its link.
@@ -191,9 +263,16 @@ pub struct Endpoint {
 impl Endpoint {
     pub async fn attach(channel: Channel, secret: &str) -> Result<Self, Status> {
         let mut client = EndpointServiceClient::new(channel);
-        let message = pb::AttachRequest { endpoint: "browser".into(), version: "test".into() };
+        let message = pb::AttachRequest {
+            endpoint: "browser".into(),
+            version: "test".into(),
+        };
         let events = client.attach(with_bearer(secret, message)).await?.into_inner();
-        let mut endpoint = Self { client, secret: secret.into(), events };
+        let mut endpoint = Self {
+            client,
+            secret: secret.into(),
+            events,
+        };
         match endpoint.next().await {
             Pushed::Attached(_) => Ok(endpoint),
             other => panic!("expected a greeting, found {other:?}"),
@@ -204,7 +283,11 @@ impl Endpoint {
     pub async fn next(&mut self) -> Pushed {
         loop {
             let message = tokio::time::timeout(Duration::from_secs(10), self.events.message());
-            let message = message.await.expect("pushed within 10 s").expect("stream").expect("not over");
+            let message = message
+                .await
+                .expect("pushed within 10 s")
+                .expect("stream")
+                .expect("not over");
             match message.event.expect("an event") {
                 Pushed::Heartbeat(_) => {}
                 other => return other,
@@ -227,12 +310,21 @@ impl Endpoint {
     }
 
     pub async fn report(&mut self, meeting: &str, state: pb::SummonsState) -> Result<(), Status> {
-        let message = pb::ReportSummonsRequest { meeting: meeting.into(), state: state.into(), ..Default::default() };
-        self.client.report_summons(with_bearer(&self.secret, message)).await.map(|_| ())
+        let message = pb::ReportSummonsRequest {
+            meeting: meeting.into(),
+            state: state.into(),
+            ..Default::default()
+        };
+        self.client
+            .report_summons(with_bearer(&self.secret, message))
+            .await
+            .map(|_| ())
     }
 
     pub async fn ticket(&mut self, meeting: &str) -> Result<pb::JoinTicket, Status> {
-        let message = pb::GetTicketRequest { meeting: meeting.into() };
+        let message = pb::GetTicketRequest {
+            meeting: meeting.into(),
+        };
         let answer = self.client.get_ticket(with_bearer(&self.secret, message)).await?;
         Ok(answer.into_inner().ticket.expect("a ticket"))
     }
@@ -243,6 +335,7 @@ pub struct FakeRelay {
     up: mpsc::Sender<pb::ServeRequest>,
     down: Streaming<pb::ServeResponse>,
     pub credentials: Credentials,
+    beats: JoinSet<()>,
 }
 
 impl FakeRelay {
@@ -261,8 +354,14 @@ impl FakeRelay {
     }
 
     /// Dials in with legs that it has already.
-    pub async fn dial(control_plane: &ControlPlane, credentials: Credentials, legs: Vec<pb::LegReport>) -> Self {
-        let channel = connect(&control_plane.agents_addr().to_string(), &credentials).await.expect("channel");
+    pub async fn dial(
+        control_plane: &ControlPlane,
+        credentials: Credentials,
+        legs: Vec<pb::LegReport>,
+    ) -> Self {
+        let channel = connect(&control_plane.agents_addr().to_string(), &credentials)
+            .await
+            .expect("channel");
         let (up, requests) = mpsc::channel(64);
         let hello = pb::RelayHello {
             version: "test".into(),
@@ -272,15 +371,36 @@ impl FakeRelay {
         };
         send(&up, pb::serve_request::Message::Hello(hello)).await;
         let mut client = FleetServiceClient::new(channel);
-        let down = client.serve(ReceiverStream::new(requests)).await.expect("serving").into_inner();
+        let down = client
+            .serve(ReceiverStream::new(requests))
+            .await
+            .expect("serving")
+            .into_inner();
         let beats = up.clone();
-        tokio::spawn(async move {
+        let mut beats_task = JoinSet::new();
+        beats_task.spawn(async move {
             let beat = pb::serve_request::Message::Heartbeat(pb::RelayHeartbeat { legs: 0 });
-            while beats.send(pb::ServeRequest { message: Some(beat.clone()) }).await.is_ok() {
+            while beats
+                .send(pb::ServeRequest {
+                    message: Some(beat.clone()),
+                })
+                .await
+                .is_ok()
+            {
                 tokio::time::sleep(Duration::from_millis(300)).await;
             }
         });
-        Self { up, down, credentials }
+        Self {
+            up,
+            down,
+            credentials,
+            beats: beats_task,
+        }
+    }
+
+    /// Says nothing any more; its stream stays open.
+    pub fn fall_silent(&mut self) {
+        self.beats.abort_all();
     }
 
     pub fn verifier(&self) -> TokenVerifier {
@@ -288,7 +408,11 @@ impl FakeRelay {
     }
 
     pub async fn legs(&self, legs: Vec<pb::LegReport>) {
-        send(&self.up, pb::serve_request::Message::Report(pb::RelayReport { legs })).await;
+        send(
+            &self.up,
+            pb::serve_request::Message::Report(pb::RelayReport { legs }),
+        )
+        .await;
     }
 
     pub async fn leg(&self, meeting: &str, site: &str, state: pb::LegState, reason: &str) {
@@ -307,7 +431,9 @@ impl FakeRelay {
                 }
             }
         };
-        tokio::time::timeout(Duration::from_secs(10), found).await.expect("a stage within 10 s")
+        tokio::time::timeout(Duration::from_secs(10), found)
+            .await
+            .expect("a stage within 10 s")
     }
 }
 
@@ -323,7 +449,11 @@ pub fn leg(meeting: &str, site: &str, state: pb::LegState, reason: &str) -> pb::
 }
 
 async fn send(up: &mpsc::Sender<pb::ServeRequest>, message: pb::serve_request::Message) {
-    up.send(pb::ServeRequest { message: Some(message) }).await.expect("the stream lives");
+    up.send(pb::ServeRequest {
+        message: Some(message),
+    })
+    .await
+    .expect("the stream lives");
 }
 
 /// The state of the world that most tests begin with: a relay, and an endpoint for each of these sites.
@@ -332,7 +462,11 @@ pub async fn attached(fixture: &Fixture, sites: &[&str]) -> Vec<Endpoint> {
     let mut endpoints = Vec::new();
     for site in sites {
         let secret = person.site_link(site).await;
-        endpoints.push(Endpoint::attach(fixture.channel().await, &secret).await.expect("attached"));
+        endpoints.push(
+            Endpoint::attach(fixture.channel().await, &secret)
+                .await
+                .expect("attached"),
+        );
     }
     endpoints
 }

@@ -9,7 +9,11 @@ use tonic::Streaming;
 async fn next(stream: &mut Streaming<pb::WatchResponse>) -> Event {
     loop {
         let message = tokio::time::timeout(Duration::from_secs(10), stream.message());
-        let message = message.await.expect("within 10 s").expect("stream").expect("not over");
+        let message = message
+            .await
+            .expect("within 10 s")
+            .expect("stream")
+            .expect("not over");
         match message.event.expect("event") {
             Event::Heartbeat(_) | Event::Presence(_) | Event::Fleet(_) => {}
             other => return other,
@@ -39,31 +43,56 @@ async fn a_watcher_that_was_cut_off_resumes_with_nothing_lost_or_repeated() {
     let person = fixture.person().await;
     let mut stream = person.watch(vec![]).await;
     let first = snapshot(&mut stream).await;
-    assert_eq!((first.units.len(), first.sites.len(), first.meetings.len(), first.resumed), (3, 5, 0, false));
+    assert_eq!(
+        (
+            first.units.len(),
+            first.sites.len(),
+            first.meetings.len(),
+            first.resumed
+        ),
+        (3, 5, 0, false)
+    );
     assert_eq!(first.presence.iter().filter(|p| p.online).count(), 2);
 
     let meeting = person.convene(&["A1", "A2"]).await.expect("convened");
     let mut seen = vec![event(&mut stream).await];
     drop(stream);
     for (endpoint, site) in endpoints.iter_mut().zip(["A1", "A2"]) {
-        endpoint.report(&meeting.id, SummonsState::Answered).await.expect("taken");
+        endpoint
+            .report(&meeting.id, SummonsState::Answered)
+            .await
+            .expect("taken");
         relay.leg(&meeting.id, site, LegState::OnAir, "").await;
         person.until(&meeting.id, site, SummonsState::OnAir).await;
     }
-    let position = pb::Position { stream: meeting.id.clone(), seq: seen[0].seq };
+    let position = pb::Position {
+        stream: meeting.id.clone(),
+        seq: seen[0].seq,
+    };
     let mut stream = person.watch(vec![position]).await;
     let again = snapshot(&mut stream).await;
     assert!(again.resumed && again.meetings.is_empty());
-    let end = pb::EndMeetingRequest { meeting: meeting.id.clone() };
-    person.meetings().end_meeting(person.request(end)).await.expect("ended");
-    while !matches!(seen.last().expect("one").event, Some(pb::meeting_event::Event::Ended(_))) {
+    let end = pb::EndMeetingRequest {
+        meeting: meeting.id.clone(),
+    };
+    person
+        .meetings()
+        .end_meeting(person.request(end))
+        .await
+        .expect("ended");
+    while !matches!(
+        seen.last().expect("one").event,
+        Some(pb::meeting_event::Event::Ended(_))
+    ) {
         seen.push(event(&mut stream).await);
     }
     let numbers: Vec<_> = seen.iter().map(|event| event.seq).collect();
     let expected: Vec<_> = (1..=numbers.len() as u64).collect();
     assert_eq!(numbers, expected);
     let on_air = seen.iter().filter(|event| match &event.event {
-        Some(pb::meeting_event::Event::Summons(s)) => s.summons.as_ref().expect("summons").state() == SummonsState::OnAir,
+        Some(pb::meeting_event::Event::Summons(s)) => {
+            s.summons.as_ref().expect("summons").state() == SummonsState::OnAir
+        }
         _ => false,
     });
     assert_eq!(on_air.count(), 2);
@@ -75,8 +104,14 @@ async fn a_cursor_that_is_not_known_gets_a_snapshot() {
     let person = fixture.person().await;
     let meeting = person.convene(&["A1"]).await.expect("convened");
     for position in [
-        pb::Position { stream: "m-of-another-life".into(), seq: 4 },
-        pb::Position { stream: meeting.id.clone(), seq: 4000 },
+        pb::Position {
+            stream: "m-of-another-life".into(),
+            seq: 4,
+        },
+        pb::Position {
+            stream: meeting.id.clone(),
+            seq: 4000,
+        },
     ] {
         let mut stream = person.watch(vec![position]).await;
         let snapshot = snapshot(&mut stream).await;
@@ -85,30 +120,50 @@ async fn a_cursor_that_is_not_known_gets_a_snapshot() {
     }
 }
 
+/// Reads until the site's presence and the relay's state have both been told as wanted.
+async fn until(stream: &mut Streaming<pb::WatchResponse>, site_online: Option<bool>, relay_online: bool) {
+    let (mut site, mut relay) = (site_online.is_none(), false);
+    let told = async {
+        while !(site && relay) {
+            match stream
+                .message()
+                .await
+                .expect("stream")
+                .expect("not over")
+                .event
+                .expect("event")
+            {
+                Event::Presence(changed) => {
+                    site |= changed
+                        .presence
+                        .iter()
+                        .any(|p| p.site == "A1" && Some(p.online) == site_online);
+                }
+                Event::Fleet(fleet) => relay |= fleet.relays.iter().any(|r| r.online == relay_online),
+                _ => {}
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), told)
+        .await
+        .expect("told within 10 s");
+}
+
 #[tokio::test]
 async fn presence_and_relays_are_told_as_they_change() {
     let fixture = small().await;
     let person = fixture.person().await;
     let mut stream = person.watch(vec![]).await;
     snapshot(&mut stream).await;
-    let relay = FakeRelay::start(&fixture).await;
+    let mut relay = FakeRelay::start(&fixture).await;
     let endpoints = attached(&fixture, &["A1"]).await;
-    let (mut online, mut relay_online) = (false, false);
-    while !(online && relay_online) {
-        match stream.message().await.expect("stream").expect("not over").event.expect("event") {
-            Event::Presence(changed) => online = changed.presence.iter().any(|p| p.site == "A1" && p.online),
-            Event::Fleet(fleet) => relay_online = fleet.relays.iter().any(|relay| relay.online),
-            _ => {}
-        }
-    }
+    until(&mut stream, Some(true), true).await;
+    relay.fall_silent();
+    until(&mut stream, None, false).await;
+    relay.leg("m0", "A1", LegState::Joining, "").await;
+    until(&mut stream, None, true).await;
     drop((endpoints, relay));
-    while online || relay_online {
-        match stream.message().await.expect("stream").expect("not over").event.expect("event") {
-            Event::Presence(changed) => online = changed.presence.iter().any(|p| p.site == "A1" && p.online),
-            Event::Fleet(fleet) => relay_online = fleet.relays.iter().any(|relay| relay.online),
-            _ => {}
-        }
-    }
+    until(&mut stream, Some(false), false).await;
 }
 
 #[tokio::test]
@@ -118,9 +173,15 @@ async fn a_session_that_was_ended_ends_its_watch() {
     let mut stream = person.watch(vec![]).await;
     snapshot(&mut stream).await;
     let mut sessions = pb::session_service_client::SessionServiceClient::new(person.channel.clone());
-    sessions.sign_out(person.request(pb::SignOutRequest {})).await.expect("signed out");
+    sessions
+        .sign_out(person.request(pb::SignOutRequest {}))
+        .await
+        .expect("signed out");
     let end = loop {
-        match tokio::time::timeout(Duration::from_secs(10), stream.message()).await.expect("within 10 s") {
+        match tokio::time::timeout(Duration::from_secs(10), stream.message())
+            .await
+            .expect("within 10 s")
+        {
             Ok(Some(_)) => {}
             Ok(None) => panic!("it ended without a reason"),
             Err(status) => break status,

@@ -8,13 +8,22 @@ use tokio::net::TcpStream;
 /// One HTTP/1.1 request; the answer's head and body as they came.
 async fn http(addr: SocketAddr, head: &str, body: &[u8]) -> (String, Vec<u8>) {
     let mut stream = TcpStream::connect(addr).await.expect("connected");
-    let head = format!("{head}Host: {addr}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", body.len());
+    let head = format!(
+        "{head}Host: {addr}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
     stream.write_all(head.as_bytes()).await.expect("sent");
     stream.write_all(body).await.expect("sent");
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).await.expect("answered");
-    let split = answer.windows(4).position(|four| four == b"\r\n\r\n").expect("a head");
-    (String::from_utf8_lossy(&answer[..split]).to_lowercase(), answer[split + 4..].to_vec())
+    let split = answer
+        .windows(4)
+        .position(|four| four == b"\r\n\r\n")
+        .expect("a head");
+    (
+        String::from_utf8_lossy(&answer[..split]).to_lowercase(),
+        answer[split + 4..].to_vec(),
+    )
 }
 
 fn framed(message: &impl prost::Message) -> Vec<u8> {
@@ -39,13 +48,20 @@ fn dechunked(mut body: &[u8]) -> Vec<u8> {
 #[tokio::test]
 async fn a_browser_speaks_grpc_web_over_http_1() {
     let fixture = small().await;
-    let message = pb::SignInRequest { account: ACCOUNT.into(), password: PASSWORD.into() };
+    let message = pb::SignInRequest {
+        account: ACCOUNT.into(),
+        password: PASSWORD.into(),
+    };
     let head = "POST /muster.command.v1.SessionService/SignIn HTTP/1.1\r\n\
                 Content-Type: application/grpc-web+proto\r\nX-Grpc-Web: 1\r\n";
     let (head, body) = http(fixture.control_plane.addr(), head, &framed(&message)).await;
     assert!(head.starts_with("http/1.1 200"), "{head}");
     assert!(head.contains("application/grpc-web"), "{head}");
-    let body = if head.contains("transfer-encoding: chunked") { dechunked(&body) } else { body };
+    let body = if head.contains("transfer-encoding: chunked") {
+        dechunked(&body)
+    } else {
+        body
+    };
     assert_eq!(body[0], 0, "a message frame");
     let length = u32::from_be_bytes(body[1..5].try_into().expect("length")) as usize;
     let answer = pb::SignInResponse::decode(&body[5..5 + length]).expect("an answer");
@@ -66,7 +82,11 @@ async fn the_console_and_the_health_check_answer_on_the_same_port() {
         let (head, body) = http(addr, &format!("GET {page} HTTP/1.1\r\n"), b"").await;
         assert!(head.contains("text/html"), "{head}");
         assert!(head.contains("content-security-policy"), "{head}");
-        assert!(String::from_utf8_lossy(&body).to_lowercase().contains("<!doctype html>"));
+        assert!(
+            String::from_utf8_lossy(&body)
+                .to_lowercase()
+                .contains("<!doctype html>")
+        );
     }
     let (head, _) = http(addr, "GET /nothing-here HTTP/1.1\r\n", b"").await;
     assert!(head.starts_with("http/1.1 404"), "{head}");
@@ -77,5 +97,11 @@ async fn an_import_larger_than_the_limit_is_refused() {
     let fixture = small().await;
     let person = fixture.person().await;
     let over = person.import(&vec![b'a'; 9 << 20]).await.expect_err("refused");
-    assert!(matches!(over.code(), tonic::Code::OutOfRange | tonic::Code::ResourceExhausted), "{over}");
+    assert!(
+        matches!(
+            over.code(),
+            tonic::Code::OutOfRange | tonic::Code::ResourceExhausted
+        ),
+        "{over}"
+    );
 }
