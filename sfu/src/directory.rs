@@ -74,7 +74,7 @@ struct LegRecord {
     site: Arc<str>,
     worker: usize,
     secret: String,
-    sources: Vec<SourceSpec>,
+    sources: Arc<[SourceSpec]>,
     state: LegState,
     since_ms: i64,
     ordered_out: Option<&'static str>,
@@ -107,7 +107,7 @@ pub(crate) struct Found {
 pub(crate) struct View {
     pub stage: Option<Arc<StageDocument>>,
     /// What other workers' legs publish.
-    pub sources: Vec<(usize, SourceSpec)>,
+    pub sources: Vec<(usize, Arc<[SourceSpec]>)>,
     /// The worker's own legs that must go, and why.
     pub ordered_out: Vec<(LegId, &'static str)>,
     /// Bit set of the workers that have legs of the meeting.
@@ -218,7 +218,7 @@ impl Directory {
             site: leg.site,
             worker: leg.worker,
             secret: leg.secret,
-            sources: leg.sources,
+            sources: leg.sources.into(),
             state: LegState::Joining,
             since_ms: now_ms(),
             ordered_out: None,
@@ -311,8 +311,7 @@ impl Directory {
         for (&id, leg) in &record.legs {
             view.workers |= 1 << leg.worker;
             if leg.worker != worker {
-                view.sources
-                    .extend(leg.sources.iter().map(|source| (leg.worker, source.clone())));
+                view.sources.push((leg.worker, leg.sources.clone()));
             } else if let Some(reason) = leg.ordered_out {
                 view.ordered_out.push((id, reason));
             }

@@ -20,8 +20,6 @@ use crate::worker::state::Shared;
 const HEARTBEAT: Duration = Duration::from_millis(500);
 const BACKOFF_FIRST: Duration = Duration::from_millis(200);
 const BACKOFF_MOST: Duration = Duration::from_secs(2);
-/// A control plane that says nothing for this long is gone (its heartbeat is at most 5 s).
-const SILENCE: Duration = Duration::from_secs(15);
 /// Until the stream stands.
 const CONNECT: Duration = Duration::from_secs(5);
 /// Legs in one report.
@@ -84,8 +82,9 @@ impl Fleet {
         let mut heartbeat = tokio::time::interval(HEARTBEAT);
         loop {
             tokio::select! {
-                answer = tokio::time::timeout(SILENCE, answers.message()) => {
-                    let Some(answer) = answer?? else { return Ok(()) };
+                answer = answers.message() => {
+                    // One that died without a word is found out by HTTP/2 keep-alive.
+                    let Some(answer) = answer? else { return Ok(()) };
                     *welcomed = true;
                     self.obey(answer.message);
                 }

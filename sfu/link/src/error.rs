@@ -37,3 +37,10 @@ pub enum LinkError {
     #[error("a datagram of {size} bytes does not fit the path, at most {limit} do")]
     DatagramTooLarge { size: usize, limit: usize },
 }
+
+impl LinkError {
+    /// Whether the peer closed the connection on purpose.
+    pub fn is_hung_up(&self) -> bool {
+        matches!(self, Self::Lost(quinn::ConnectionError::ApplicationClosed(_)))
+    }
+}

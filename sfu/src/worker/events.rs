@@ -104,8 +104,12 @@ impl Worker {
     fn connected(&mut self, now: Instant, id: LegId) {
         let Some(leg) = self.legs.get_mut(&id) else { return };
         leg.media_at = now;
+        let view = leg.waiting_view.take();
         if leg.sources.is_empty() {
             self.set_state(id, LegState::OnAir);
+        }
+        if let Some(wishes) = view {
+            self.apply_view(now, id, wishes);
         }
     }
 

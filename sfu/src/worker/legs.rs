@@ -1,5 +1,6 @@
 //! Legs come and go on a worker: joining, leaving, views, watchers, and what the directory says has changed.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -147,12 +148,15 @@ impl Worker {
             secret,
             sources: specs.clone(),
         })?;
+        let is_first = !self.meeting_keys.contains_key(&meeting);
         let key = self.open_meeting(&meeting);
         let slots = self.add_slots(now, key, id, &site, slots);
         for (index, spec) in specs.iter().enumerate() {
             self.add_source(now, key, Home::Here { leg: id, index }, spec.clone());
         }
         let sources = specs.iter().map(|spec| spec.id).collect();
+        let known = self.meetings.get(&key).and_then(|meeting| meeting.stage.clone());
+        let notice = known.map(|stage| notice(&stage, &site)).unwrap_or_default();
         let entry = LegEntry {
             name: name.clone(),
             meeting: key,
@@ -162,7 +166,8 @@ impl Worker {
             slots,
             state: LegState::Joining,
             media_at: now,
-            notice: MeetingNotice::default(),
+            notice,
+            waiting_view: None,
             posts: Vec::new(),
             dirty: false,
         };
@@ -170,8 +175,11 @@ impl Worker {
         shared.metrics.joins.increment(1);
         shared.metrics.legs.increment(1.0);
         tracing::info!(%meeting, site = %claims.site, leg = %name, worker = self.index, "leg opened");
-        self.sync(now, &meeting);
-        self.tell_notices(key);
+        if is_first {
+            self.sync(now, &meeting);
+        } else {
+            self.drain_core(now, key);
+        }
         Ok((id, name))
     }
 
@@ -185,7 +193,7 @@ impl Worker {
             core: Meeting::new(),
             legs: Vec::new(),
             remote: Vec::new(),
-            stage_version: 0,
+            stage: None,
             speakers: Vec::new(),
             close_at: None,
         };
@@ -267,20 +275,23 @@ impl Worker {
         let Some(meeting) = self.meetings.get_mut(&key) else {
             return;
         };
-        let gone: Vec<SourceId> = meeting
-            .remote
+        let present: HashSet<SourceId> = view
+            .sources
             .iter()
-            .filter(|known| !view.sources.iter().any(|(_, spec)| spec.id == **known))
-            .copied()
+            .flat_map(|(_, specs)| specs.iter())
+            .map(|spec| spec.id)
             .collect();
+        let (kept, gone): (Vec<_>, Vec<_>) = meeting.remote.iter().partition(|known| present.contains(known));
+        meeting.remote = kept;
         for id in gone {
-            meeting.remote.retain(|&known| known != id);
             meeting.core.remove_source(self.shared.micros(now), id);
             self.sources.remove(&id);
         }
-        for (worker, spec) in view.sources {
-            if !self.sources.contains_key(&spec.id) {
-                self.add_source(now, key, Home::Worker(worker), spec);
+        for (worker, specs) in &view.sources {
+            for spec in specs.iter() {
+                if !self.sources.contains_key(&spec.id) {
+                    self.add_source(now, key, Home::Worker(*worker), spec.clone());
+                }
             }
         }
         self.forget_absent_workers(now, key, view.workers);
@@ -310,14 +321,18 @@ impl Worker {
         }
     }
 
-    fn take_stage(&mut self, now: Instant, key: MeetingKey, stage: &StageDocument) {
+    fn take_stage(&mut self, now: Instant, key: MeetingKey, stage: &Arc<StageDocument>) {
         let Some(meeting) = self.meetings.get_mut(&key) else {
             return;
         };
-        if meeting.stage_version == stage.version && stage.version != 0 {
+        if meeting
+            .stage
+            .as_ref()
+            .is_some_and(|old| old.version >= stage.version)
+        {
             return;
         }
-        meeting.stage_version = stage.version;
+        meeting.stage = Some(stage.clone());
         let at = self.shared.micros(now);
         let broadcast = (!stage.broadcast_site.is_empty()).then(|| stage.broadcast_site.as_str().into());
         meeting.core.set_stage(
@@ -336,29 +351,12 @@ impl Worker {
         if stage.ended {
             meeting.close_at.get_or_insert(now + ENDED_GRACE);
         }
-        self.tell_notices(key);
-    }
-
-    /// Tells every leg of the meeting its notice, as the stage stands.
-    fn tell_notices(&mut self, key: MeetingKey) {
-        let Some(meeting) = self.meetings.get(&key) else {
-            return;
-        };
-        let Some(stage) = self.shared.directory.look(&meeting.name, self.index).stage else {
-            return;
-        };
         for id in &meeting.legs {
             let Some(leg) = self.legs.get_mut(id) else {
                 continue;
             };
-            leg.notice = MeetingNotice {
-                ended: stage.ended,
-                muted: stage.muted_sites.iter().any(|site| **site == *leg.site),
-                broadcast_site: stage.broadcast_site.clone(),
-            };
-            for post in &leg.posts {
-                post.notice(leg.notice.clone());
-            }
+            leg.notice = notice(stage, &leg.site);
+            leg.posts.iter().for_each(|post| post.notice(leg.notice.clone()));
         }
     }
 
@@ -435,7 +433,7 @@ impl Worker {
     /// Takes the whole wish of a leg.
     pub fn set_view(&mut self, id: LegId, wishes: &[SlotWish]) -> Result<(), Refusal> {
         let now = Instant::now();
-        let leg = self.legs.get(&id).ok_or_else(Refusal::no_such_leg)?;
+        let leg = self.legs.get_mut(&id).ok_or_else(Refusal::no_such_leg)?;
         if wishes.len() > MAX_WISHES {
             return Err(Refusal::bad_request(format!(
                 "wishes: {} of them, expected at most {MAX_WISHES}",
@@ -446,14 +444,24 @@ impl Worker {
             .iter()
             .filter_map(|wish| leg.wish(wish).transpose())
             .collect::<Result<Vec<_>, _>>()?;
-        let key = leg.meeting;
+        if matches!(&leg.wire, Wire::WebRtc(wire) if !wire.leg.is_connected()) {
+            leg.waiting_view = Some(wishes);
+        } else {
+            self.apply_view(now, id, wishes);
+            self.flush(now);
+        }
+        Ok(())
+    }
+
+    pub(super) fn apply_view(&mut self, now: Instant, id: LegId, wishes: Vec<Wish>) {
+        let Some(key) = self.legs.get(&id).map(|leg| leg.meeting) else {
+            return;
+        };
         let at = self.shared.micros(now);
         if let Some(meeting) = self.meetings.get_mut(&key) {
             meeting.core.set_wishes(at, id, wishes);
         }
         self.drain_core(now, key);
-        self.flush(now);
-        Ok(())
     }
 
     /// A new watcher of a leg: it gets the full state first.
@@ -538,6 +546,15 @@ impl LegEntry {
             max_width: pixels(wish.max_width),
             max_height: pixels(wish.max_height),
         }))
+    }
+}
+
+/// What the stage means for one site.
+fn notice(stage: &StageDocument, site: &str) -> MeetingNotice {
+    MeetingNotice {
+        ended: stage.ended,
+        muted: stage.muted_sites.iter().any(|muted| muted == site),
+        broadcast_site: stage.broadcast_site.clone(),
     }
 }
 

@@ -82,7 +82,7 @@ async fn run(worker: &Shared, mut link: RelayLink, leg: &mut Option<LegId>) -> &
 /// A link that its edge closed was hung up; any other end is a loss.
 fn reason_of(error: &Option<LinkError>) -> &'static str {
     match error {
-        Some(LinkError::Lost(lost)) if lost.to_string().contains("closed by peer") => "hung up",
+        Some(error) if error.is_hung_up() => "hung up",
         _ => "timed out",
     }
 }

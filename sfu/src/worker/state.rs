@@ -11,9 +11,9 @@ use std::time::Instant;
 
 use bytes::BytesMut;
 use metrics::Counter;
-use muster_forward::{Codec, Forwarded, LegId, Meeting, Micros, SlotId, SourceId, SourceKind};
+use muster_forward::{Codec, Forwarded, LegId, Meeting, Micros, SlotId, SourceId, SourceKind, Wish};
 use muster_link::RelaySender;
-use muster_proto::command::v1::LegState;
+use muster_proto::command::v1::{LegState, StageDocument};
 use muster_proto::media::v1::MeetingNotice;
 use muster_webrtc::{Certificate, Leg};
 
@@ -76,7 +76,7 @@ pub(crate) struct LocalMeeting {
     pub legs: Vec<LegId>,
     /// Sources of other workers.
     pub remote: Vec<SourceId>,
-    pub stage_version: u64,
+    pub stage: Option<Arc<StageDocument>>,
     pub speakers: Vec<String>,
     /// The meeting has ended: its legs go at this time.
     pub close_at: Option<Instant>,
@@ -142,6 +142,8 @@ pub(crate) struct LegEntry {
     pub media_at: Instant,
     pub notice: MeetingNotice,
     pub posts: Vec<Post>,
+    /// A browser's view that came before its keys were agreed: a key frame sent now would be lost.
+    pub waiting_view: Option<Vec<Wish>>,
     /// In the worker's list of legs with something to send.
     pub dirty: bool,
 }

@@ -21,7 +21,7 @@ async fn with_control_plane() -> (Bench, ControlPlane) {
         Bench {
             relay,
             authority,
-            dir,
+            _dir: dir,
         },
         control_plane,
     )
@@ -127,4 +127,29 @@ async fn a_relay_without_identity_says_what_to_do() {
     };
     let error = Relay::start(config).await.err().expect("no identity");
     assert!(error.to_string().contains("--enrol-token"), "{error:#}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_of_a_hundred_and_forty_agents_come_on_air() {
+    let (bench, control_plane) = with_control_plane().await;
+    let mut agents = Vec::new();
+    for n in 0..140 {
+        agents.push(Agent::connect(&bench, 0, &format!("s{n}")).await);
+    }
+    let start = std::time::Instant::now();
+    for agent in &mut agents {
+        agent.join(bench.token("m", &agent.site), vec![slot("v", false)]).await;
+        agent.publish_camera();
+    }
+    until("all are on air", || {
+        let heard = control_plane.heard();
+        let on_air = heard.reports.iter().filter(|report| report.state() == LegState::OnAir);
+        (on_air.map(|report| &report.site).collect::<std::collections::HashSet<_>>().len() == 140).then_some(())
+    })
+    .await;
+    println!("140 agents on air after {:?}", start.elapsed());
+    assert_eq!(bench.relay.leg_count(), 140);
+    let told: usize = agents.iter().map(|agent| agent.seen().events).sum();
+    assert!(told < 140 * 10, "a join is no news to all the others: {told} events");
+    bench.relay.shutdown().await;
 }

@@ -67,7 +67,8 @@ pub struct Browser {
     pub site: String,
     pub answer: http::Answer,
     pub offer: String,
-    pub pc: Box<dyn PeerConnection>,
+    /// Ends when it is dropped.
+    _pc: Box<dyn PeerConnection>,
     camera: Option<Arc<TrackLocalStaticRTP>>,
     client: MediaServiceClient<Channel>,
     secret: String,
@@ -124,7 +125,7 @@ impl Browser {
             site: site.into(),
             answer,
             offer,
-            pc,
+            _pc: pc,
             camera,
             client,
             secret,

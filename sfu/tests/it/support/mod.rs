@@ -20,7 +20,7 @@ pub const DEADLINE: Duration = Duration::from_secs(30);
 pub struct Bench {
     pub relay: Relay,
     pub authority: Authority,
-    pub dir: tempfile::TempDir,
+    pub _dir: tempfile::TempDir,
 }
 
 pub fn now_s() -> i64 {
@@ -73,7 +73,7 @@ impl Bench {
         Self {
             relay,
             authority,
-            dir,
+            _dir: dir,
         }
     }
 
