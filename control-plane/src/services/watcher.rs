@@ -161,7 +161,7 @@ impl Watcher {
     async fn catch_up(&mut self, cursor: &[pb::Position]) -> Result<(), Status> {
         for position in cursor {
             self.sent.insert(position.stream.clone(), Some(position.seq));
-            self.from_store(&position.stream).await?;
+            self.send_stored(&position.stream).await?;
         }
         for view in self.core.meetings.views() {
             let id = view.id().to_string();
@@ -169,7 +169,7 @@ impl Watcher {
                 let seen = self.may_see(&view);
                 self.sent.insert(id.clone(), seen.then_some(0));
                 if seen {
-                    self.from_store(&id).await?;
+                    self.send_stored(&id).await?;
                 }
             }
         }
@@ -177,7 +177,7 @@ impl Watcher {
     }
 
     /// Sends the stored events of a stream after the last one sent.
-    async fn from_store(&mut self, meeting: &str) -> Result<(), Status> {
+    async fn send_stored(&mut self, meeting: &str) -> Result<(), Status> {
         let Some(Some(after)) = self.sent.get(meeting).copied() else {
             return Ok(());
         };
@@ -225,7 +225,7 @@ impl Watcher {
             return Ok(());
         }
         if event.seq != last + 1 {
-            return self.from_store(&event.meeting).await;
+            return self.send_stored(&event.meeting).await;
         }
         self.sent.insert(event.meeting.clone(), Some(event.seq));
         let ended = matches!(event.event, Some(pb::meeting_event::Event::Ended(_)));

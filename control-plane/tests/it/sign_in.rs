@@ -40,12 +40,10 @@ async fn an_unknown_account_and_a_wrong_password_get_the_same_answer() {
     let channel = fixture.channel().await;
     let wrong = sign_in(channel.clone(), ACCOUNT, "wrong password")
         .await
-        .err()
-        .expect("refused");
+        .expect_err("refused");
     let unknown = sign_in(channel.clone(), "nobody", "wrong password")
         .await
-        .err()
-        .expect("refused");
+        .expect_err("refused");
     assert_eq!(wrong.code(), Code::Unauthenticated);
     assert_eq!(
         (wrong.code(), wrong.message()),
@@ -71,8 +69,7 @@ async fn guessing_is_braked_even_for_the_right_password() {
     assert_eq!(braked, 2, "parallel guesses are counted before they are checked");
     let right = sign_in(channel.clone(), "li", PASSWORD)
         .await
-        .err()
-        .expect("braked");
+        .expect_err("braked");
     assert_eq!(right.code(), Code::ResourceExhausted);
     Person::sign_in(channel, ACCOUNT).await;
 }
@@ -80,7 +77,6 @@ async fn guessing_is_braked_even_for_the_right_password() {
 async fn guess(channel: tonic::transport::Channel, number: u32) -> Code {
     sign_in(channel, "li", &format!("guess number {number}"))
         .await
-        .err()
-        .expect("refused")
+        .expect_err("refused")
         .code()
 }
