@@ -324,9 +324,5 @@ fn leg_quality(quality: &Quality) -> LegQuality {
 
 /// `part` of `whole` in thousandths; 0 of nothing.
 pub(super) fn permille(part: u64, whole: u64) -> u32 {
-    if whole == 0 {
-        0
-    } else {
-        (part.min(whole) * 1000 / whole) as u32
-    }
+    (part.min(whole) * 1000).checked_div(whole).unwrap_or(0) as u32
 }

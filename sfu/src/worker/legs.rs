@@ -1,16 +1,14 @@
-//! Legs come and go on a worker: joining, leaving, views, watchers, and what the directory says has changed.
+//! Legs come and go on a worker: joining, leaving, views and watchers.
 
-use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use muster_forward::{
-    Codec, LayerSpec, LegId, Meeting, SlotId, SlotSpec, SourceId, SourceKind, SourceSpec, Stage, Wish,
-    WishWhat,
+    Codec, LayerSpec, LegId, Meeting, SlotId, SlotSpec, SourceId, SourceKind, SourceSpec, Wish, WishWhat,
 };
 use muster_identity::JoinClaims;
-use muster_proto::command::v1::{LegState, StageDocument};
-use muster_proto::media::v1::{MeetingNotice, SlotWish, slot_wish};
+use muster_proto::command::v1::LegState;
+use muster_proto::media::v1::{SlotWish, slot_wish};
 use muster_webrtc::{IceCredentials, Leg, LegConfig};
 
 use crate::convert;
@@ -22,14 +20,12 @@ use super::state::{
     Home, LayerPlace, LegEntry, LocalMeeting, MeetingKey, SlotEntry, SlotPlace, SourcePlace, WebRtcWire,
     Wire, Worker,
 };
+use super::sync::notice;
 
 /// Wishes in one view: more than any wall has tiles.
 const MAX_WISHES: usize = 512;
 /// Watchers of one leg; the oldest goes.
 const MAX_WATCHERS: usize = 4;
-/// From the end of a meeting to the end of its legs, so that the notice is read.
-const ENDED_GRACE: Duration = Duration::from_millis(500);
-
 /// A leg that was opened for a browser.
 #[derive(Debug)]
 pub(crate) struct Opened {
@@ -239,7 +235,7 @@ impl Worker {
         entries
     }
 
-    fn add_source(&mut self, now: Instant, key: MeetingKey, home: Home, spec: SourceSpec) {
+    pub(super) fn add_source(&mut self, now: Instant, key: MeetingKey, home: Home, spec: SourceSpec) {
         let Some(meeting) = self.meetings.get_mut(&key) else {
             return;
         };
@@ -260,103 +256,6 @@ impl Worker {
             for layer in 0..layers {
                 meeting.core.set_paused(id, layer, true);
             }
-        }
-    }
-
-    /// Does what the difference between the directory and this worker asks for.
-    pub fn sync(&mut self, now: Instant, name: &Arc<str>) {
-        let Some(&key) = self.meeting_keys.get(name) else {
-            return;
-        };
-        let view = self.shared.directory.look(name, self.index);
-        if let Some(stage) = &view.stage {
-            self.take_stage(now, key, stage);
-        }
-        let Some(meeting) = self.meetings.get_mut(&key) else {
-            return;
-        };
-        let present: HashSet<SourceId> = view
-            .sources
-            .iter()
-            .flat_map(|(_, specs)| specs.iter())
-            .map(|spec| spec.id)
-            .collect();
-        let (kept, gone): (Vec<_>, Vec<_>) = meeting.remote.iter().partition(|known| present.contains(known));
-        meeting.remote = kept;
-        for id in gone {
-            meeting.core.remove_source(self.shared.micros(now), id);
-            self.sources.remove(&id);
-        }
-        for (worker, specs) in &view.sources {
-            for spec in specs.iter() {
-                if !self.sources.contains_key(&spec.id) {
-                    self.add_source(now, key, Home::Worker(*worker), spec.clone());
-                }
-            }
-        }
-        self.forget_absent_workers(now, key, view.workers);
-        for (id, reason) in view.ordered_out {
-            self.close(id, reason);
-        }
-        self.drain_core(now, key);
-    }
-
-    /// A worker that has no leg of the meeting any more wants nothing of it, even if it could not say so.
-    fn forget_absent_workers(&mut self, now: Instant, key: MeetingKey, present: u64) {
-        let mut changed = Vec::new();
-        for (&id, source) in self
-            .sources
-            .iter_mut()
-            .filter(|(_, source)| source.meeting == key)
-        {
-            for (layer, place) in source.layers.iter_mut().enumerate() {
-                if place.wanted_by & !present != 0 {
-                    place.wanted_by &= present;
-                    changed.push((id, layer));
-                }
-            }
-        }
-        for (id, layer) in changed {
-            self.apply_pause(now, id, layer);
-        }
-    }
-
-    fn take_stage(&mut self, now: Instant, key: MeetingKey, stage: &Arc<StageDocument>) {
-        let Some(meeting) = self.meetings.get_mut(&key) else {
-            return;
-        };
-        if meeting
-            .stage
-            .as_ref()
-            .is_some_and(|old| old.version >= stage.version)
-        {
-            return;
-        }
-        meeting.stage = Some(stage.clone());
-        let at = self.shared.micros(now);
-        let broadcast = (!stage.broadcast_site.is_empty()).then(|| stage.broadcast_site.as_str().into());
-        meeting.core.set_stage(
-            at,
-            Stage {
-                version: stage.version,
-                broadcast,
-                chair: stage.chair.as_str().into(),
-                muted: stage
-                    .muted_sites
-                    .iter()
-                    .map(|site| site.as_str().into())
-                    .collect(),
-            },
-        );
-        if stage.ended {
-            meeting.close_at.get_or_insert(now + ENDED_GRACE);
-        }
-        for id in &meeting.legs {
-            let Some(leg) = self.legs.get_mut(id) else {
-                continue;
-            };
-            leg.notice = notice(stage, &leg.site);
-            leg.posts.iter().for_each(|post| post.notice(leg.notice.clone()));
         }
     }
 
@@ -546,15 +445,6 @@ impl LegEntry {
             max_width: pixels(wish.max_width),
             max_height: pixels(wish.max_height),
         }))
-    }
-}
-
-/// What the stage means for one site.
-fn notice(stage: &StageDocument, site: &str) -> MeetingNotice {
-    MeetingNotice {
-        ended: stage.ended,
-        muted: stage.muted_sites.iter().any(|muted| muted == site),
-        broadcast_site: stage.broadcast_site.clone(),
     }
 }
 

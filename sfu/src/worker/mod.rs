@@ -10,6 +10,7 @@ mod links;
 mod path;
 mod socket;
 pub(crate) mod state;
+mod sync;
 mod tick;
 
 use std::cell::RefCell;

@@ -14,9 +14,9 @@ use muster_link::{LinkError, Sent};
 use muster_webrtc::{OutgoingRtp, PicturePatch, stun_ufrag};
 
 use crate::convert;
-use crate::ring::{Crossing, CrossingPacket};
+use crate::ring::{Crossing, CrossingPacket, Ring};
 
-use super::state::{Drops, Home, LegEntry, LinkWire, Wire, Worker};
+use super::state::{Drops, Home, LayerPlace, LegEntry, LinkWire, Wire, Worker};
 
 /// Addresses that one leg may be found by; the oldest goes.
 const MAX_ADDRESSES: usize = 8;
@@ -234,13 +234,13 @@ impl Worker {
             && let Some(place) = source.layers.get(layer)
             && place.wanted_by != 0
         {
-            self.cross(id, layer, packet);
+            self.cross(now, id, layer, packet);
         }
         self.drain_core(now, key);
     }
 
     /// Pushes a packet of ours to every worker that wants it.
-    fn cross(&mut self, id: SourceId, layer: usize, packet: &Packet<'_>) {
+    fn cross(&mut self, now: Instant, id: SourceId, layer: usize, packet: &Packet<'_>) {
         let Some(source) = self.sources.get_mut(&id) else {
             return;
         };
@@ -250,15 +250,9 @@ impl Worker {
         };
         self.scratch.extend_from_slice(packet.payload);
         let payload = self.scratch.split().freeze();
+        let starts = place.cut_for != 0 && starts_key_frame(codec, packet.payload);
+        let mut cut = false;
         for to in bits(place.wanted_by) {
-            let bit = 1u64 << to;
-            if place.cut_for & bit != 0 {
-                if !starts_key_frame(codec, packet.payload) {
-                    self.shared.metrics.ring_dropped.increment(1);
-                    continue;
-                }
-                place.cut_for &= !bit;
-            }
             let crossed = CrossingPacket {
                 source: id,
                 layer,
@@ -268,16 +262,17 @@ impl Worker {
                 audio_level: packet.audio_level,
                 payload: payload.clone(),
             };
-            if self.shared.rings[self.index][to]
-                .push(Crossing::Packet(crossed))
-                .is_ok()
-            {
+            let was_cut = place.cut_for;
+            if place.cross(&self.shared.rings[self.index][to], to, crossed, starts) {
                 self.shared.metrics.ring_packets.increment(1);
             } else {
-                place.cut_for |= bit;
                 self.shared.metrics.ring_dropped.increment(1);
             }
-            self.to_wake |= bit;
+            cut |= place.cut_for & !was_cut != 0;
+            self.to_wake |= 1 << to;
+        }
+        if cut && codec != Codec::Opus {
+            self.ask_key_frame(now, id, layer);
         }
     }
 
@@ -312,6 +307,24 @@ impl Worker {
         for to in bits(std::mem::take(&mut self.to_wake)) {
             self.shared.signals[to].wake();
         }
+    }
+}
+
+impl LayerPlace {
+    /// Pushes a packet for worker `to`. A full ring cuts the layer off for that worker until a packet that `starts` a key
+    /// frame (or any packet of sound) finds room.
+    fn cross(&mut self, ring: &Ring, to: usize, packet: CrossingPacket, starts: bool) -> bool {
+        let bit = 1u64 << to;
+        if self.cut_for & bit != 0 && !starts {
+            return false;
+        }
+        let pushed = ring.push(Crossing::Packet(packet)).is_ok();
+        if pushed {
+            self.cut_for &= !bit;
+        } else {
+            self.cut_for |= bit;
+        }
+        pushed
     }
 }
 
@@ -441,6 +454,37 @@ mod tests {
         assert!(!starts_key_frame(Codec::H264, &[0x7c, 0x05]));
         assert!(!starts_key_frame(Codec::H264, &[0x41]));
         assert!(!starts_key_frame(Codec::H264, &[]));
+    }
+
+    #[test]
+    fn a_full_ring_cuts_a_layer_until_the_next_key_frame() {
+        let (ring, mut place) = (Ring::new(), LayerPlace::default());
+        let cross = |place: &mut LayerPlace, ring: &Ring, seq, starts| {
+            let packet = CrossingPacket {
+                source: SourceId(1),
+                layer: 0,
+                seq,
+                timestamp: 0,
+                marker: true,
+                audio_level: None,
+                payload: Bytes::new(),
+            };
+            place.cross(ring, 3, packet, starts)
+        };
+        let mut crossed = 0u16;
+        while cross(&mut place, &ring, crossed, false) {
+            crossed += 1;
+        }
+        assert_eq!(place.cut_for, 1 << 3);
+        assert!(ring.pop().is_some(), "room again");
+        assert!(
+            !cross(&mut place, &ring, 1, false),
+            "but not for the rest of a picture"
+        );
+        assert!(cross(&mut place, &ring, 2, true));
+        assert!(ring.pop().is_some());
+        assert!(cross(&mut place, &ring, 3, false));
+        assert_eq!(place.cut_for, 0);
     }
 
     #[test]
