@@ -149,7 +149,7 @@ pub struct Convene {
     #[arg(long, conflicts_with_all = ["subtree", "tier", "site", "tag"])]
     pub all: bool,
     /// Title of the meeting, shown to those who are called
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "会议 Meeting")]
     pub title: String,
     /// Only show who would be called
     #[arg(long)]
