@@ -138,18 +138,31 @@ async fn all_of_a_hundred_and_forty_agents_come_on_air() {
     }
     let start = std::time::Instant::now();
     for agent in &mut agents {
-        agent.join(bench.token("m", &agent.site), vec![slot("v", false)]).await;
+        agent
+            .join(bench.token("m", &agent.site), vec![slot("v", false)])
+            .await;
         agent.publish_camera();
     }
     until("all are on air", || {
         let heard = control_plane.heard();
-        let on_air = heard.reports.iter().filter(|report| report.state() == LegState::OnAir);
-        (on_air.map(|report| &report.site).collect::<std::collections::HashSet<_>>().len() == 140).then_some(())
+        let on_air = heard
+            .reports
+            .iter()
+            .filter(|report| report.state() == LegState::OnAir);
+        (on_air
+            .map(|report| &report.site)
+            .collect::<std::collections::HashSet<_>>()
+            .len()
+            == 140)
+            .then_some(())
     })
     .await;
     println!("140 agents on air after {:?}", start.elapsed());
     assert_eq!(bench.relay.leg_count(), 140);
     let told: usize = agents.iter().map(|agent| agent.seen().events).sum();
-    assert!(told < 140 * 10, "a join is no news to all the others: {told} events");
+    assert!(
+        told < 140 * 10,
+        "a join is no news to all the others: {told} events"
+    );
     bench.relay.shutdown().await;
 }

@@ -28,12 +28,13 @@ async fn browser_sees_browser(workers: usize) {
         .slot_is("1", "is empty", |s| s.status() == SlotStatus::Empty)
         .await;
 
-    let seen = viewer.seen();
-    assert!(vp8::is_key(&seen.payloads[0].1), "begins with a key frame");
-    let mut seqs: Vec<u16> = seen.payloads.iter().map(|(seq, _)| *seq).collect();
-    seqs.dedup();
-    assert_eq!(seqs.len(), seen.payloads.len(), "no number comes twice");
-    drop(seen);
+    {
+        let seen = viewer.seen();
+        assert!(vp8::is_key(&seen.payloads[0].1), "begins with a key frame");
+        let mut seqs: Vec<u16> = seen.payloads.iter().map(|(seq, _)| *seq).collect();
+        seqs.dedup();
+        assert_eq!(seqs.len(), seen.payloads.len(), "no number comes twice");
+    }
     bench.relay.shutdown().await;
 }
 
