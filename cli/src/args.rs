@@ -25,7 +25,13 @@ pub struct Cli {
 #[derive(Args, Clone)]
 pub struct Access {
     /// Address of the control plane
-    #[arg(long, global = true, env = "MUSTER_SERVER", value_name = "URL", default_value = "http://127.0.0.1:8080")]
+    #[arg(
+        long,
+        global = true,
+        env = "MUSTER_SERVER",
+        value_name = "URL",
+        default_value = "http://127.0.0.1:8080"
+    )]
     pub server: String,
     /// Sign in as this account for this command only (otherwise: the session of `muster sign-in`)
     #[arg(long, global = true, env = "MUSTER_ACCOUNT", value_name = "NAME")]

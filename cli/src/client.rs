@@ -62,7 +62,11 @@ impl Client {
             None => {
                 let token = session::kept_token(&access.server)?;
                 let channel = connect(&access.server).await?;
-                Ok(Self { channel, bearer: Bearer::new(&token)?, own_session: false })
+                Ok(Self {
+                    channel,
+                    bearer: Bearer::new(&token)?,
+                    own_session: false,
+                })
             }
         }
     }
@@ -70,7 +74,11 @@ impl Client {
     pub async fn sign_in(server: &str, account: &str, password: &str) -> Result<Self, Failure> {
         let channel = connect(server).await?;
         let session = session::request_session(channel.clone(), account, password).await?;
-        Ok(Self { channel, bearer: Bearer::new(&session.session_token)?, own_session: true })
+        Ok(Self {
+            channel,
+            bearer: Bearer::new(&session.session_token)?,
+            own_session: true,
+        })
     }
 
     pub fn sessions(&self) -> SessionServiceClient<Authorized> {

@@ -61,7 +61,9 @@ impl From<Status> for Failure {
             Code::InvalidArgument => Failure::Usage(message),
             Code::PermissionDenied => Failure::Refused(format!("not permitted: {message}")),
             Code::NotFound => Failure::Refused(format!("not found: {message}")),
-            Code::FailedPrecondition | Code::ResourceExhausted => Failure::Refused(format!("refused: {message}")),
+            Code::FailedPrecondition | Code::ResourceExhausted => {
+                Failure::Refused(format!("refused: {message}"))
+            }
             code => Failure::Refused(format!("failed ({code:?}): {message}")),
         }
     }

@@ -20,7 +20,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use args::{Cli, Command, SiteCommand, RelayCommand};
+use args::{Cli, Command, RelayCommand, SiteCommand};
 use failure::Failure;
 
 /// Runs the command line of this process to its end.
@@ -46,7 +46,11 @@ pub fn run() -> ExitCode {
 }
 
 async fn dispatch(cli: Cli) -> Result<(), Failure> {
-    let Cli { access, output, command } = cli;
+    let Cli {
+        access,
+        output,
+        command,
+    } = cli;
     match command {
         Command::SignIn => session::sign_in(&access).await,
         Command::SignOut => session::sign_out(&access).await,

@@ -34,7 +34,11 @@ pub async fn convene(client: &Client, options: Convene, form: Form) -> Result<()
         meeting = wait_on_air(client, meeting, Duration::from_secs(seconds.into())).await?;
     }
     print_meeting(client, &meeting, form).await?;
-    if options.wait.is_some() { all_on_air(&meeting) } else { Ok(()) }
+    if options.wait.is_some() {
+        all_on_air(&meeting)
+    } else {
+        Ok(())
+    }
 }
 
 /// A key for an idempotent call: 128 random bits.
@@ -69,9 +73,15 @@ fn selector(options: &Convene) -> Result<Selector, Failure> {
 }
 
 async fn preview(client: &Client, selector: Selector, form: Form) -> Result<(), Failure> {
-    let request = PreviewConveneRequest { selector: Some(selector) };
+    let request = PreviewConveneRequest {
+        selector: Some(selector),
+    };
     let preview = client.meetings().preview_convene(request).await?.into_inner();
-    let PreviewConveneResponse { sites, doubtful, unknown } = preview;
+    let PreviewConveneResponse {
+        sites,
+        doubtful,
+        unknown,
+    } = preview;
     match form {
         Form::Json => print_json(&json!({
             "sites": sites, "unknown": unknown,
@@ -84,11 +94,20 @@ async fn preview(client: &Client, selector: Selector, form: Form) -> Result<(), 
                 .iter()
                 .map(|site| {
                     let (en, zh) = names_of(&names, site);
-                    [site.clone(), en, zh, doubtful.get(site).map_or_else(|| "ready".to_owned(), why)]
+                    [
+                        site.clone(),
+                        en,
+                        zh,
+                        doubtful.get(site).map_or_else(|| "ready".to_owned(), why),
+                    ]
                 })
                 .collect();
             print!("{}", table(["site", "name", "名称", "expected"], &rows));
-            println!("{} sites would be called, {} of them doubtful", sites.len(), doubtful.len());
+            println!(
+                "{} sites would be called, {} of them doubtful",
+                sites.len(),
+                doubtful.len()
+            );
             for name in unknown {
                 println!("unknown, or outside the account's tree: {name}");
             }
@@ -111,7 +130,11 @@ async fn wait_on_air(client: &Client, meeting: Meeting, limit: Duration) -> Resu
             Some(meeting) => match timeout_at(deadline, stream.message()).await {
                 Err(_) => return Ok(meeting.clone()),
                 Ok(Ok(Some(response))) => situation.apply(response),
-                Ok(Ok(None)) => return Err(Failure::Unreachable("the control plane ended the stream".to_owned())),
+                Ok(Ok(None)) => {
+                    return Err(Failure::Unreachable(
+                        "the control plane ended the stream".to_owned(),
+                    ));
+                }
                 Ok(Err(status)) => return Err(status.into()),
             },
         }
@@ -120,15 +143,23 @@ async fn wait_on_air(client: &Client, meeting: Meeting, limit: Duration) -> Resu
 
 pub async fn status(client: &Client, options: Status, form: Form) -> Result<(), Failure> {
     let include_ended = options.ended || options.meeting.is_some();
-    let meetings = client.meetings().list_meetings(ListMeetingsRequest { include_ended }).await?;
+    let meetings = client
+        .meetings()
+        .list_meetings(ListMeetingsRequest { include_ended })
+        .await?;
     let meetings = meetings.into_inner().meetings;
     if let Some(id) = options.meeting {
-        let meeting = meetings
-            .iter()
-            .find(|meeting| meeting.id == id)
-            .ok_or_else(|| Failure::Refused(format!("no meeting {id} among the last 100 (muster status lists them)")))?;
+        let meeting = meetings.iter().find(|meeting| meeting.id == id).ok_or_else(|| {
+            Failure::Refused(format!(
+                "no meeting {id} among the last 100 (muster status lists them)"
+            ))
+        })?;
         print_meeting(client, meeting, form).await?;
-        return if meeting.ended_ms == 0 { all_on_air(meeting) } else { Ok(()) };
+        return if meeting.ended_ms == 0 {
+            all_on_air(meeting)
+        } else {
+            Ok(())
+        };
     }
     match form {
         Form::Json => print_json(&meetings.iter().map(meeting_json).collect::<Vec<_>>()),
@@ -150,14 +181,22 @@ pub async fn status(client: &Client, options: Status, form: Form) -> Result<(), 
                     ]
                 })
                 .collect();
-            print!("{}", table(["meeting", "title", "chair", "started", "ended", "on air"], &rows));
+            print!(
+                "{}",
+                table(["meeting", "title", "chair", "started", "ended", "on air"], &rows)
+            );
             Ok(())
         }
     }
 }
 
 pub async fn end(client: &Client, options: End, form: Form) -> Result<(), Failure> {
-    client.meetings().end_meeting(EndMeetingRequest { meeting: options.meeting.clone() }).await?;
+    client
+        .meetings()
+        .end_meeting(EndMeetingRequest {
+            meeting: options.meeting.clone(),
+        })
+        .await?;
     match form {
         Form::Json => print_json(&json!({ "meeting": options.meeting, "ended": true })),
         Form::Table => {
@@ -172,7 +211,10 @@ fn all_on_air(meeting: &Meeting) -> Result<(), Failure> {
     if on_air == all {
         return Ok(());
     }
-    Err(Failure::NotAllOnAir(format!("{} of {all} sites are not on air", all - on_air)))
+    Err(Failure::NotAllOnAir(format!(
+        "{} of {all} sites are not on air",
+        all - on_air
+    )))
 }
 
 async fn print_meeting(client: &Client, meeting: &Meeting, form: Form) -> Result<(), Failure> {
@@ -189,11 +231,25 @@ async fn print_meeting(client: &Client, meeting: &Meeting, form: Form) -> Result
                 ms if summons.on_air_ms > 0 && ms >= 0 => format!("{ms} ms"),
                 _ => "-".to_owned(),
             };
-            [summons.site.clone(), en, zh, state_name(summons.state()).to_owned(), took, why(summons)]
+            [
+                summons.site.clone(),
+                en,
+                zh,
+                state_name(summons.state()).to_owned(),
+                took,
+                why(summons),
+            ]
         })
         .collect();
-    print!("{}", table(["site", "name", "名称", "state", "on air after", "reason"], &rows));
-    let ended = if meeting.ended_ms > 0 { format!(", ended {}", time(meeting.ended_ms)) } else { String::new() };
+    print!(
+        "{}",
+        table(["site", "name", "名称", "state", "on air after", "reason"], &rows)
+    );
+    let ended = if meeting.ended_ms > 0 {
+        format!(", ended {}", time(meeting.ended_ms))
+    } else {
+        String::new()
+    };
     println!(
         "meeting {} {}: {}/{} on air, started {}{ended}",
         meeting.id,
@@ -206,12 +262,19 @@ async fn print_meeting(client: &Client, meeting: &Meeting, form: Form) -> Result
 }
 
 async fn site_names(client: &Client) -> Result<BTreeMap<String, Site>, Failure> {
-    let sites = client.directory().list_sites(ListSitesRequest {}).await?.into_inner().sites;
+    let sites = client
+        .directory()
+        .list_sites(ListSitesRequest {})
+        .await?
+        .into_inner()
+        .sites;
     Ok(sites.into_iter().map(|site| (site.id.clone(), site)).collect())
 }
 
 fn names_of(sites: &BTreeMap<String, Site>, id: &str) -> (String, String) {
-    sites.get(id).map_or_else(Default::default, |site| (site.name_en.clone(), site.name_zh.clone()))
+    sites.get(id).map_or_else(Default::default, |site| {
+        (site.name_en.clone(), site.name_zh.clone())
+    })
 }
 
 fn meeting_json(meeting: &Meeting) -> Value {
@@ -307,7 +370,11 @@ mod tests {
 
     #[test]
     fn all_means_every_tier_of_the_callers_tree() {
-        let selector = selector(&Convene { all: true, ..options() }).expect("a valid choice");
+        let selector = selector(&Convene {
+            all: true,
+            ..options()
+        })
+        .expect("a valid choice");
         assert_eq!(selector.tiers, [1, 2, 3, 4]);
         assert!(selector.subtrees.is_empty());
         assert_eq!(selector.exclude_sites, ["b"]);

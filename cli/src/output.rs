@@ -6,7 +6,10 @@ use crate::failure::Failure;
 
 /// Prints one JSON document on one line.
 pub fn print_json(value: &impl Serialize) -> Result<(), Failure> {
-    println!("{}", serde_json::to_string(value).map_err(|error| Failure::Refused(error.to_string()))?);
+    println!(
+        "{}",
+        serde_json::to_string(value).map_err(|error| Failure::Refused(error.to_string()))?
+    );
     Ok(())
 }
 
@@ -57,7 +60,12 @@ pub fn time(ms: i64) -> String {
     }
     let (days, second) = (ms.div_euclid(86_400_000), ms.div_euclid(1000).rem_euclid(86_400));
     let (year, month, day) = civil_from_days(days);
-    format!("{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02}Z", second / 3600, second / 60 % 60, second % 60)
+    format!(
+        "{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02}Z",
+        second / 3600,
+        second / 60 % 60,
+        second % 60
+    )
 }
 
 /// Days since 1970-01-01 as year, month, day of the Gregorian calendar (Hinnant, "chrono-compatible
@@ -70,7 +78,11 @@ fn civil_from_days(days: i64) -> (i64, i64, i64) {
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let m = (5 * day_of_year + 2) / 153;
     let month = if m < 10 { m + 3 } else { m - 9 };
-    (year_of_era + era * 400 + i64::from(month <= 2), month, day_of_year - (153 * m + 2) / 5 + 1)
+    (
+        year_of_era + era * 400 + i64::from(month <= 2),
+        month,
+        day_of_year - (153 * m + 2) / 5 + 1,
+    )
 }
 
 #[cfg(test)]
@@ -79,7 +91,10 @@ mod tests {
 
     #[test]
     fn columns_line_up_under_wide_characters() {
-        let rows = [["佛祖岭".to_owned(), "a".to_owned()], ["b".to_owned(), "c".to_owned()]];
+        let rows = [
+            ["佛祖岭".to_owned(), "a".to_owned()],
+            ["b".to_owned(), "c".to_owned()],
+        ];
         assert_eq!(table(["site", "x"], &rows), "site    x\n佛祖岭  a\nb       c\n");
     }
 

@@ -39,9 +39,16 @@ pub async fn sign_in(access: &Access) -> Result<(), Failure> {
         expires_ms: session.expires_ms,
     };
     let path = session_path()?;
-    write_private(&path, &serde_json::to_vec_pretty(&kept).map_err(|e| Failure::Refused(e.to_string()))?)?;
+    write_private(
+        &path,
+        &serde_json::to_vec_pretty(&kept).map_err(|e| Failure::Refused(e.to_string()))?,
+    )?;
     let name = session.account.map(|a| a.display_name).filter(|n| !n.is_empty());
-    println!("signed in as {} at {}", name.as_deref().unwrap_or(account), access.server);
+    println!(
+        "signed in as {} at {}",
+        name.as_deref().unwrap_or(account),
+        access.server
+    );
     Ok(())
 }
 
@@ -56,13 +63,21 @@ pub async fn sign_out(access: &Access) -> Result<(), Failure> {
     Ok(())
 }
 
-pub async fn request_session(channel: Channel, account: &str, password: &str) -> Result<SignInResponse, Failure> {
-    let request = SignInRequest { account: account.to_owned(), password: password.to_owned() };
+pub async fn request_session(
+    channel: Channel,
+    account: &str,
+    password: &str,
+) -> Result<SignInResponse, Failure> {
+    let request = SignInRequest {
+        account: account.to_owned(),
+        password: password.to_owned(),
+    };
     match SessionServiceClient::new(channel).sign_in(request).await {
         Ok(response) => Ok(response.into_inner()),
-        Err(status) if status.code() == Code::Unauthenticated => {
-            Err(Failure::NotSignedIn(format!("sign-in as {account} was refused: {}", status.message())))
-        }
+        Err(status) if status.code() == Code::Unauthenticated => Err(Failure::NotSignedIn(format!(
+            "sign-in as {account} was refused: {}",
+            status.message()
+        ))),
         Err(status) => Err(status.into()),
     }
 }
@@ -81,9 +96,13 @@ pub fn kept_token(server: &str) -> Result<String, Failure> {
 }
 
 fn kept_token_in(text: &str, server: &str, now_ms: i64) -> Result<String, Failure> {
-    let kept: KeptSession = serde_json::from_str(text).map_err(|_| not_signed_in("the session file is damaged"))?;
+    let kept: KeptSession =
+        serde_json::from_str(text).map_err(|_| not_signed_in("the session file is damaged"))?;
     if kept.server.trim_end_matches('/') != server.trim_end_matches('/') {
-        return Err(not_signed_in(&format!("the kept session is for {}, not for {server}", kept.server)));
+        return Err(not_signed_in(&format!(
+            "the kept session is for {}, not for {server}",
+            kept.server
+        )));
     }
     if kept.expires_ms <= now_ms {
         return Err(not_signed_in("the session has expired"));
@@ -133,7 +152,11 @@ fn ask_password(account: &str) -> std::io::Result<String> {
 
 /// `$XDG_CONFIG_HOME/muster/session.json`, or the same under `~/.config`.
 fn session_path() -> Result<PathBuf, Failure> {
-    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let set = |name: &str| {
+        std::env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
     let base = set("XDG_CONFIG_HOME").or_else(|| set("HOME").map(|home| home.join(".config")));
     base.map(|base| base.join("muster/session.json"))
         .ok_or_else(|| Failure::Usage("neither XDG_CONFIG_HOME nor HOME is set: give --account".to_owned()))
@@ -141,7 +164,8 @@ fn session_path() -> Result<PathBuf, Failure> {
 
 /// Writes a file that only its owner can read; the folder is made if missing.
 pub fn write_private(path: &Path, content: &[u8]) -> Result<(), Failure> {
-    let failed = |error: std::io::Error| Failure::Refused(format!("cannot write {}: {error}", path.display()));
+    let failed =
+        |error: std::io::Error| Failure::Refused(format!("cannot write {}: {error}", path.display()));
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).map_err(failed)?;
     }
@@ -149,14 +173,23 @@ pub fn write_private(path: &Path, content: &[u8]) -> Result<(), Failure> {
     let mut part = path.as_os_str().to_owned();
     part.push(format!(".{}", std::process::id()));
     let part = PathBuf::from(part);
-    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&part).map_err(failed)?;
-    file.set_permissions(fs::Permissions::from_mode(0o600)).map_err(failed)?;
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&part)
+        .map_err(failed)?;
+    file.set_permissions(fs::Permissions::from_mode(0o600))
+        .map_err(failed)?;
     file.write_all(content).map_err(failed)?;
     fs::rename(&part, path).map_err(failed)
 }
 
 pub fn now_ms() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_millis() as i64)
 }
 
 #[cfg(test)]
@@ -168,13 +201,19 @@ mod tests {
     #[test]
     fn a_kept_session_is_for_its_server_and_its_time() {
         assert_eq!(kept_token_in(KEPT, "http://a:1", 999), Ok("t0ken".to_owned()));
-        for (server, now, part) in [("http://b:1", 999, "not for http://b:1"), ("http://a:1", 1000, "expired")] {
+        for (server, now, part) in [
+            ("http://b:1", 999, "not for http://b:1"),
+            ("http://a:1", 1000, "expired"),
+        ] {
             match kept_token_in(KEPT, server, now) {
                 Err(Failure::NotSignedIn(message)) => assert!(message.contains(part), "{message}"),
                 other => panic!("{other:?}"),
             }
         }
-        assert!(matches!(kept_token_in("{", "http://a:1", 0), Err(Failure::NotSignedIn(_))));
+        assert!(matches!(
+            kept_token_in("{", "http://a:1", 0),
+            Err(Failure::NotSignedIn(_))
+        ));
     }
 
     #[test]
@@ -185,6 +224,9 @@ mod tests {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).expect("chmod");
         write_private(&path, b"two").expect("second write");
         assert_eq!(fs::read(&path).expect("read"), b"two");
-        assert_eq!(fs::metadata(&path).expect("metadata").permissions().mode() & 0o777, 0o600);
+        assert_eq!(
+            fs::metadata(&path).expect("metadata").permissions().mode() & 0o777,
+            0o600
+        );
     }
 }

@@ -6,8 +6,8 @@ use std::path::Path;
 
 use muster_proto::command::v1::create_enrol_token_request::Target;
 use muster_proto::command::v1::{
-    Access, CreateEnrolTokenRequest, CreateSiteLinkRequest, ImportError, ImportSitesRequest, ListSitesRequest,
-    ListSitesResponse, Presence, Site, Unit,
+    Access, CreateEnrolTokenRequest, CreateSiteLinkRequest, ImportError, ImportSitesRequest,
+    ListSitesRequest, ListSitesResponse, Presence, Site, Unit,
 };
 use serde_json::{Value, json};
 
@@ -21,7 +21,10 @@ const MAX_IMPORT: u64 = 8 << 20;
 
 pub async fn import(client: &Client, options: Import, form: Form) -> Result<(), Failure> {
     let csv = read_import(&options.file)?;
-    let request = ImportSitesRequest { csv, dry_run: options.dry_run };
+    let request = ImportSitesRequest {
+        csv,
+        dry_run: options.dry_run,
+    };
     let result = client.directory().import_sites(request).await?.into_inner();
     if form == Form::Json {
         print_json(&json!({
@@ -38,14 +41,26 @@ pub async fn import(client: &Client, options: Import, form: Form) -> Result<(), 
         return Err(Failure::Usage(format!(
             "{}: {} wrong; nothing was imported",
             options.file.display(),
-            if result.errors.len() == 1 { "1 field".to_owned() } else { format!("{} fields", result.errors.len()) },
+            if result.errors.len() == 1 {
+                "1 field".to_owned()
+            } else {
+                format!("{} fields", result.errors.len())
+            },
         )));
     }
     if form == Form::Table {
-        let done = if options.dry_run { "would be imported" } else { "imported" };
+        let done = if options.dry_run {
+            "would be imported"
+        } else {
+            "imported"
+        };
         println!(
             "{done}: units {} new, {} changed; sites {} new, {} changed; {} unchanged",
-            result.units_added, result.units_changed, result.sites_added, result.sites_changed, result.unchanged
+            result.units_added,
+            result.units_changed,
+            result.sites_added,
+            result.sites_changed,
+            result.unchanged
         );
     }
     Ok(())
@@ -55,9 +70,17 @@ fn read_import(file: &Path) -> Result<Vec<u8>, Failure> {
     let failed = |error: std::io::Error| Failure::Usage(format!("{}: {error}", file.display()));
     let mut csv = Vec::new();
     if file == Path::new("-") {
-        std::io::stdin().lock().take(MAX_IMPORT + 1).read_to_end(&mut csv).map_err(failed)?;
+        std::io::stdin()
+            .lock()
+            .take(MAX_IMPORT + 1)
+            .read_to_end(&mut csv)
+            .map_err(failed)?;
     } else {
-        std::fs::File::open(file).map_err(failed)?.take(MAX_IMPORT + 1).read_to_end(&mut csv).map_err(failed)?;
+        std::fs::File::open(file)
+            .map_err(failed)?
+            .take(MAX_IMPORT + 1)
+            .read_to_end(&mut csv)
+            .map_err(failed)?;
     }
     if csv.len() as u64 > MAX_IMPORT {
         return Err(Failure::Usage(format!("{}: larger than 8 MiB", file.display())));
@@ -72,19 +95,38 @@ fn error_json(error: &ImportError) -> Value {
 fn error_table(errors: &[ImportError]) -> String {
     let rows: Vec<_> = errors
         .iter()
-        .map(|e| [e.line.to_string(), e.column.clone(), shown(&e.found), e.expected.clone()])
+        .map(|e| {
+            [
+                e.line.to_string(),
+                e.column.clone(),
+                shown(&e.found),
+                e.expected.clone(),
+            ]
+        })
         .collect();
     table(["line", "column", "found", "expected"], &rows)
 }
 
 /// What stood in the file, safe to print: it may be anything.
 fn shown(found: &str) -> String {
-    if found.is_empty() { "(empty)".to_owned() } else { found.escape_debug().to_string() }
+    if found.is_empty() {
+        "(empty)".to_owned()
+    } else {
+        found.escape_debug().to_string()
+    }
 }
 
 pub async fn list(client: &Client, options: List, form: Form) -> Result<(), Failure> {
-    let all = client.directory().list_sites(ListSitesRequest {}).await?.into_inner();
-    let ListSitesResponse { units, sites, presence } = all;
+    let all = client
+        .directory()
+        .list_sites(ListSitesRequest {})
+        .await?
+        .into_inner();
+    let ListSitesResponse {
+        units,
+        sites,
+        presence,
+    } = all;
     let within = match &options.unit {
         Some(unit) => Some(subtree(&units, unit)?),
         None => None,
@@ -92,7 +134,11 @@ pub async fn list(client: &Client, options: List, form: Form) -> Result<(), Fail
     let presence: BTreeMap<_, _> = presence.into_iter().map(|p| (p.site.clone(), p)).collect();
     let chosen: Vec<_> = sites
         .into_iter()
-        .filter(|site| within.as_ref().is_none_or(|units| units.contains(site.unit.as_str())))
+        .filter(|site| {
+            within
+                .as_ref()
+                .is_none_or(|units| units.contains(site.unit.as_str()))
+        })
         .map(|site| {
             let presence = presence.get(&site.id).cloned().unwrap_or_default();
             (site, presence)
@@ -103,7 +149,15 @@ pub async fn list(client: &Client, options: List, form: Form) -> Result<(), Fail
         Form::Json => print_json(&chosen.iter().map(site_json).collect::<Vec<_>>()),
         Form::Table => {
             let rows: Vec<_> = chosen.iter().map(site_row).collect();
-            print!("{}", table(["site", "tier", "unit", "name", "名称", "access", "tags", "online", "since"], &rows));
+            print!(
+                "{}",
+                table(
+                    [
+                        "site", "tier", "unit", "name", "名称", "access", "tags", "online", "since"
+                    ],
+                    &rows
+                )
+            );
             Ok(())
         }
     }
@@ -156,20 +210,31 @@ fn site_row((site, presence): &(Site, Presence)) -> [String; 9] {
         site.name_zh.clone(),
         access_name(site.access()).to_owned(),
         site.tags.join(","),
-        if presence.online { presence.endpoint.clone() } else { "no".to_owned() },
+        if presence.online {
+            presence.endpoint.clone()
+        } else {
+            "no".to_owned()
+        },
         time(presence.since_ms),
     ]
 }
 
 pub async fn link(client: &Client, options: Link, form: Form, server: &str) -> Result<(), Failure> {
-    let request = CreateSiteLinkRequest { site: options.site.clone(), valid_s: options.valid_h * 3600 };
+    let request = CreateSiteLinkRequest {
+        site: options.site.clone(),
+        valid_s: options.valid_h * 3600,
+    };
     let link = client.directory().create_site_link(request).await?.into_inner();
     let url = format!("{}{}", server.trim_end_matches('/'), link.path);
     match form {
         Form::Json => print_json(&json!({ "site": options.site, "url": url, "expires_ms": link.expires_ms })),
         Form::Table => {
             println!("{url}");
-            eprintln!("good until {}; whoever has it can join as {}", time(link.expires_ms), options.site);
+            eprintln!(
+                "good until {}; whoever has it can join as {}",
+                time(link.expires_ms),
+                options.site
+            );
             Ok(())
         }
     }
@@ -188,10 +253,15 @@ async fn enrol_token(client: &Client, target: Target, valid_h: u32, form: Form) 
         Target::Site(site) => json!({ "site": site }),
         Target::RelayUnit(unit) => json!({ "relay_unit": unit }),
     };
-    let request = CreateEnrolTokenRequest { target: Some(target), valid_s: valid_h * 3600 };
+    let request = CreateEnrolTokenRequest {
+        target: Some(target),
+        valid_s: valid_h * 3600,
+    };
     let token = client.directory().create_enrol_token(request).await?.into_inner();
     match form {
-        Form::Json => print_json(&json!({ "for": named, "token": token.token, "expires_ms": token.expires_ms })),
+        Form::Json => {
+            print_json(&json!({ "for": named, "token": token.token, "expires_ms": token.expires_ms }))
+        }
         Form::Table => {
             println!("{}", token.token);
             eprintln!("good once, until {}", time(token.expires_ms));
@@ -205,13 +275,20 @@ mod tests {
     use super::*;
 
     fn unit(id: &str, parent: &str) -> Unit {
-        Unit { id: id.to_owned(), parent: parent.to_owned(), ..Unit::default() }
+        Unit {
+            id: id.to_owned(),
+            parent: parent.to_owned(),
+            ..Unit::default()
+        }
     }
 
     #[test]
     fn a_subtree_is_the_unit_and_all_below_it_in_any_order() {
         let units = [unit("c", "b"), unit("b", "a"), unit("a", ""), unit("x", "a")];
-        assert_eq!(subtree(&units, "b").expect("known unit"), BTreeSet::from(["b", "c"]));
+        assert_eq!(
+            subtree(&units, "b").expect("known unit"),
+            BTreeSet::from(["b", "c"])
+        );
         assert_eq!(subtree(&units, "a").expect("known unit").len(), 4);
         assert!(matches!(subtree(&units, "z"), Err(Failure::Refused(_))));
     }

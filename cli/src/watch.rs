@@ -25,7 +25,11 @@ impl Situation {
     pub fn apply(&mut self, response: WatchResponse) {
         match response.event {
             Some(Event::Snapshot(snapshot)) => {
-                self.sites = snapshot.sites.into_iter().map(|site| (site.id.clone(), site)).collect();
+                self.sites = snapshot
+                    .sites
+                    .into_iter()
+                    .map(|site| (site.id.clone(), site))
+                    .collect();
                 self.online.clear();
                 self.note_presence(snapshot.presence);
                 self.note_fleet(snapshot.fleet.unwrap_or_default());
@@ -41,12 +45,17 @@ impl Situation {
     }
 
     fn note_presence(&mut self, presence: Vec<Presence>) {
-        self.online.extend(presence.into_iter().map(|p| (p.site, p.online)));
+        self.online
+            .extend(presence.into_iter().map(|p| (p.site, p.online)));
     }
 
     /// The whole fleet each time.
     fn note_fleet(&mut self, fleet: FleetChanged) {
-        self.relays = fleet.relays.into_iter().map(|relay| (relay.id.clone(), relay)).collect();
+        self.relays = fleet
+            .relays
+            .into_iter()
+            .map(|relay| (relay.id.clone(), relay))
+            .collect();
     }
 
     pub fn relays_online(&self) -> usize {
@@ -55,15 +64,22 @@ impl Situation {
 
     /// Legs at all relays that are online.
     pub fn legs(&self) -> u32 {
-        self.relays.values().filter(|relay| relay.online).map(|relay| relay.legs).sum()
+        self.relays
+            .values()
+            .filter(|relay| relay.online)
+            .map(|relay| relay.legs)
+            .sum()
     }
 
     fn apply_event(&mut self, event: MeetingEvent) {
-        let meeting = self.meetings.entry(event.meeting.clone()).or_insert_with(|| Meeting {
-            id: event.meeting.clone(),
-            started_ms: event.at_ms,
-            ..Meeting::default()
-        });
+        let meeting = self
+            .meetings
+            .entry(event.meeting.clone())
+            .or_insert_with(|| Meeting {
+                id: event.meeting.clone(),
+                started_ms: event.at_ms,
+                ..Meeting::default()
+            });
         // A snapshot may already hold what an event tells again.
         if event.seq != 0 && event.seq <= meeting.seq {
             return;
@@ -77,13 +93,21 @@ impl Situation {
                 for site in convened.sites {
                     if !meeting.summonses.iter().any(|summons| summons.site == site) {
                         let state = SummonsState::Paged.into();
-                        meeting.summonses.push(Summons { site, state, ..Summons::default() });
+                        meeting.summonses.push(Summons {
+                            site,
+                            state,
+                            ..Summons::default()
+                        });
                     }
                 }
             }
             Some(MeetingChange::Summons(changed)) => {
                 if let Some(new) = changed.summons {
-                    match meeting.summonses.iter_mut().find(|summons| summons.site == new.site) {
+                    match meeting
+                        .summonses
+                        .iter_mut()
+                        .find(|summons| summons.site == new.site)
+                    {
                         Some(summons) => *summons = new,
                         None => meeting.summonses.push(new),
                     }
@@ -110,30 +134,58 @@ impl Situation {
 
 /// How many of the meeting's sites are on air.
 pub fn on_air(meeting: &Meeting) -> usize {
-    meeting.summonses.iter().filter(|summons| summons.state() == SummonsState::OnAir).count()
+    meeting
+        .summonses
+        .iter()
+        .filter(|summons| summons.state() == SummonsState::OnAir)
+        .count()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use muster_proto::command::v1::{MeetingConvened, MeetingEnded, PresenceChanged, SummonsChanged, WatchSnapshot};
+    use muster_proto::command::v1::{
+        MeetingConvened, MeetingEnded, PresenceChanged, SummonsChanged, WatchSnapshot,
+    };
 
     fn event(seq: u64, event: MeetingChange) -> WatchResponse {
-        let meeting = MeetingEvent { meeting: "m".to_owned(), seq, event: Some(event), ..MeetingEvent::default() };
-        WatchResponse { event: Some(Event::MeetingEvent(meeting)) }
+        let meeting = MeetingEvent {
+            meeting: "m".to_owned(),
+            seq,
+            event: Some(event),
+            ..MeetingEvent::default()
+        };
+        WatchResponse {
+            event: Some(Event::MeetingEvent(meeting)),
+        }
     }
 
     fn summons(site: &str, state: SummonsState) -> MeetingChange {
-        let summons = Summons { site: site.to_owned(), state: state.into(), ..Summons::default() };
-        MeetingChange::Summons(SummonsChanged { summons: Some(summons) })
+        let summons = Summons {
+            site: site.to_owned(),
+            state: state.into(),
+            ..Summons::default()
+        };
+        MeetingChange::Summons(SummonsChanged {
+            summons: Some(summons),
+        })
     }
 
     #[test]
     fn events_move_the_summonses_of_a_meeting_to_its_end() {
         let mut situation = Situation::default();
         let sites = vec!["a".to_owned(), "b".to_owned()];
-        situation.apply(event(1, MeetingChange::Convened(MeetingConvened { sites, ..MeetingConvened::default() })));
-        assert_eq!((situation.meetings["m"].summonses.len(), situation.on_air()), (2, 0));
+        situation.apply(event(
+            1,
+            MeetingChange::Convened(MeetingConvened {
+                sites,
+                ..MeetingConvened::default()
+            }),
+        ));
+        assert_eq!(
+            (situation.meetings["m"].summonses.len(), situation.on_air()),
+            (2, 0)
+        );
         situation.apply(event(2, summons("a", SummonsState::OnAir)));
         situation.apply(event(3, summons("b", SummonsState::OnAir)));
         assert_eq!(situation.on_air(), 2);
@@ -149,15 +201,30 @@ mod tests {
 
     #[test]
     fn a_snapshot_replaces_and_presence_changes_single_sites() {
-        let presence = |site: &str, online| Presence { site: site.to_owned(), online, ..Presence::default() };
+        let presence = |site: &str, online| Presence {
+            site: site.to_owned(),
+            online,
+            ..Presence::default()
+        };
         let mut situation = Situation::default();
-        let snapshot = WatchSnapshot { presence: vec![presence("a", true)], ..WatchSnapshot::default() };
-        situation.apply(WatchResponse { event: Some(Event::Snapshot(snapshot)) });
-        let changed = PresenceChanged { presence: vec![presence("b", true)] };
-        situation.apply(WatchResponse { event: Some(Event::Presence(changed)) });
+        let snapshot = WatchSnapshot {
+            presence: vec![presence("a", true)],
+            ..WatchSnapshot::default()
+        };
+        situation.apply(WatchResponse {
+            event: Some(Event::Snapshot(snapshot)),
+        });
+        let changed = PresenceChanged {
+            presence: vec![presence("b", true)],
+        };
+        situation.apply(WatchResponse {
+            event: Some(Event::Presence(changed)),
+        });
         assert!(situation.is_online("a") && situation.is_online("b") && !situation.is_online("c"));
         let snapshot = WatchSnapshot::default();
-        situation.apply(WatchResponse { event: Some(Event::Snapshot(snapshot)) });
+        situation.apply(WatchResponse {
+            event: Some(Event::Snapshot(snapshot)),
+        });
         assert!(!situation.is_online("a"));
     }
 }

@@ -55,7 +55,9 @@ impl Field {
         until("all agents are online", Duration::from_secs(30), || {
             let online = field.muster(&["site", "list", "--online"])?;
             let online = online.as_array().context("a list of sites")?;
-            Ok(sites.iter().all(|site| online.iter().any(|entry| entry["id"] == **site)))
+            Ok(sites
+                .iter()
+                .all(|site| online.iter().any(|entry| entry["id"] == **site)))
         })?;
         Ok(field)
     }
@@ -70,7 +72,9 @@ impl Field {
             .args(["--bootstrap-account", ACCOUNT, "--bootstrap-unit", "WH"])
             .env("MUSTER_BOOTSTRAP_PASSWORD", PASSWORD);
         self.control_plane = Some(self.spawn(command, "control-plane")?);
-        until("the control plane answers", Duration::from_secs(20), || Ok(self.muster(&["status"]).is_ok()))
+        until("the control plane answers", Duration::from_secs(20), || {
+            Ok(self.muster(&["status"]).is_ok())
+        })
     }
 
     /// As a power cut would.
@@ -84,7 +88,12 @@ impl Field {
         let token = self.muster(&["relay", "enrol-token", "WH"])?;
         let mut command = command("muster-sfu")?;
         command
-            .args(["--http-listen", "127.0.0.1:0", "--control-plane", &self.agents_address()])
+            .args([
+                "--http-listen",
+                "127.0.0.1:0",
+                "--control-plane",
+                &self.agents_address(),
+            ])
             .arg("--identity-dir")
             .arg(self.path("relay"))
             .env("MUSTER_ENROL_TOKEN", token["token"].as_str().context("a token")?);
@@ -96,7 +105,12 @@ impl Field {
     pub fn start_agent(&mut self, site: &str) -> Result<()> {
         let identity = self.path(&format!("agent-{site}"));
         let mut command = command("muster-edge")?;
-        command.args(["--control-plane", &self.agents_address(), "--source", "testcard:180p5"]);
+        command.args([
+            "--control-plane",
+            &self.agents_address(),
+            "--source",
+            "testcard:180p5",
+        ]);
         command.arg("--identity").arg(&identity);
         if !identity.exists() {
             let token = self.muster(&["site", "enrol-token", site])?;
@@ -108,12 +122,18 @@ impl Field {
     }
 
     pub fn kill_agent(&mut self, site: &str) -> Result<()> {
-        self.agents.remove(site).with_context(|| format!("no agent of {site} runs"))?.kill_now();
+        self.agents
+            .remove(site)
+            .with_context(|| format!("no agent of {site} runs"))?
+            .kill_now();
         Ok(())
     }
 
     fn spawn(&self, mut command: Command, name: &str) -> Result<Running> {
-        let log = File::options().create(true).append(true).open(self.path(&format!("{name}.log")))?;
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.path(&format!("{name}.log")))?;
         Running::spawn(command.stdout(log.try_clone()?).stderr(log))
     }
 
@@ -139,17 +159,27 @@ impl Field {
     /// The exit code, and the JSON (or null).
     pub fn muster_with_code(&self, words: &[&str]) -> Result<(Option<i32>, Value)> {
         let mut command = command("muster")?;
-        command.args(words).args(["--server", &self.url(), "--account", ACCOUNT, "-o", "json"]);
+        command
+            .args(words)
+            .args(["--server", &self.url(), "--account", ACCOUNT, "-o", "json"]);
         let output = run(command.env("MUSTER_PASSWORD", PASSWORD), COMMAND_LIMIT)?;
         let text = String::from_utf8_lossy(&output.stdout);
-        let json = text.lines().last().and_then(|line| serde_json::from_str(line).ok());
-        Ok((output.status.code(), json.unwrap_or_else(|| String::from_utf8_lossy(&output.stderr).into_owned().into())))
+        let json = text
+            .lines()
+            .last()
+            .and_then(|line| serde_json::from_str(line).ok());
+        Ok((
+            output.status.code(),
+            json.unwrap_or_else(|| String::from_utf8_lossy(&output.stderr).into_owned().into()),
+        ))
     }
 
     /// A ticket for a desk in the meeting, as the console gets one.
     pub async fn desk_ticket(&self, meeting: &str) -> Result<JoinTicket> {
         let (mut meetings, bearer) = self.console().await?;
-        let mut request = tonic::Request::new(JoinAsDeskRequest { meeting: meeting.to_owned() });
+        let mut request = tonic::Request::new(JoinAsDeskRequest {
+            meeting: meeting.to_owned(),
+        });
         request.metadata_mut().insert("authorization", bearer);
         let response = meetings.join_as_desk(request).await?.into_inner();
         response.ticket.context("the answer has no ticket")
@@ -158,18 +188,31 @@ impl Field {
     /// Brings a site to the large picture for all, as the console does.
     pub async fn broadcast(&self, meeting: &str, site: &str) -> Result<()> {
         let (mut meetings, bearer) = self.console().await?;
-        let mut request =
-            tonic::Request::new(BroadcastSiteRequest { meeting: meeting.to_owned(), site: site.to_owned() });
+        let mut request = tonic::Request::new(BroadcastSiteRequest {
+            meeting: meeting.to_owned(),
+            site: site.to_owned(),
+        });
         request.metadata_mut().insert("authorization", bearer);
         meetings.broadcast_site(request).await?;
         Ok(())
     }
 
     async fn console(&self) -> Result<(MeetingServiceClient<Channel>, MetadataValue<Ascii>)> {
-        let channel = tonic::transport::Endpoint::from_shared(self.url())?.connect().await?;
-        let request = SignInRequest { account: ACCOUNT.to_owned(), password: PASSWORD.to_owned() };
-        let session = SessionServiceClient::new(channel.clone()).sign_in(request).await?.into_inner();
-        Ok((MeetingServiceClient::new(channel), format!("Bearer {}", session.session_token).parse()?))
+        let channel = tonic::transport::Endpoint::from_shared(self.url())?
+            .connect()
+            .await?;
+        let request = SignInRequest {
+            account: ACCOUNT.to_owned(),
+            password: PASSWORD.to_owned(),
+        };
+        let session = SessionServiceClient::new(channel.clone())
+            .sign_in(request)
+            .await?
+            .into_inner();
+        Ok((
+            MeetingServiceClient::new(channel),
+            format!("Bearer {}", session.session_token).parse()?,
+        ))
     }
 
     /// Shown when a test fails.
@@ -177,13 +220,19 @@ impl Field {
         let Ok(entries) = std::fs::read_dir(self.folder.path()) else {
             return String::new();
         };
-        let logs = entries.flatten().map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|e| e == "log"));
-        logs.map(|path| format!("== {}\n{}\n", path.display(), last_lines(&path))).collect()
+        let logs = entries
+            .flatten()
+            .map(|entry| entry.path())
+            .filter(|path| path.extension().is_some_and(|e| e == "log"));
+        logs.map(|path| format!("== {}\n{}\n", path.display(), last_lines(&path)))
+            .collect()
     }
 }
 
 fn last_lines(path: &Path) -> String {
-    let text = std::fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
+    let text = std::fs::read(path)
+        .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+        .unwrap_or_default();
     let lines: Vec<_> = text.lines().rev().take(20).collect();
     lines.into_iter().rev().collect::<Vec<_>>().join("\n")
 }
@@ -210,5 +259,8 @@ pub fn until(what: &str, limit: Duration, mut condition: impl FnMut() -> Result<
 /// The summons of a site in what `muster status MEETING -o json` says.
 pub fn summons<'a>(meeting: &'a Value, site: &str) -> Result<&'a Value> {
     let summonses = meeting["summonses"].as_array().context("a list of summonses")?;
-    summonses.iter().find(|summons| summons["site"] == site).with_context(|| format!("no summons of {site}"))
+    summonses
+        .iter()
+        .find(|summons| summons["site"] == site)
+        .with_context(|| format!("no summons of {site}"))
 }

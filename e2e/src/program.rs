@@ -13,16 +13,25 @@ use nix::unistd::Pid;
 pub fn path_of(name: &str) -> Result<PathBuf> {
     let own = std::env::current_exe()?;
     // target/debug/deps/TEST
-    let folder = own.parent().and_then(Path::parent).context("the test is not in a target folder")?;
+    let folder = own
+        .parent()
+        .and_then(Path::parent)
+        .context("the test is not in a target folder")?;
     let path = folder.join(name);
-    ensure!(path.is_file(), "{} is missing: deploy/build dev builds it", path.display());
+    ensure!(
+        path.is_file(),
+        "{} is missing: deploy/build dev builds it",
+        path.display()
+    );
     Ok(path)
 }
 
 /// A command that hears nothing from the test's own environment of the project.
 pub fn command(name: &str) -> Result<Command> {
     let mut command = Command::new(path_of(name)?);
-    for (variable, _) in std::env::vars_os().filter(|(variable, _)| variable.to_string_lossy().starts_with("MUSTER_")) {
+    for (variable, _) in
+        std::env::vars_os().filter(|(variable, _)| variable.to_string_lossy().starts_with("MUSTER_"))
+    {
         command.env_remove(variable);
     }
     command.stdin(Stdio::null());
@@ -48,7 +57,11 @@ pub fn run(command: &mut Command, limit: Duration) -> Result<Output> {
     let text = |thread: std::thread::JoinHandle<Vec<u8>>| thread.join().unwrap_or_default();
     let (stdout, stderr) = (text(stdout), text(stderr));
     match ended {
-        Ok(status) => Ok(Output { status, stdout, stderr }),
+        Ok(status) => Ok(Output {
+            status,
+            stdout,
+            stderr,
+        }),
         Err(error) => bail!(
             "{error:#}; it said:\n{}\n{}",
             String::from_utf8_lossy(&stdout),
@@ -90,7 +103,10 @@ impl Running {
             if let Some(status) = self.0.try_wait()? {
                 return Ok(status);
             }
-            ensure!(Instant::now() < deadline, "the program did not end within {limit:?}");
+            ensure!(
+                Instant::now() < deadline,
+                "the program did not end within {limit:?}"
+            );
             std::thread::sleep(Duration::from_millis(10));
         }
     }

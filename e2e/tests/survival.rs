@@ -16,7 +16,10 @@ fn with_logs<T>(field: &Field, outcome: Result<T>) -> Result<T> {
 
 /// Convenes all sites; gives the meeting's id when all are on air.
 fn convene(field: &Field) -> Result<String> {
-    let words: Vec<_> = ["convene", "--wait", "20"].into_iter().chain(SITES.iter().flat_map(|site| ["--site", site])).collect();
+    let words: Vec<_> = ["convene", "--wait", "20"]
+        .into_iter()
+        .chain(SITES.iter().flat_map(|site| ["--site", site]))
+        .collect();
     let meeting = field.muster(&words)?;
     assert_eq!(meeting["on_air"], SITES.len(), "{meeting}");
     Ok(meeting["id"].as_str().context("an id")?.to_owned())
@@ -24,8 +27,11 @@ fn convene(field: &Field) -> Result<String> {
 
 async fn assert_all_shown(viewer: &Viewer, mut expected: Vec<Expectation>, when: &str) {
     if !wait_met(viewer, &mut expected).await {
-        let complaints: Vec<_> =
-            expected.iter().filter(|e| !e.is_met()).map(|e| e.complaint(viewer)).collect();
+        let complaints: Vec<_> = expected
+            .iter()
+            .filter(|e| !e.is_met())
+            .map(|e| e.complaint(viewer))
+            .collect();
         panic!("{when}: {complaints:?}");
     }
 }
@@ -53,19 +59,33 @@ async fn kill_control_plane_in_mid_meeting(field: &mut Field) -> Result<()> {
     // Longer than any of the pauses after which a part might think that all is lost.
     for second in 1..=6 {
         tokio::time::sleep(Duration::from_secs(1)).await;
-        assert_all_shown(&viewer, expectations(stage, &pages()), &format!("{second} s after the kill")).await;
+        assert_all_shown(
+            &viewer,
+            expectations(stage, &pages()),
+            &format!("{second} s after the kill"),
+        )
+        .await;
     }
     // The relay still does what concerns pictures.
     let turned: Vec<_> = pages().into_iter().rev().collect();
     let expected = show_page(&mut viewer, stage, &turned).await?;
-    assert_all_shown(&viewer, expected, "put differently while the control plane is away").await;
+    assert_all_shown(
+        &viewer,
+        expected,
+        "put differently while the control plane is away",
+    )
+    .await;
 
     tokio::task::block_in_place(|| field.start_control_plane())?;
     tokio::task::block_in_place(|| {
-        until("the same meeting is there with all on air", Duration::from_secs(10), || {
-            let (_, status) = field.muster_with_code(&["status", &meeting])?;
-            Ok(status["id"] == *meeting && status["ended_ms"] == 0 && status["on_air"] == SITES.len())
-        })
+        until(
+            "the same meeting is there with all on air",
+            Duration::from_secs(10),
+            || {
+                let (_, status) = field.muster_with_code(&["status", &meeting])?;
+                Ok(status["id"] == *meeting && status["ended_ms"] == 0 && status["on_air"] == SITES.len())
+            },
+        )
     })?;
     // It stays so after the time in which relays may come back.
     let watched = Instant::now();
@@ -76,16 +96,26 @@ async fn kill_control_plane_in_mid_meeting(field: &mut Field) -> Result<()> {
     }
     assert_all_shown(&viewer, expectations(stage, &turned), "after the return").await;
     field.broadcast(&meeting, SITES[3]).await?;
-    assert_all_shown(&viewer, vec![Expectation::new(0, SITES[3])], "a command after the return").await;
+    assert_all_shown(
+        &viewer,
+        vec![Expectation::new(0, SITES[3])],
+        "a command after the return",
+    )
+    .await;
 
     tokio::task::block_in_place(|| field.muster(&["end", &meeting]))?;
     tokio::task::block_in_place(|| {
-        until("no meeting is left", Duration::from_secs(5), || Ok(field.muster(&["status"])? == serde_json::json!([])))
+        until("no meeting is left", Duration::from_secs(5), || {
+            Ok(field.muster(&["status"])? == serde_json::json!([]))
+        })
     })?;
     let last = viewer.reading(1).pictures;
     tokio::time::sleep(Duration::from_secs(2)).await;
     let after = viewer.reading(1).pictures;
-    assert!(after <= last + 10, "pictures go on after the end: {last}, {after}");
+    assert!(
+        after <= last + 10,
+        "pictures go on after the end: {last}, {after}"
+    );
     Ok(())
 }
 
@@ -106,24 +136,42 @@ async fn kill_agent_in_mid_meeting(field: &mut Field) -> Result<()> {
 
     field.kill_agent(killed)?;
     tokio::task::block_in_place(|| {
-        until("the summons says that the site is lost", Duration::from_secs(3), || {
-            let (code, status) = field.muster_with_code(&["status", &meeting])?;
-            let summons = summons(&status, killed)?;
-            Ok(summons["state"] == "unreachable" && !summons["reason"].as_str().unwrap_or("").is_empty() && code == Some(4))
-        })
+        until(
+            "the summons says that the site is lost",
+            Duration::from_secs(3),
+            || {
+                let (code, status) = field.muster_with_code(&["status", &meeting])?;
+                let summons = summons(&status, killed)?;
+                Ok(summons["state"] == "unreachable"
+                    && !summons["reason"].as_str().unwrap_or("").is_empty()
+                    && code == Some(4))
+            },
+        )
     })?;
-    let others: Vec<_> = [0usize, 1, 3].into_iter().map(|at| Expectation::new(at + 1, SITES[at])).collect();
+    let others: Vec<_> = [0usize, 1, 3]
+        .into_iter()
+        .map(|at| Expectation::new(at + 1, SITES[at]))
+        .collect();
     assert_all_shown(&viewer, others, "the others while one is away").await;
 
     field.start_agent(killed)?;
     tokio::task::block_in_place(|| {
-        until("the site is on air again by itself", Duration::from_secs(10), || {
-            let (_, status) = field.muster_with_code(&["status", &meeting])?;
-            Ok(summons(&status, killed)?["state"] == "on air")
-        })
+        until(
+            "the site is on air again by itself",
+            Duration::from_secs(10),
+            || {
+                let (_, status) = field.muster_with_code(&["status", &meeting])?;
+                Ok(summons(&status, killed)?["state"] == "on air")
+            },
+        )
     })?;
     // The wish was never repeated: the slot still stands for the site.
-    assert_all_shown(&viewer, vec![Expectation::new(3, killed)], "the slot of the one that came back").await;
+    assert_all_shown(
+        &viewer,
+        vec![Expectation::new(3, killed)],
+        "the slot of the one that came back",
+    )
+    .await;
     viewer.set_view(&[Wish::Stage]).await?;
     tokio::task::block_in_place(|| field.muster(&["end", &meeting])).map(|_| ())
 }

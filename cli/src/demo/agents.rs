@@ -28,7 +28,8 @@ use crate::client::Client;
 
 /// What the children draw: 140 of them run on a small machine.
 const SOURCE: &str = "testcard:180p5";
-const FIRST_PAUSE: Duration = Duration::from_millis(300);
+/// As a service manager's: long enough for a person to see on the wall that the site was away.
+const FIRST_PAUSE: Duration = Duration::from_secs(2);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// A child that ran this long was well: the next pause is the first again.
 const WELL_AFTER: Duration = Duration::from_secs(30);
@@ -62,12 +63,24 @@ impl Agents {
         let pids = Pids::default();
         let (stop, stopped) = watch::channel(false);
         let (changes, changed) = watch::channel(0);
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let supervisor = Supervisor { plan: Arc::new(plan), pids: pids.clone(), stopped, changes };
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let supervisor = Supervisor {
+            plan: Arc::new(plan),
+            pids: pids.clone(),
+            stopped,
+            changes,
+        };
         let thread = std::thread::Builder::new()
             .name("agents".to_owned())
             .spawn(move || runtime.block_on(supervisor.run(sites)))?;
-        Ok(Self { pids, changed, stop, thread: Some(thread) })
+        Ok(Self {
+            pids,
+            changed,
+            stop,
+            thread: Some(thread),
+        })
     }
 
     pub fn pids(&self) -> BTreeMap<String, u32> {
@@ -126,7 +139,11 @@ impl Supervisor {
                         tracing::warn!(site, %status, "an agent ended; it is started again");
                     }
                 }
-                Err(error) => tracing::warn!(site, error = format!("{error:#}"), "an agent could not be started"),
+                Err(error) => tracing::warn!(
+                    site,
+                    error = format!("{error:#}"),
+                    "an agent could not be started"
+                ),
             }
             if began.elapsed() > WELL_AFTER {
                 pause = FIRST_PAUSE;
@@ -166,7 +183,13 @@ impl Supervisor {
         let log = File::create(plan.folder.log(site)?)?;
         let mut command = Command::new(&plan.program);
         command
-            .args(["--control-plane", &plan.control_plane, "--source", SOURCE, "--die-with-parent"])
+            .args([
+                "--control-plane",
+                &plan.control_plane,
+                "--source",
+                SOURCE,
+                "--die-with-parent",
+            ])
             .arg("--identity")
             .arg(&identity)
             .stdin(Stdio::null())
@@ -175,33 +198,52 @@ impl Supervisor {
             .process_group(0)
             .kill_on_drop(true);
         // What is meant for us is not meant for them.
-        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("MUSTER_")) {
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("MUSTER_"))
+        {
             command.env_remove(name);
         }
         if let Some(token) = self.enrol_token(site, &identity).await? {
             // Not as an argument: those are seen by everyone on the machine.
             command.env("MUSTER_ENROL_TOKEN", token);
         }
-        command.spawn().with_context(|| format!("{}", plan.program.display()))
+        command
+            .spawn()
+            .with_context(|| format!("{}", plan.program.display()))
     }
 
     /// A new one-time token, if the site's folder holds no certificate yet.
     async fn enrol_token(&self, site: &str, identity: &Path) -> Result<Option<String>> {
-        if Credentials::load(identity).with_context(|| format!("{}", identity.display()))?.is_some() {
+        if Credentials::load(identity)
+            .with_context(|| format!("{}", identity.display()))?
+            .is_some()
+        {
             return Ok(None);
         }
-        let request = CreateEnrolTokenRequest { target: Some(Target::Site(site.to_owned())), valid_s: 600 };
-        let response = self.plan.client.directory().create_enrol_token(request).await.context("enrolment token")?;
+        let request = CreateEnrolTokenRequest {
+            target: Some(Target::Site(site.to_owned())),
+            valid_s: 600,
+        };
+        let response = self
+            .plan
+            .client
+            .directory()
+            .create_enrol_token(request)
+            .await
+            .context("enrolment token")?;
         Ok(Some(response.into_inner().token))
     }
 }
 
 /// The `muster-edge` beside this program.
 pub fn find_program() -> Result<PathBuf, String> {
-    let own = std::env::current_exe().map_err(|error| format!("cannot find this program's own folder: {error}"))?;
+    let own =
+        std::env::current_exe().map_err(|error| format!("cannot find this program's own folder: {error}"))?;
     let program = own.with_file_name("muster-edge");
     if program.is_file() {
         return Ok(program);
     }
-    Err(format!("{} is missing: build it with make build (or cargo build --bin muster-edge)", program.display()))
+    Err(format!(
+        "{} is missing: build it with make build (or cargo build --bin muster-edge)",
+        program.display()
+    ))
 }

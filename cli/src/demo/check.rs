@@ -49,10 +49,14 @@ impl Report {
             )));
         }
         if !self.frames_ok {
-            return Err(Failure::Refused("not every slot showed its site; see above".to_owned()));
+            return Err(Failure::Refused(
+                "not every slot showed its site; see above".to_owned(),
+            ));
         }
         if !self.ended_everywhere {
-            return Err(Failure::Refused("the meeting did not end everywhere; see above".to_owned()));
+            return Err(Failure::Refused(
+                "the meeting did not end everywhere; see above".to_owned(),
+            ));
         }
         Ok(())
     }
@@ -65,7 +69,11 @@ pub async fn run(running: &mut Running, hold_s: u64) -> Result<Report, Failure> 
     let started = Instant::now();
     let online = |s: &Situation| s.relays_online() > 0 && sites.iter().all(|site| s.is_online(site));
     if !watcher.wait(ONLINE_LIMIT, online).await? {
-        let offline: Vec<_> = sites.iter().filter(|site| !watcher.situation.is_online(site)).cloned().collect();
+        let offline: Vec<_> = sites
+            .iter()
+            .filter(|site| !watcher.situation.is_online(site))
+            .cloned()
+            .collect();
         return Err(Failure::NotAllOnAir(format!(
             "after {} s {} of {} sites are offline ({}), {} relays online",
             ONLINE_LIMIT.as_secs(),
@@ -75,29 +83,53 @@ pub async fn run(running: &mut Running, hold_s: u64) -> Result<Report, Failure> 
             watcher.situation.relays_online()
         )));
     }
-    println!("online {} after {} ms", sites.len(), started.elapsed().as_millis());
+    println!(
+        "online {} after {} ms",
+        sites.len(),
+        started.elapsed().as_millis()
+    );
 
-    let selector = Selector { sites: sites.clone(), ..Selector::default() };
+    let selector = Selector {
+        sites: sites.clone(),
+        ..Selector::default()
+    };
     preview(&client, &selector, &sites).await?;
     let called_ms = now_ms();
-    let request =
-        ConveneRequest { selector: Some(selector), title: "Check 检查".to_owned(), idempotency_key: new_key() };
+    let request = ConveneRequest {
+        selector: Some(selector),
+        title: "Check 检查".to_owned(),
+        idempotency_key: new_key(),
+    };
     let meeting = client.meetings().convene(request).await?.into_inner().meeting;
     let meeting = meeting.context("the control plane answered without a meeting")?;
     let id = meeting.id.clone();
     watcher.situation.meetings.entry(id.clone()).or_insert(meeting);
 
-    let on_air = watcher.wait(ON_AIR_LIMIT, |s| on_air_sites(s, &id, &sites) == sites.len()).await?;
-    let meeting = watcher.situation.meetings.get(&id).cloned().context("the meeting ended by itself")?;
+    let on_air = watcher
+        .wait(ON_AIR_LIMIT, |s| on_air_sites(s, &id, &sites) == sites.len())
+        .await?;
+    let meeting = watcher
+        .situation
+        .meetings
+        .get(&id)
+        .cloned()
+        .context("the meeting ended by itself")?;
     if !on_air {
         complain_summonses(&meeting);
     }
     let times = times_to_air(&meeting, called_ms);
-    println!("on air {} of {}; p95 {:?} ms", times.len(), sites.len(), percentile(&times, 95));
+    println!(
+        "on air {} of {}; p95 {:?} ms",
+        times.len(),
+        sites.len(),
+        percentile(&times, 95)
+    );
 
     let frames_ok = match look_at_all(&client, &id, &sites, Duration::from_secs(hold_s)).await {
         Ok(complaints) => {
-            complaints.iter().for_each(|complaint| eprintln!("muster: {complaint}"));
+            complaints
+                .iter()
+                .for_each(|complaint| eprintln!("muster: {complaint}"));
             complaints.is_empty()
         }
         Err(error) => {
@@ -106,10 +138,19 @@ pub async fn run(running: &mut Running, hold_s: u64) -> Result<Report, Failure> 
         }
     };
     let still = on_air_sites(&watcher.catch_up().await?.situation, &id, &sites);
-    client.meetings().end_meeting(EndMeetingRequest { meeting: id.clone() }).await?;
-    let ended_everywhere = watcher.wait(END_LIMIT, |s| s.ended.contains(&id) && s.legs() == 0).await?;
+    client
+        .meetings()
+        .end_meeting(EndMeetingRequest { meeting: id.clone() })
+        .await?;
+    let ended_everywhere = watcher
+        .wait(END_LIMIT, |s| s.ended.contains(&id) && s.legs() == 0)
+        .await?;
     if !ended_everywhere {
-        eprintln!("muster: {} s after the end {} legs are left", END_LIMIT.as_secs(), watcher.situation.legs());
+        eprintln!(
+            "muster: {} s after the end {} legs are left",
+            END_LIMIT.as_secs(),
+            watcher.situation.legs()
+        );
     }
     Ok(Report {
         sites: sites.len(),
@@ -122,38 +163,64 @@ pub async fn run(running: &mut Running, hold_s: u64) -> Result<Report, Failure> 
 }
 
 async fn preview(client: &Client, selector: &Selector, sites: &[String]) -> Result<(), Failure> {
-    let request = PreviewConveneRequest { selector: Some(selector.clone()) };
+    let request = PreviewConveneRequest {
+        selector: Some(selector.clone()),
+    };
     let preview = client.meetings().preview_convene(request).await?.into_inner();
-    let missing: Vec<_> = sites.iter().filter(|site| !preview.sites.contains(site)).cloned().collect();
+    let missing: Vec<_> = sites
+        .iter()
+        .filter(|site| !preview.sites.contains(site))
+        .cloned()
+        .collect();
     if missing.is_empty() && preview.unknown.is_empty() && preview.doubtful.is_empty() {
         return Ok(());
     }
     Err(Failure::Refused(format!(
         "the preview is not as it should be: missing {missing:?}, unknown {:?}, doubtful {:?}",
         preview.unknown,
-        preview.doubtful.iter().map(|summons| format!("{} {}", summons.site, why(summons))).collect::<Vec<_>>()
+        preview
+            .doubtful
+            .iter()
+            .map(|summons| format!("{} {}", summons.site, why(summons)))
+            .collect::<Vec<_>>()
     )))
 }
 
 fn on_air_sites(situation: &Situation, meeting: &str, sites: &[String]) -> usize {
     situation.meetings.get(meeting).map_or(0, |meeting| {
         let on_air = |site: &&String| {
-            meeting.summonses.iter().any(|s| s.site == **site && s.state() == SummonsState::OnAir)
+            meeting
+                .summonses
+                .iter()
+                .any(|s| s.site == **site && s.state() == SummonsState::OnAir)
         };
         sites.iter().filter(on_air).count()
     })
 }
 
 fn complain_summonses(meeting: &Meeting) {
-    for summons in meeting.summonses.iter().filter(|summons| summons.state() != SummonsState::OnAir) {
-        eprintln!("muster: site {}: {} {}", summons.site, state_name(summons.state()), why(summons));
+    for summons in meeting
+        .summonses
+        .iter()
+        .filter(|summons| summons.state() != SummonsState::OnAir)
+    {
+        eprintln!(
+            "muster: site {}: {} {}",
+            summons.site,
+            state_name(summons.state()),
+            why(summons)
+        );
     }
 }
 
 /// From the call to the first picture, of those that were ever on air; ascending.
 fn times_to_air(meeting: &Meeting, called_ms: i64) -> Vec<i64> {
-    let mut times: Vec<_> =
-        meeting.summonses.iter().filter(|s| s.on_air_ms > 0).map(|s| s.on_air_ms - called_ms).collect();
+    let mut times: Vec<_> = meeting
+        .summonses
+        .iter()
+        .filter(|s| s.on_air_ms > 0)
+        .map(|s| s.on_air_ms - called_ms)
+        .collect();
     times.sort_unstable();
     times
 }
@@ -166,11 +233,24 @@ fn percentile(values: &[i64], percent: usize) -> Option<i64> {
 
 /// Pages the wall so that every site is seen, holds, and looks at the last page again. What is wrong comes back
 /// as complaints.
-async fn look_at_all(client: &Client, meeting: &str, sites: &[String], hold: Duration) -> anyhow::Result<Vec<String>> {
+async fn look_at_all(
+    client: &Client,
+    meeting: &str,
+    sites: &[String],
+    hold: Duration,
+) -> anyhow::Result<Vec<String>> {
     let stage = sites.first().context("no site")?.clone();
-    let request = BroadcastSiteRequest { meeting: meeting.to_owned(), site: stage.clone() };
+    let request = BroadcastSiteRequest {
+        meeting: meeting.to_owned(),
+        site: stage.clone(),
+    };
     client.meetings().broadcast_site(request).await?;
-    let ticket = client.meetings().join_as_desk(JoinAsDeskRequest { meeting: meeting.to_owned() }).await?;
+    let ticket = client
+        .meetings()
+        .join_as_desk(JoinAsDeskRequest {
+            meeting: meeting.to_owned(),
+        })
+        .await?;
     let ticket: JoinTicket = ticket.into_inner().ticket.context("the answer has no ticket")?;
     let mut viewer = Viewer::join(&ticket, sites.len().min(WALL)).await?;
     let until = Instant::now() + hold;
@@ -207,11 +287,18 @@ struct Watcher {
 impl Watcher {
     async fn open(client: &Client) -> Result<Self, Failure> {
         let stream = client.watch().watch(WatchRequest::default()).await?.into_inner();
-        Ok(Self { stream, situation: Situation::default() })
+        Ok(Self {
+            stream,
+            situation: Situation::default(),
+        })
     }
 
     /// Until the condition holds (true) or the limit is over (false).
-    async fn wait(&mut self, limit: Duration, mut condition: impl FnMut(&Situation) -> bool) -> Result<bool, Failure> {
+    async fn wait(
+        &mut self,
+        limit: Duration,
+        mut condition: impl FnMut(&Situation) -> bool,
+    ) -> Result<bool, Failure> {
         let deadline = Instant::now() + limit;
         loop {
             if condition(&self.situation) {
@@ -221,7 +308,9 @@ impl Watcher {
                 Err(_) => return Ok(false),
                 Ok(Ok(Some(response))) => self.situation.apply(response),
                 Ok(Ok(None)) => {
-                    return Err(Failure::Unreachable("the control plane ended the watch stream".to_owned()));
+                    return Err(Failure::Unreachable(
+                        "the control plane ended the watch stream".to_owned(),
+                    ));
                 }
                 Ok(Err(status)) => return Err(status.into()),
             }
@@ -259,7 +348,10 @@ mod tests {
             ended_everywhere: true,
         };
         let text = serde_json::to_string(&report).expect("json");
-        assert_eq!(text, r#"{"sites":2,"on_air":2,"p50_ms":300,"p95_ms":400,"frames_ok":true}"#);
+        assert_eq!(
+            text,
+            r#"{"sites":2,"on_air":2,"p50_ms":300,"p95_ms":400,"frames_ok":true}"#
+        );
         assert_eq!(report.verdict(), Ok(()));
         report.frames_ok = false;
         assert!(matches!(report.verdict(), Err(Failure::Refused(_))));

@@ -24,7 +24,10 @@ impl DataFolder {
     pub fn open(path: &Path, fresh: bool) -> Result<Self, Failure> {
         let failed = |error: std::io::Error| match error.kind() {
             ErrorKind::StorageFull => disk_full(path),
-            _ => Failure::Refused(format!("cannot use the data folder {}: {error}; choose another with --data", path.display())),
+            _ => Failure::Refused(format!(
+                "cannot use the data folder {}: {error}; choose another with --data",
+                path.display()
+            )),
         };
         let made_before = path.join(LOCK).exists();
         fs::create_dir_all(path).map_err(failed)?;
@@ -92,7 +95,10 @@ impl DataFolder {
 }
 
 pub fn disk_full(path: &Path) -> Failure {
-    Failure::Refused(format!("the disk of {} is full: free some space, then start again", path.display()))
+    Failure::Refused(format!(
+        "the disk of {} is full: free some space, then start again",
+        path.display()
+    ))
 }
 
 fn check_free_space(path: &Path) -> Result<(), Failure> {
@@ -146,9 +152,15 @@ mod tests {
     fn a_password_is_kept_until_a_fresh_start() {
         let root = tempfile::tempdir().expect("temporary folder");
         let path = root.path().join("demo");
-        let first = DataFolder::open(&path, false).and_then(|folder| folder.password()).expect("first start");
-        let second = DataFolder::open(&path, false).and_then(|folder| folder.password()).expect("second start");
-        let third = DataFolder::open(&path, true).and_then(|folder| folder.password()).expect("fresh start");
+        let first = DataFolder::open(&path, false)
+            .and_then(|folder| folder.password())
+            .expect("first start");
+        let second = DataFolder::open(&path, false)
+            .and_then(|folder| folder.password())
+            .expect("second start");
+        let third = DataFolder::open(&path, true)
+            .and_then(|folder| folder.password())
+            .expect("fresh start");
         assert_eq!(first, second);
         assert_ne!(first, third);
         assert_eq!(first.len(), 19);
@@ -168,7 +180,10 @@ mod tests {
     fn a_folder_of_others_is_neither_used_nor_emptied() {
         let root = tempfile::tempdir().expect("temporary folder");
         fs::write(root.path().join("thesis.txt"), "years of work").expect("write");
-        assert!(matches!(DataFolder::open(root.path(), true).map(|_| ()), Err(Failure::Usage(_))));
+        assert!(matches!(
+            DataFolder::open(root.path(), true).map(|_| ()),
+            Err(Failure::Usage(_))
+        ));
         assert!(root.path().join("thesis.txt").exists());
     }
 }

@@ -28,8 +28,13 @@ const DEFAULT_DATA: &str = "./data/demo";
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8080);
 
 pub async fn run(options: Demo) -> Result<(), Failure> {
-    let mut stop = Stop::listen().map_err(|error| Failure::Refused(format!("cannot listen for signals: {error}")))?;
-    if options.check { run_check(options, &mut stop).await } else { run_until_stopped(options, &mut stop).await }
+    let mut stop =
+        Stop::listen().map_err(|error| Failure::Refused(format!("cannot listen for signals: {error}")))?;
+    if options.check {
+        run_check(options, &mut stop).await
+    } else {
+        run_until_stopped(options, &mut stop).await
+    }
 }
 
 async fn run_until_stopped(options: Demo, stop: &mut Stop) -> Result<(), Failure> {
@@ -44,7 +49,11 @@ async fn run_until_stopped(options: Demo, stop: &mut Stop) -> Result<(), Failure
     println!("console   {}", running.url());
     println!("account   {}", running::ACCOUNT);
     println!("password  {}", running.password());
-    println!("data      {}   logs  {}", path.display(), path.join("logs").display());
+    println!(
+        "data      {}   logs  {}",
+        path.display(),
+        path.join("logs").display()
+    );
     println!("Ctrl-C ends everything; the data stays (FRESH=1 or --fresh starts over)");
     let live = tokio::spawn(screen::show(running.client().clone(), running.sites().to_vec()));
     let announcing = announce(&running, options.announce.clone());
@@ -62,10 +71,15 @@ async fn run_until_stopped(options: Demo, stop: &mut Stop) -> Result<(), Failure
 async fn run_check(options: Demo, stop: &mut Stop) -> Result<(), Failure> {
     let own = options.data.is_none();
     let name = format!("muster-check-{}", std::process::id());
-    let path = options.data.clone().unwrap_or_else(|| std::env::temp_dir().join(name));
+    let path = options
+        .data
+        .clone()
+        .unwrap_or_else(|| std::env::temp_dir().join(name));
     let folder = Arc::new(DataFolder::open(&path, options.fresh)?);
     start_log(&folder);
-    let listen = options.listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)));
+    let listen = options
+        .listen
+        .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)));
     let mut running = tokio::select! {
         running = Running::start(folder, listen, options.sites.into()) => running?,
         () = stop.wait() => return Err(Failure::Refused("stopped before the end of the check".to_owned())),
@@ -82,7 +96,10 @@ async fn run_check(options: Demo, stop: &mut Stop) -> Result<(), Failure> {
     if result.is_ok() && own {
         let _ = std::fs::remove_dir_all(&path);
     } else if result.is_err() {
-        eprintln!("muster: the logs of the failed check are in {}", path.join("logs").display());
+        eprintln!(
+            "muster: the logs of the failed check are in {}",
+            path.join("logs").display()
+        );
     }
     result
 }
@@ -95,8 +112,11 @@ async fn announce(running: &Running, file: Option<PathBuf>) -> Result<(), Failur
     let mut changes = running.agent_changes();
     loop {
         changes.borrow_and_update();
-        let agents: Vec<_> =
-            running.agent_pids().into_iter().map(|(site, pid)| json!({ "site": site, "pid": pid })).collect();
+        let agents: Vec<_> = running
+            .agent_pids()
+            .into_iter()
+            .map(|(site, pid)| json!({ "site": site, "pid": pid }))
+            .collect();
         let text = json!({
             "url": running.url(), "account": running::ACCOUNT, "password": running.password(), "agents": agents,
         });
@@ -113,8 +133,13 @@ fn start_log(folder: &DataFolder) {
     let Ok(file) = folder.log("muster").and_then(std::fs::File::create) else {
         return;
     };
-    let filter = EnvFilter::try_from_env("MUSTER_LOG").unwrap_or_else(|_| EnvFilter::new("info,rtc=error,webrtc=error"));
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(file).try_init();
+    let filter = EnvFilter::try_from_env("MUSTER_LOG")
+        .unwrap_or_else(|_| EnvFilter::new("info,rtc=error,webrtc=error"));
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(false)
+        .with_writer(file)
+        .try_init();
 }
 
 /// Ctrl-C or SIGTERM.
@@ -125,7 +150,10 @@ struct Stop {
 
 impl Stop {
     fn listen() -> std::io::Result<Self> {
-        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
     }
 
     async fn wait(&mut self) {

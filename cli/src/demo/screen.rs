@@ -41,7 +41,11 @@ fn line(situation: &Situation, sites: &[String]) -> String {
     match (situation.meetings.len(), situation.meetings.values().next()) {
         (0, _) | (_, None) => text.push_str("  no meeting"),
         (1, Some(meeting)) => {
-            text.push_str(&format!("  meeting {} ({} called)", meeting.id, meeting.summonses.len()));
+            text.push_str(&format!(
+                "  meeting {} ({} called)",
+                meeting.id,
+                meeting.summonses.len()
+            ));
         }
         (count, _) => text.push_str(&format!("  {count} meetings")),
     }
@@ -53,7 +57,11 @@ fn print(line: &str, last: &mut String, terminal: bool) {
         return;
     }
     let mut out = std::io::stdout().lock();
-    let _ = if terminal { write!(out, "\r\x1b[2K{line}") } else { writeln!(out, "{line}") };
+    let _ = if terminal {
+        write!(out, "\r\x1b[2K{line}")
+    } else {
+        writeln!(out, "{line}")
+    };
     let _ = out.flush();
     line.clone_into(last);
 }

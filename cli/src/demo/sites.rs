@@ -10,7 +10,10 @@ const DOZEN: [(&str, usize); 4] = [("city", 1), ("district", 2), ("street", 3), 
 
 /// `count` sites of the tree, spread over the tiers, always the same; all if there are fewer.
 pub fn choose(count: usize) -> Vec<&'static str> {
-    let mut tiers: Vec<_> = DOZEN.iter().map(|(name, share)| (sites_of(name), *share)).collect();
+    let mut tiers: Vec<_> = DOZEN
+        .iter()
+        .map(|(name, share)| (sites_of(name), *share))
+        .collect();
     let mut chosen = Vec::new();
     while chosen.len() < count && tiers.iter().any(|(sites, _)| !sites.is_empty()) {
         for (sites, share) in &mut tiers {
@@ -40,7 +43,11 @@ mod tests {
 
     fn counts(count: usize) -> [usize; 4] {
         let chosen = choose(count);
-        assert_eq!(chosen.iter().collect::<BTreeSet<_>>().len(), chosen.len(), "no site twice");
+        assert_eq!(
+            chosen.iter().collect::<BTreeSet<_>>().len(),
+            chosen.len(),
+            "no site twice"
+        );
         DOZEN.map(|(name, _)| {
             let all = sites_of(name);
             chosen.iter().filter(|site| all.contains(site)).count()

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use muster_testcard::site_number;
 use tokio::time::sleep;
 
-use crate::session::now_ms;
 use super::{Viewer, Wish};
+use crate::session::now_ms;
 
 /// A page must show the right sites, moving, within this time.
 const PAGE_LIMIT: Duration = Duration::from_secs(6);
@@ -29,7 +29,13 @@ pub struct Expectation {
 impl Expectation {
     /// Nothing that was seen before now counts.
     pub fn new(slot: usize, site: &str) -> Self {
-        Self { slot, site: site.to_owned(), first: None, met: false, since: Instant::now() }
+        Self {
+            slot,
+            site: site.to_owned(),
+            first: None,
+            met: false,
+            since: Instant::now(),
+        }
     }
 
     pub fn is_met(&self) -> bool {
@@ -40,7 +46,10 @@ impl Expectation {
         let Some((mark, at)) = viewer.reading(self.slot).mark else {
             return;
         };
-        if at < self.since || mark.site != site_number(&self.site) || mark.age_ms(now_ms()) > OLDEST_PICTURE_MS {
+        if at < self.since
+            || mark.site != site_number(&self.site)
+            || mark.age_ms(now_ms()) > OLDEST_PICTURE_MS
+        {
             return;
         }
         match self.first {
@@ -57,9 +66,16 @@ impl Expectation {
             (_, 0, packets) => format!("{packets} packets came, but no whole picture"),
             (None, pictures, _) => format!("none of {pictures} pictures has a readable mark"),
             (Some((mark, _)), ..) if mark.site != site_number(&self.site) => {
-                format!("it shows the site with the number {:#06x}, not {:#06x}", mark.site, site_number(&self.site))
+                format!(
+                    "it shows the site with the number {:#06x}, not {:#06x}",
+                    mark.site,
+                    site_number(&self.site)
+                )
             }
-            (Some((mark, _)), ..) => format!("its clock does not move; the picture is {} ms old", mark.age_ms(now_ms())),
+            (Some((mark, _)), ..) => format!(
+                "its clock does not move; the picture is {} ms old",
+                mark.age_ms(now_ms())
+            ),
         };
         format!("slot {} (site {}): {found}", viewer.mid(self.slot), self.site)
     }
@@ -83,9 +99,14 @@ pub async fn wait_met(viewer: &Viewer, expectations: &mut [Expectation]) -> bool
 }
 
 /// Puts a page of sites on the wall; the stage stays in its slot.
-pub async fn show_page(viewer: &mut Viewer, stage: &str, page: &[String]) -> anyhow::Result<Vec<Expectation>> {
-    let wishes: Vec<_> =
-        std::iter::once(Wish::Stage).chain(page.iter().map(|site| Wish::Camera(site.clone()))).collect();
+pub async fn show_page(
+    viewer: &mut Viewer,
+    stage: &str,
+    page: &[String],
+) -> anyhow::Result<Vec<Expectation>> {
+    let wishes: Vec<_> = std::iter::once(Wish::Stage)
+        .chain(page.iter().map(|site| Wish::Camera(site.clone())))
+        .collect();
     viewer.set_view(&wishes).await?;
     Ok(expectations(stage, page))
 }
@@ -93,7 +114,11 @@ pub async fn show_page(viewer: &mut Viewer, stage: &str, page: &[String]) -> any
 /// The stage in the first slot, the page in those after it; all to be seen anew.
 pub fn expectations(stage: &str, page: &[String]) -> Vec<Expectation> {
     std::iter::once((0, stage))
-        .chain(page.iter().enumerate().map(|(index, site)| (index + 1, site.as_str())))
+        .chain(
+            page.iter()
+                .enumerate()
+                .map(|(index, site)| (index + 1, site.as_str())),
+        )
         .map(|(slot, site)| Expectation::new(slot, site))
         .collect()
 }

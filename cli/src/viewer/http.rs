@@ -30,10 +30,19 @@ pub async fn post_offer(relay_url: &str, token: &str, offer: String) -> Result<C
         bail!("the relay answered {status} to the offer: {body}");
     }
     let header = |name: &str| -> Result<String> {
-        let value = headers.get(name).with_context(|| format!("the relay's answer has no {name} header"))?;
-        Ok(value.to_str().with_context(|| format!("the {name} header is no text"))?.to_owned())
+        let value = headers
+            .get(name)
+            .with_context(|| format!("the relay's answer has no {name} header"))?;
+        Ok(value
+            .to_str()
+            .with_context(|| format!("the {name} header is no text"))?
+            .to_owned())
     };
-    Ok(Created { location: header(LOCATION.as_str())?, secret: header("muster-leg-secret")?, answer: body })
+    Ok(Created {
+        location: header(LOCATION.as_str())?,
+        secret: header("muster-leg-secret")?,
+        answer: body,
+    })
 }
 
 pub async fn delete_leg(relay_url: &str, location: &str, secret: &str) -> Result<()> {
@@ -52,9 +61,18 @@ async fn request(
     bearer: &str,
     body: String,
 ) -> Result<(StatusCode, HeaderMap, String)> {
-    let base: Uri = base.parse().with_context(|| format!("{base}: expected http://HOST:PORT"))?;
-    let authority = base.authority().with_context(|| format!("{base}: expected http://HOST:PORT"))?.as_str();
-    let address = if base.port().is_some() { authority.to_owned() } else { format!("{authority}:80") };
+    let base: Uri = base
+        .parse()
+        .with_context(|| format!("{base}: expected http://HOST:PORT"))?;
+    let authority = base
+        .authority()
+        .with_context(|| format!("{base}: expected http://HOST:PORT"))?
+        .as_str();
+    let address = if base.port().is_some() {
+        authority.to_owned()
+    } else {
+        format!("{authority}:80")
+    };
     let request = Request::builder()
         .method(method)
         .uri(path)
@@ -63,14 +81,24 @@ async fn request(
         .header(CONTENT_TYPE, "application/sdp")
         .body(Full::new(Bytes::from(body)))?;
     let exchange = async {
-        let stream = TcpStream::connect(&address).await.with_context(|| format!("connecting to the relay {address}"))?;
+        let stream = TcpStream::connect(&address)
+            .await
+            .with_context(|| format!("connecting to the relay {address}"))?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         let connection = tokio::spawn(connection);
         let (head, body) = sender.send_request(request).await?.into_parts();
         let body = Limited::new(body, MAX_ANSWER).collect().await;
         connection.abort();
-        let body = body.map_err(|error| anyhow::anyhow!("reading the relay's answer: {error}"))?.to_bytes();
-        Ok((head.status, head.headers, String::from_utf8_lossy(&body).into_owned()))
+        let body = body
+            .map_err(|error| anyhow::anyhow!("reading the relay's answer: {error}"))?
+            .to_bytes();
+        Ok((
+            head.status,
+            head.headers,
+            String::from_utf8_lossy(&body).into_owned(),
+        ))
     };
-    timeout(PATIENCE, exchange).await.context("the relay did not answer within 10 s")?
+    timeout(PATIENCE, exchange)
+        .await
+        .context("the relay did not answer within 10 s")?
 }

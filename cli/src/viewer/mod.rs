@@ -83,7 +83,10 @@ impl Viewer {
             .chain(std::iter::repeat_n(RtpCodecKind::Video, wall + 1))
         {
             let direction = RTCRtpTransceiverDirection::Recvonly;
-            let init = RTCRtpTransceiverInit { direction, ..Default::default() };
+            let init = RTCRtpTransceiverInit {
+                direction,
+                ..Default::default()
+            };
             connection.add_transceiver_from_kind(kind, Some(init)).await?;
         }
         let offer = local_offer(&connection, gathered).await?;
@@ -92,12 +95,20 @@ impl Viewer {
             bail!("the offer has {} video slots, expected {}", mids.len(), wall + 1);
         }
         let created = http::post_offer(&ticket.relay_url, &ticket.token, offer).await?;
-        connection.set_remote_description(RTCSessionDescription::answer(created.answer)?).await?;
+        connection
+            .set_remote_description(RTCSessionDescription::answer(created.answer)?)
+            .await?;
         let (slots, outputs): (Vec<_>, Vec<_>) = mids
             .into_iter()
             .map(|mid| {
                 let (output, reading) = watch::channel(Reading::default());
-                (VideoSlot { mid: mid.clone(), reading }, (mid, output))
+                (
+                    VideoSlot {
+                        mid: mid.clone(),
+                        reading,
+                    },
+                    (mid, output),
+                )
             })
             .unzip();
         let readers = tokio::spawn(read_tracks(connection.clone(), track_events, outputs));
@@ -117,8 +128,12 @@ impl Viewer {
     }
 
     async fn wait_connected(&mut self) -> Result<()> {
-        let connected = self.state.wait_for(|state| *state == RTCPeerConnectionState::Connected);
-        timeout(PATIENCE, connected).await.context("the leg was not connected within 10 s")??;
+        let connected = self
+            .state
+            .wait_for(|state| *state == RTCPeerConnectionState::Connected);
+        timeout(PATIENCE, connected)
+            .await
+            .context("the leg was not connected within 10 s")??;
         Ok(())
     }
 
@@ -137,24 +152,33 @@ impl Viewer {
                 slot: slot.mid.clone(),
                 what: Some(match wish {
                     Wish::Stage => What::Stage(StageRef {}),
-                    Wish::Camera(site) => {
-                        What::Source(SourceRef { site: site.clone(), kind: SourceKind::Camera.into() })
-                    }
+                    Wish::Camera(site) => What::Source(SourceRef {
+                        site: site.clone(),
+                        kind: SourceKind::Camera.into(),
+                    }),
                 }),
                 max_width: 320,
                 max_height: 180,
             })
             .collect();
         let mut request = tonic::Request::new(SetViewRequest { wishes });
-        request.metadata_mut().insert("authorization", format!("Bearer {}", self.secret).parse()?);
+        request
+            .metadata_mut()
+            .insert("authorization", format!("Bearer {}", self.secret).parse()?);
         request.set_timeout(PATIENCE);
-        self.media.set_view(request).await.context("putting sources into slots")?;
+        self.media
+            .set_view(request)
+            .await
+            .context("putting sources into slots")?;
         Ok(())
     }
 
     /// What was last seen in the slot (0 is the stage's).
     pub fn reading(&self, slot: usize) -> Reading {
-        self.slots.get(slot).map(|slot| *slot.reading.borrow()).unwrap_or_default()
+        self.slots
+            .get(slot)
+            .map(|slot| *slot.reading.borrow())
+            .unwrap_or_default()
     }
 
     /// The name of the slot in the offer, for messages.
@@ -201,7 +225,16 @@ impl Events {
         let (tracks, track_events) = mpsc::channel(64);
         let (gathered, gathered_events) = watch::channel(false);
         let (state, state_events) = watch::channel(RTCPeerConnectionState::New);
-        (Arc::new(Self { tracks, gathered, state }), track_events, gathered_events, state_events)
+        (
+            Arc::new(Self {
+                tracks,
+                gathered,
+                state,
+            }),
+            track_events,
+            gathered_events,
+            state_events,
+        )
     }
 }
 
@@ -227,7 +260,10 @@ impl PeerConnectionEventHandler for Events {
 /// VP8 and Opus only, with the feedback that a browser offers.
 fn media_engine() -> Result<MediaEngine> {
     let mut engine = MediaEngine::default();
-    let feedback = |typ: &str, parameter: &str| RTCPFeedback { typ: typ.to_owned(), parameter: parameter.to_owned() };
+    let feedback = |typ: &str, parameter: &str| RTCPFeedback {
+        typ: typ.to_owned(),
+        parameter: parameter.to_owned(),
+    };
     let codec = |mime: &str, clock_rate, channels, sdp_fmtp_line: &str, rtcp_feedback, payload_type| {
         RTCRtpCodecParameters {
             rtp_codec: RTCRtpCodec {
@@ -240,19 +276,35 @@ fn media_engine() -> Result<MediaEngine> {
             payload_type,
         }
     };
-    let video_feedback = vec![feedback("nack", ""), feedback("nack", "pli"), feedback("ccm", "fir")];
-    engine.register_codec(codec(MIME_TYPE_VP8, 90_000, 0, "", video_feedback, 96), RtpCodecKind::Video)?;
+    let video_feedback = vec![
+        feedback("nack", ""),
+        feedback("nack", "pli"),
+        feedback("ccm", "fir"),
+    ];
+    engine.register_codec(
+        codec(MIME_TYPE_VP8, 90_000, 0, "", video_feedback, 96),
+        RtpCodecKind::Video,
+    )?;
     let fmtp = "minptime=10;useinbandfec=1";
-    engine.register_codec(codec(MIME_TYPE_OPUS, 48_000, 2, fmtp, vec![], 111), RtpCodecKind::Audio)?;
+    engine.register_codec(
+        codec(MIME_TYPE_OPUS, 48_000, 2, fmtp, vec![], 111),
+        RtpCodecKind::Audio,
+    )?;
     Ok(engine)
 }
 
-async fn local_offer(connection: &Arc<dyn PeerConnection>, mut gathered: watch::Receiver<bool>) -> Result<String> {
+async fn local_offer(
+    connection: &Arc<dyn PeerConnection>,
+    mut gathered: watch::Receiver<bool>,
+) -> Result<String> {
     let offer = connection.create_offer(None).await?;
     connection.set_local_description(offer).await?;
     // The relay learns our address from our first packet; candidates in the offer are courtesy.
     let _ = timeout(Duration::from_secs(2), gathered.wait_for(|done| *done)).await;
-    let offer = connection.local_description().await.context("no offer was made")?;
+    let offer = connection
+        .local_description()
+        .await
+        .context("no offer was made")?;
     Ok(offer.sdp)
 }
 
@@ -304,8 +356,12 @@ async fn mid_of(connection: &Arc<dyn PeerConnection>, track: &Arc<dyn TrackRemot
 
 /// The address of this machine from which the relay is reached, with any port.
 async fn local_address(relay_url: &str) -> Result<SocketAddr> {
-    let uri: hyper::Uri = relay_url.parse().with_context(|| format!("{relay_url}: expected http://HOST:PORT"))?;
-    let host = uri.host().with_context(|| format!("{relay_url}: expected http://HOST:PORT"))?;
+    let uri: hyper::Uri = relay_url
+        .parse()
+        .with_context(|| format!("{relay_url}: expected http://HOST:PORT"))?;
+    let host = uri
+        .host()
+        .with_context(|| format!("{relay_url}: expected http://HOST:PORT"))?;
     let host = host.trim_start_matches('[').trim_end_matches(']');
     let relay = tokio::net::lookup_host((host, uri.port_u16().unwrap_or(80)))
         .await
@@ -313,7 +369,11 @@ async fn local_address(relay_url: &str) -> Result<SocketAddr> {
         .next()
         .with_context(|| format!("{host} has no address"))?;
     // Connecting a UDP socket sends nothing; it only chooses the route.
-    let any: SocketAddr = if relay.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };
+    let any: SocketAddr = if relay.is_ipv4() {
+        ([0, 0, 0, 0], 0).into()
+    } else {
+        ([0u16; 8], 0).into()
+    };
     let socket = UdpSocket::bind(any).await?;
     socket.connect(relay).await?;
     Ok(SocketAddr::new(socket.local_addr()?.ip(), 0))

@@ -40,7 +40,10 @@ pub async fn read_track(track: Arc<dyn TrackRemote>, out: watch::Sender<Reading>
         slot.take(&packet, now);
         out.send_replace(slot.reading);
         if slot.wants_key_frame(now) {
-            let pli = PictureLossIndication { sender_ssrc: 0, media_ssrc: packet.header.ssrc };
+            let pli = PictureLossIndication {
+                sender_ssrc: 0,
+                media_ssrc: packet.header.ssrc,
+            };
             if track.write_rtcp(vec![Box::new(pli)]).await.is_err() {
                 return;
             }
@@ -57,14 +60,23 @@ struct Slot {
 
 impl Slot {
     fn new() -> Result<Self, muster_testcard::VpxError> {
-        Ok(Self { frames: Depacketizer::default(), decoder: Decoder::new()?, reading: Reading::default(), asked: None })
+        Ok(Self {
+            frames: Depacketizer::default(),
+            decoder: Decoder::new()?,
+            reading: Reading::default(),
+            asked: None,
+        })
     }
 
     fn take(&mut self, packet: &rtc::rtp::Packet, now: Instant) {
         self.reading.packets += 1;
         let header = &packet.header;
-        let Some(frame) = self.frames.push(header.sequence_number, header.timestamp, header.marker, &packet.payload)
-        else {
+        let Some(frame) = self.frames.push(
+            header.sequence_number,
+            header.timestamp,
+            header.marker,
+            &packet.payload,
+        ) else {
             return;
         };
         match self.decoder.decode(frame) {

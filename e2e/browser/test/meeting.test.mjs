@@ -107,11 +107,11 @@ step("muting one site and then all reaches the worker's page in words", async ()
   const before = await words();
   await byId(tileOf(workerSite), "tile-mute").click();
   const muted = await until("the worker's page says that it is muted", async () => ((await words()) !== before ? words() : undefined));
-  assert.equal(await byId(tileOf(workerSite), "tile-mute").getAttribute("aria-pressed"), "true");
+  await byId(tileOf(workerSite), "tile-mute", '[aria-pressed="true"]').waitFor();
   await byId(tileOf(workerSite), "tile-mute").click();
   await until("the worker's page says that it is heard again", async () => (await words()) === before);
   await byId(desk, "mute-all").click();
-  assert.equal(await byId(desk, "mute-all").getAttribute("data-armed"), "true", "muting all asks for a second press");
+  await byId(desk, "mute-all", '[data-armed="true"]').waitFor();
   await byId(desk, "mute-all").click();
   await until("all are muted", async () => (await words()) === muted);
   assert.equal((await demo.command("status"))[0].muted_sites.length, AGENTS + 1);
