@@ -228,7 +228,8 @@ pub enum LegEnd {
 }
 
 impl LegEnd {
-    /// From the relay's words "hung up", "timed out", "replaced"; any other is a loss.
+    /// From the relay's words "hung up", "left", "timed out", "replaced". A leg that only left (a page reloaded, an
+    /// agent restarted) is a loss: its site is called again as soon as an endpoint of it is back.
     pub fn from_words(words: &str) -> LegEnd {
         match words {
             "hung up" => LegEnd::HungUp,
@@ -344,8 +345,13 @@ impl Summons {
                 forward.then(|| self.step(report.state, now))
             }
             SummonsState::Declined | SummonsState::Refused => {
-                if matches!(state, SummonsState::OnAir | SummonsState::Left) {
+                if state == SummonsState::Left {
                     return None;
+                }
+                if state == SummonsState::OnAir {
+                    // A person who is in and declines leaves; a refusal then means nothing.
+                    return (report.state == SummonsState::Declined)
+                        .then(|| self.end(SummonsState::Left, Reason::HungUp, Some(now), now));
                 }
                 let fallback = if report.state == SummonsState::Declined {
                     Reason::Declined

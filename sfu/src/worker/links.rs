@@ -79,10 +79,11 @@ async fn run(worker: &Shared, mut link: RelayLink, leg: &mut Option<LegId>) -> &
     }
 }
 
-/// A link that its edge closed was hung up; any other end is a loss.
+/// A link that its edge closed has left (an agent that stops); any other end is a loss. Only a leave says that the site
+/// hung up.
 fn reason_of(error: &Option<LinkError>) -> &'static str {
     match error {
-        Some(error) if error.is_hung_up() => "hung up",
+        Some(error) if error.is_hung_up() => "left",
         _ => "timed out",
     }
 }

@@ -203,7 +203,7 @@ fn obey(worker: &mut Worker, command: Command) {
             let _ = reply.send(worker.watch(leg));
         }
         Command::Close { leg, reply } => {
-            worker.close(leg, "hung up");
+            worker.close(leg, "left");
             let _ = reply.send(());
         }
         Command::Stop => {}

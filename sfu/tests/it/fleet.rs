@@ -69,7 +69,7 @@ async fn a_leg_is_reported_from_joining_to_left() {
     agent.publish_camera();
     reported(LegState::OnAir).await;
     agent.sender.close("bye");
-    assert_eq!(reported(LegState::Left).await, "hung up");
+    assert_eq!(reported(LegState::Left).await, "left");
     bench.relay.shutdown().await;
 }
 

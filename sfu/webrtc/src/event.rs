@@ -45,11 +45,11 @@ pub enum CloseReason {
 }
 
 impl CloseReason {
-    /// For logs and for people: "timed out", "hung up", ...
+    /// For logs and for people: "timed out", "left", ...
     pub const fn as_str(self) -> &'static str {
         match self {
             CloseReason::TimedOut => "timed out",
-            CloseReason::HungUp => "hung up",
+            CloseReason::HungUp => "left",
             CloseReason::HandshakeFailed => "handshake failed",
             CloseReason::ClosedHere => "closed here",
         }

@@ -115,7 +115,7 @@ const TABLE: &str = "
     R  . . A J X F | . U | J O . . . . | U | P U E | T L
     A  . . . J X F | . . | J O . . . . | U | . . . | T L
     J  . . . . X F | . . | . O . L U . | U | . . . | T L
-    O  . . . . . . | . . | . . O L U . | . | . . . | . L
+    O  . . . . L . | . . | . . O L U . | . | . . . | . L
     X  . . . . . F | . . | J O . . . . | . | P U E | . .
     U  D R A J X F | P U | J O . . . . | . | P U E | . .
     T  D R A J X F | P . | J O . . . . | . | P U E | . .
