@@ -1,3 +1,6 @@
+import { readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { gzipSync } from "node:zlib";
 import { svelte } from "@sveltejs/vite-plugin-svelte";
 import type { Plugin } from "vite";
 import { defineConfig } from "vitest/config";
@@ -24,9 +27,23 @@ function binaryOnly(): Plugin {
   };
 }
 
+/** Writes a `.gz` beside every script and style sheet: the control plane serves it as it is. */
+function compressed(): Plugin {
+  return {
+    name: "compressed",
+    apply: "build",
+    writeBundle(options, bundle) {
+      for (const name of Object.keys(bundle).filter((name) => /\.(js|css)$/.test(name))) {
+        const file = join(options.dir ?? "dist", name);
+        writeFileSync(`${file}.gz`, gzipSync(readFileSync(file), { level: 9 }));
+      }
+    },
+  };
+}
+
 // Chrome 87 is the oldest browser that the site page must run in (an old PC in a village office).
 export default defineConfig({
-  plugins: [svelte(), binaryOnly()],
+  plugins: [svelte(), binaryOnly(), compressed()],
   build: {
     target: "chrome87",
     cssTarget: "chrome87",

@@ -1,10 +1,11 @@
 //! The console's static files, embedded at build time (read from `console/dist` in debug builds).
 //!
 //! Hashed assets are immutable for caches; `index.html` is never cached and answers for `/` and `/join`.
-//! Where the console was not built, a page says how to build it.
+//! A file with a `.gz` beside it goes out compressed to those who take it. Where the console was not built, a page
+//! says how to build it.
 
 use axum::body::Body;
-use axum::http::{HeaderValue, Method, Response, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, header};
 use rust_embed::RustEmbed;
 
 #[derive(RustEmbed)]
@@ -26,7 +27,7 @@ const NOT_BUILT: &str = "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\
 <h1 lang=\"zh\">控制台尚未构建</h1><p lang=\"zh\">控制面已在运行，但缺少网页应用。请执行上面的命令后刷新本页。</p></html>";
 
 /// Answers everything that is no RPC.
-pub async fn serve(method: Method, uri: Uri) -> Response<Body> {
+pub async fn serve(method: Method, uri: Uri, headers: HeaderMap) -> Response<Body> {
     if method != Method::GET && method != Method::HEAD {
         return respond(
             StatusCode::METHOD_NOT_ALLOWED,
@@ -44,7 +45,7 @@ pub async fn serve(method: Method, uri: Uri) -> Response<Body> {
             "ok\n".into(),
         ),
         "" | "index.html" | "join" | "join/" => page(),
-        _ => asset(path),
+        _ => asset(path, takes_gzip(&headers)),
     }
 }
 
@@ -65,13 +66,34 @@ fn page() -> Response<Body> {
     }
 }
 
-fn asset(path: &str) -> Response<Body> {
+/// Whether the reader takes gzip (RFC 9110 section 12.5.3); `q=0` refuses it.
+fn takes_gzip(headers: &HeaderMap) -> bool {
+    let Some(accepted) = headers
+        .get(header::ACCEPT_ENCODING)
+        .and_then(|value| value.to_str().ok())
+    else {
+        return false;
+    };
+    accepted.split(',').any(|coding| {
+        let (name, weight) = coding.split_once(';').unwrap_or((coding, ""));
+        name.trim().eq_ignore_ascii_case("gzip") && !weight.replace(' ', "").eq_ignore_ascii_case("q=0")
+    })
+}
+
+fn asset(path: &str, gzip: bool) -> Response<Body> {
     // Vite names everything under assets/ by its content.
     let caching = if path.starts_with("assets/") {
         "public, max-age=31536000, immutable"
     } else {
         "no-cache"
     };
+    if let Some(file) = gzip.then(|| Dist::get(&format!("{path}.gz"))).flatten() {
+        let mut response = respond(StatusCode::OK, content_type(path), caching, body(file.data));
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        headers.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
+        return response;
+    }
     match Dist::get(path) {
         Some(file) => respond(StatusCode::OK, content_type(path), caching, body(file.data)),
         None => respond(
@@ -146,7 +168,7 @@ mod tests {
     use super::*;
 
     async fn get(path: &'static str) -> Response<Body> {
-        serve(Method::GET, Uri::from_static(path)).await
+        serve(Method::GET, Uri::from_static(path), HeaderMap::new()).await
     }
 
     #[tokio::test]
@@ -168,9 +190,23 @@ mod tests {
         assert_eq!(get("/../Cargo.toml").await.status(), StatusCode::NOT_FOUND);
     }
 
+    #[test]
+    fn gzip_is_taken_only_by_who_says_so() {
+        let check = |accepted: &'static str, expected| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static(accepted));
+            assert_eq!(takes_gzip(&headers), expected, "{accepted}");
+        };
+        check("gzip, deflate, br", true);
+        check("br;q=1.0, GZIP;q=0.5", true);
+        check("br, gzip; q=0", false);
+        check("br", false);
+        assert!(!takes_gzip(&HeaderMap::new()));
+    }
+
     #[tokio::test]
     async fn only_reading_is_allowed() {
-        let response = serve(Method::POST, Uri::from_static("/")).await;
+        let response = serve(Method::POST, Uri::from_static("/"), HeaderMap::new()).await;
         assert_eq!(response.status(), StatusCode::METHOD_NOT_ALLOWED);
     }
 }
