@@ -46,6 +46,11 @@ async fn run_until_stopped(options: Demo, stop: &mut Stop) -> Result<(), Failure
         running = Running::start(folder, listen, options.sites.into()) => running?,
         () = stop.wait() => return Ok(()),
     };
+    if !console_is_built().await {
+        eprintln!(
+            "muster: the console is not built, the address below only says so: make build, then start again"
+        );
+    }
     println!("console   {}", running.url());
     println!("account   {}", running::ACCOUNT);
     println!("password  {}", running.password());
@@ -102,6 +107,17 @@ async fn run_check(options: Demo, stop: &mut Stop) -> Result<(), Failure> {
         );
     }
     result
+}
+
+async fn console_is_built() -> bool {
+    muster_control_plane::console::serve(
+        hyper::Method::GET,
+        hyper::Uri::from_static("/"),
+        hyper::HeaderMap::new(),
+    )
+    .await
+    .status()
+    .is_success()
 }
 
 /// Keeps the announcement true until dropped: process ids change when an agent is started again.
