@@ -26,6 +26,12 @@ export class TestWorld implements World {
     return this.store.get(key) ?? null;
   }
 
+  /** The machine sleeps: time passes and no timer runs in it. */
+  sleep(ms: number): void {
+    this.time += ms;
+    for (const timer of this.timers) timer.at += ms;
+  }
+
   /** Lets `ms` pass, in order, with all that promises do in between. */
   async pass(ms: number): Promise<void> {
     const until = this.time + ms;

@@ -45,7 +45,9 @@ export function browserWorld(): World {
 export function sleep(world: World, ms: number, signal?: AbortSignal): Promise<void> {
   return new Promise((done) => {
     if (signal?.aborted) return done();
-    const cancel = world.after(ms, done);
-    signal?.addEventListener("abort", () => (cancel(), done()), { once: true });
+    const abort = (): void => (cancel(), done());
+    // A signal outlives many sleeps: none may leave anything behind on it.
+    const cancel = world.after(ms, () => (signal?.removeEventListener("abort", abort), done()));
+    signal?.addEventListener("abort", abort, { once: true });
   });
 }

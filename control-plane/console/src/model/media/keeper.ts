@@ -24,6 +24,7 @@ import { Slot } from "./slots";
 
 /** The relay beats at least every 5 s. */
 const LEG_HEARTBEAT_TIMEOUT_MS = 12_000;
+const LEG_HEARTBEAT_MS = 5_000;
 const STATS_MS = 2_000;
 /** Two legs in a row that the relay dismissed sooner than this: somebody else joins under this name. */
 const SHORT_LIFE_MS = 10_000;
@@ -55,8 +56,11 @@ export interface KeeperPorts {
   yields: boolean;
 }
 
-/** How a leg came to its end: the relay does not know it any more, or cannot be reached. */
-type LegEnd = "dismissed" | "lost";
+/**
+ * How a leg came to its end: the relay took another in its place, does not know it any more, or cannot be reached.
+ * Replaced is a leg that was well until the relay itself closed its stream: the window that joined last has the place.
+ */
+type LegEnd = "replaced" | "dismissed" | "lost";
 
 export class Keeper {
   readonly phase = new Cell<LegPhase>({ kind: "out" });
@@ -122,7 +126,7 @@ export class Keeper {
   private end(phase: LegPhase): void {
     this.run.abort();
     this.meeting = "";
-    this.drop();
+    this.drop(phase.kind === "ended" || phase.kind === "elsewhere");
     for (const slot of this.slots.values()) slot.forget();
     this.audio.set([]);
     this.speaking.resetExcept(new Set());
@@ -130,11 +134,11 @@ export class Keeper {
     this.phase.set(phase);
   }
 
-  private drop(): void {
+  private drop(gone: boolean): void {
     const leg = this.leg;
     this.leg = undefined;
     this.media = undefined;
-    leg?.close();
+    leg?.close(gone);
   }
 
   private async stay(signal: AbortSignal, first?: JoinTicket): Promise<void> {
@@ -149,6 +153,7 @@ export class Keeper {
         const end = await this.listen(opened, signal);
         const short = end === "dismissed" && this.ports.world.now() - from < SHORT_LIFE_MS;
         dismissals = short ? dismissals + 1 : 0;
+        if (end === "replaced" && this.ports.yields && !signal.aborted) return this.end({ kind: "elsewhere" });
       }
       if (signal.aborted) return;
       if (this.ports.yields && dismissals > 1) return this.end({ kind: "elsewhere" });
@@ -170,7 +175,7 @@ export class Keeper {
     }
     const before = this.leg;
     this.take(result.leg);
-    before?.close();
+    before?.close(true);
     return result.leg;
   }
 
@@ -208,12 +213,15 @@ export class Keeper {
     const opened = this.ports.world.now();
     let failures = 0;
     let dismissed = false;
+    let closedByRelay = false;
     while (!gone.signal.aborted) {
       const from = this.ports.world.now();
-      const error = await this.watchOnce(leg, gone.signal);
+      const { error, heardAt } = await this.watchOnce(leg, gone.signal);
       if (gone.signal.aborted) break;
       dismissed = isDismissal(error);
       if (dismissed) break;
+      // A machine that slept finds its stream closed too, but has heard nothing for long.
+      closedByRelay = !error && this.ports.world.now() - heardAt <= LEG_HEARTBEAT_MS + 1_000;
       failures = this.ports.world.now() - from > 5_000 ? 1 : failures + 1;
       if (failures > 2) break;
       await sleep(this.ports.world, 250 * failures, gone.signal);
@@ -221,6 +229,7 @@ export class Keeper {
     signal.removeEventListener("abort", abort);
     gone.abort();
     if (this.ports.world.now() - opened > SHORT_LIFE_MS) this.backoff.reset();
+    if (dismissed && closedByRelay) return "replaced";
     if (!dismissed && this.ports.yields && !signal.aborted) dismissed = await this.isDismissed();
     return dismissed ? "dismissed" : "lost";
   }
@@ -235,7 +244,8 @@ export class Keeper {
     }
   }
 
-  private async watchOnce(leg: LegConnection, signal: AbortSignal): Promise<ConnectError | undefined> {
+  private async watchOnce(leg: LegConnection, signal: AbortSignal): Promise<{ error?: ConnectError; heardAt: number }> {
+    let heardAt = this.ports.world.now();
     const attempt = new AbortController();
     const abort = (): void => attempt.abort();
     signal.addEventListener("abort", abort, { once: true });
@@ -244,11 +254,12 @@ export class Keeper {
       for await (const response of this.media!.watchLeg({}, { signal: attempt.signal })) {
         cancel();
         cancel = this.ports.world.after(LEG_HEARTBEAT_TIMEOUT_MS, abort);
+        heardAt = this.ports.world.now();
         this.handle(leg, response);
       }
-      return undefined;
+      return { heardAt };
     } catch (error) {
-      return ConnectError.from(error);
+      return { error: ConnectError.from(error), heardAt };
     } finally {
       cancel();
       signal.removeEventListener("abort", abort);

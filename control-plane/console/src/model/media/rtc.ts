@@ -31,7 +31,8 @@ export interface LegConnection {
   /** Called once, when the connection has failed or has been gone for two seconds. */
   onDown(run: () => void): void;
   received(): Promise<Received[]>;
-  close(): void;
+  /** `gone`: the relay has dropped the leg already, so no goodbye is said. */
+  close(gone?: boolean): void;
 }
 
 export type OpenLeg = (
@@ -41,31 +42,47 @@ export type OpenLeg = (
 ) => Promise<{ kind: "open"; leg: LegConnection } | { kind: "refused"; refusal: LegRefusal } | { kind: "unreachable" }>;
 
 const DISCONNECTED_MS = 2_000;
+/** A relay that takes longer for its answer is as good as away. */
+const ANSWER_MS = 8_000;
 
 export const openRtcLeg: OpenLeg = async (ticket, own, wallSlots) => {
   const peer = new RTCPeerConnection({ bundlePolicy: "max-bundle", rtcpMuxPolicy: "require" });
+  const late = new AbortController();
+  const timer = setTimeout(() => late.abort(), ANSWER_MS);
+  try {
+    const result = await negotiate(peer, ticket, own, wallSlots, late.signal);
+    if (result.kind !== "open") peer.close();
+    return result;
+  } catch {
+    // The network, the timer, or an answer that the browser cannot use: nothing stays behind, the keeper tries again.
+    peer.close();
+    return { kind: "unreachable" };
+  } finally {
+    clearTimeout(timer);
+  }
+};
+
+async function negotiate(
+  peer: RTCPeerConnection,
+  ticket: JoinTicket,
+  own: MediaStream | undefined,
+  wallSlots: number,
+  signal: AbortSignal,
+): ReturnType<OpenLeg> {
   publish(peer, own);
   const slots = addSlots(peer, wallSlots);
   await peer.setLocalDescription(await peer.createOffer());
-  let response: Response;
-  try {
-    response = await fetch(new URL("/v1/legs", ticket.relayUrl), {
-      method: "POST",
-      headers: { authorization: `Bearer ${ticket.token}`, "content-type": "application/sdp" },
-      body: peer.localDescription!.sdp,
-    });
-  } catch {
-    peer.close();
-    return { kind: "unreachable" };
-  }
-  if (response.status !== 201) {
-    peer.close();
-    return { kind: "refused", refusal: await refusalOf(response) };
-  }
+  const response = await fetch(new URL("/v1/legs", ticket.relayUrl), {
+    method: "POST",
+    headers: { authorization: `Bearer ${ticket.token}`, "content-type": "application/sdp" },
+    body: peer.localDescription!.sdp,
+    signal,
+  });
+  if (response.status !== 201) return { kind: "refused", refusal: await refusalOf(response) };
   await peer.setRemoteDescription({ type: "answer", sdp: await response.text() });
   const location = new URL(response.headers.get("location") ?? "/v1/legs/", ticket.relayUrl);
   return { kind: "open", leg: connection(peer, slots, ticket.relayUrl, location, response.headers.get("muster-leg-secret") ?? "") };
-};
+}
 
 /** Layers of the own camera, smallest first; one without a name where simulcast is of no use. */
 export function layersFor(height: number): RTCRtpEncodingParameters[] {
@@ -151,10 +168,11 @@ function connection(
       });
     },
     received: async () => inbound(await peer.getStats()),
-    close() {
+    close(gone = false) {
       if (closed) return;
       closed = true;
       peer.close();
+      if (gone) return;
       // keepalive: the goodbye must outlive the page.
       void fetch(location, { method: "DELETE", keepalive: true, headers: { authorization: `Bearer ${secret}` } }).catch(
         () => undefined,
