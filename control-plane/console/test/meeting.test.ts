@@ -74,6 +74,21 @@ describe("the log", () => {
     expect(log.lines[0]?.sites).toHaveLength(140);
   });
 
+  it("says a loss once, and nothing of a site that is on air as before", () => {
+    const log = new Log();
+    let meeting = fold(convene("a"), summons("a", SummonsState.ON_AIR));
+    const later = (of: MeetingEvent["event"], atMs: bigint): void => {
+      const next = event(of, atMs);
+      log.event(meeting, next);
+      meeting = apply(meeting, next)!;
+    };
+    later(summons("a", SummonsState.ON_AIR, SummonsReason.LINK_LOST, 1_000n), 19_000n);
+    later(summons("a", SummonsState.UNREACHABLE, SummonsReason.LINK_LOST, 20_000n), 20_000n);
+    later(summons("a", SummonsState.UNREACHABLE, SummonsReason.OFFLINE, 25_000n), 25_000n);
+    later(summons("a", SummonsState.ON_AIR, SummonsReason.UNSPECIFIED, 1_000n), 30_000n);
+    expect(log.lines.map(({ kind, atMs }) => [kind, atMs])).toEqual([["trouble", 20_000], ["on_air", 30_000]]);
+  });
+
   it("tells a change of the stage by what is different", () => {
     const before = fold(convene("a", "b"), { case: "stage", value: { $typeName: "muster.command.v1.StageChanged", stage: create(StageSchema, { mutedSites: ["a"] }) } });
     const log = new Log();

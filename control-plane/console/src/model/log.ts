@@ -42,7 +42,7 @@ export class Log {
   static from(meeting: Meeting): Log {
     const log = new Log();
     log.add(Number(meeting.startedMs), "convened", meeting.summonses.map((summons) => summons.site), meeting.chair);
-    for (const summons of [...meeting.summonses].sort((a, b) => Number(a.atMs - b.atMs))) log.summons(summons, undefined);
+    for (const summons of [...meeting.summonses].sort((a, b) => Number(a.atMs - b.atMs))) log.summons(Number(summons.atMs), summons, undefined);
     return log;
   }
 
@@ -57,7 +57,7 @@ export class Log {
         return this.stage(at, event.actor, before?.stage, event.event.value.stage);
       case "summons": {
         const now = event.event.value.summons;
-        if (now) this.summons(now, before?.summonses.find((summons) => summons.site === now.site));
+        if (now) this.summons(at, now, before?.summonses.find((summons) => summons.site === now.site));
         return;
       }
       default:
@@ -65,10 +65,10 @@ export class Log {
     }
   }
 
-  private summons(now: Summons, was: Summons | undefined): void {
-    if (was?.state === now.state && was.reason === now.reason) return;
-    const at = Number(now.atMs);
+  private summons(at: number, now: Summons, was: Summons | undefined): void {
     const mark = markOf(now);
+    // A reason that came to be known better is no second loss.
+    if (was && markOf(was) === mark) return;
     if (mark === "on_air") this.add(at, "on_air", [now.site], "");
     else if (mark === "unreachable" || mark === "attention") this.add(at, "trouble", [now.site], "");
     else if (mark === "idle") this.add(at, "left", [now.site], "");
