@@ -61,7 +61,7 @@ describe("the desk", () => {
     expect(missing.map(({ site, state, reason }) => [site, state, reason])).toEqual([["WH-EL-S03", SummonsState.UNREACHABLE, SummonsReason.OFFLINE]]);
     expect(desk.roster.total.get()).toEqual({ total: 140, online: 139, called: 140, onAir: 139 });
     expect(desk.wall.view.get()).toMatchObject({ pages: 9, total: 140 });
-    desk.stop();
+    desk.stop(false);
   });
 
   it("holds a command back while the control plane is away, and sends it after", async () => {
@@ -80,7 +80,7 @@ describe("the desk", () => {
     await world.pass(2_000);
     expect([desk.watch.connection.get().kind, desk.waiting.get()]).toEqual(["live", 0]);
     expect(desk.meeting.get()?.stage?.broadcastSite).toBe(site);
-    desk.stop();
+    desk.stop(false);
   });
 
   it("misses nothing that happened while it was away", async () => {
@@ -98,7 +98,7 @@ describe("the desk", () => {
     expect(desk.meeting.get()?.summonses[0]?.state).toBe(SummonsState.LEFT);
     expect(desk.meeting.get()?.seq).toBe(plane.meeting?.seq);
     expect(desk.log.get().slice(-3).map(({ kind }) => kind)).toEqual(["trouble", "on_air", "left"]);
-    desk.stop();
+    desk.stop(false);
   });
 
   it("after a reload goes back into the meeting it was in", async () => {
@@ -108,12 +108,12 @@ describe("the desk", () => {
     await later(first.world);
     const { id } = first.desk.meeting.get()!;
     const kept = Object.fromEntries(first.world.store);
-    first.desk.stop();
+    first.desk.stop(false);
     const second = await start(kept, first.plane);
     await second.world.pass(2_000);
     expect(second.desk.meeting.get()?.id).toBe(id);
     expect(second.legs).toContain(id);
-    second.desk.stop();
+    second.desk.stop(false);
   });
 
   it("a second desk sees the meeting, and is not put into it", async () => {
@@ -122,7 +122,7 @@ describe("the desk", () => {
     await later(world);
     expect(desk.meetings.get().map(({ title }) => title)).toEqual(["of another"]);
     expect(desk.meeting.get()).toBeUndefined();
-    desk.stop();
+    desk.stop(false);
   });
 
   it("shows the end, and frees the tree for the next", async () => {
@@ -138,6 +138,6 @@ describe("the desk", () => {
     expect(desk.keeper.phase.get().kind).toBe("out");
     desk.close();
     expect(desk.meeting.get()).toBeUndefined();
-    desk.stop();
+    desk.stop(false);
   });
 });

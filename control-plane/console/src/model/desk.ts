@@ -20,7 +20,6 @@ import { Selection } from "./selection";
 import { Wall, type TileCount } from "./wall";
 import { Watch } from "./watch";
 
-const KEPT_IN = "muster.desk.in";
 /** How long joining waits for the camera before it goes in without and adds it later. */
 const CAMERA_WAIT_MS = 1_500;
 export const DEFAULT_WALL_SLOTS = 16;
@@ -56,6 +55,8 @@ export class Desk {
   /** Site that this desk alone has made large. */
   readonly enlarged = new Cell<string | undefined>(undefined);
   readonly self: string;
+  /** Where a reload finds the meeting that this account was in. */
+  private readonly keptIn: string;
   private readonly known = new Map<string, Meeting>();
   private readonly logs = new Map<string, Log>();
   private inView = "";
@@ -71,6 +72,7 @@ export class Desk {
     const { world, api } = ports;
     const schedule = (run: () => void): void => void world.after(PUBLISH_MS, run);
     this.self = `desk:${account.name}`;
+    this.keptIn = `muster.desk.in.${account.name}`;
     this.clock = new Clock(world);
     this.roster = new Roster(schedule);
     this.publish = new Batch(() => this.show(), schedule);
@@ -91,7 +93,9 @@ export class Desk {
     void this.watch.run();
   }
 
-  stop(): void {
+  /** `forget`: whoever signs in next in this tab does not go into the meeting by himself. */
+  stop(forget: boolean): void {
+    if (forget) this.ports.world.keep(this.keptIn, null, "tab");
     this.stopped.abort();
     this.watch.stop();
     this.keeper.leave();
@@ -130,13 +134,13 @@ export class Desk {
 
   async goIn(meeting: string): Promise<void> {
     if (this.inView !== meeting) this.view(meeting);
-    this.ports.world.keep(KEPT_IN, meeting, "tab");
+    this.ports.world.keep(this.keptIn, meeting, "tab");
     const own = await Promise.race([this.acquire(), sleep(this.ports.world, CAMERA_WAIT_MS).then(() => undefined)]);
     if (this.inView !== meeting) return;
     this.keeper.join(meeting, own?.stream, this.wallSlots);
     if (own) return;
     const late = await this.acquire();
-    if (late.stream && this.ports.world.kept(KEPT_IN, "tab") === meeting) this.keeper.renew(late.stream, this.wallSlots);
+    if (late.stream && this.ports.world.kept(this.keptIn, "tab") === meeting) this.keeper.renew(late.stream, this.wallSlots);
   }
 
   /** Leaves with the own leg; the meeting goes on. */
@@ -262,7 +266,7 @@ export class Desk {
 
   /** After a reload: back into the meeting that this desk was in, or a look at the one that it convened. */
   private resume(): void {
-    const was = this.ports.world.kept(KEPT_IN, "tab");
+    const was = this.ports.world.kept(this.keptIn, "tab");
     const running = this.meetings.get();
     const mine = running.find((meeting) => meeting.id === was) ?? running.find((meeting) => meeting.chair === this.account.name);
     if (!mine) return;
@@ -319,7 +323,7 @@ export class Desk {
   }
 
   private out(): void {
-    this.ports.world.keep(KEPT_IN, null, "tab");
+    this.ports.world.keep(this.keptIn, null, "tab");
     release(this.capture.get());
     this.asking = undefined;
     this.capture.set(NO_CAPTURE);

@@ -7,6 +7,8 @@ import { Cell } from "./cell";
 import { sleep, type World } from "./ports";
 
 const KEPT = "muster.session";
+/** argon2 takes its time on a small machine that is busy. */
+const ANSWER_MS = 10_000;
 
 export type SessionState =
   | { kind: "checking"; unreachable: boolean }
@@ -34,7 +36,7 @@ export class Session {
   /** Asks who the kept token belongs to, until somebody answers. */
   async resume(): Promise<void> {
     while (this.token) {
-      const answer = await outcome(this.api().session.whoAmI({}));
+      const answer = await outcome(this.api().session.whoAmI({}, { timeoutMs: ANSWER_MS }));
       if (answer.kind === "ok" && answer.value.account) {
         return this.state.set({ kind: "signed_in", account: answer.value.account });
       }
@@ -45,7 +47,7 @@ export class Session {
   }
 
   async signIn(account: string, password: string): Promise<Failure | undefined> {
-    const answer = await outcome(this.api().session.signIn({ account, password }));
+    const answer = await outcome(this.api().session.signIn({ account, password }, { timeoutMs: ANSWER_MS }));
     if (answer.kind !== "ok") return answer;
     if (!answer.value.account) return { kind: "unreachable", message: "the answer names no account" };
     this.token = answer.value.sessionToken;
