@@ -19,6 +19,11 @@ export class Clock {
     if (serverMs > 0) this.offset = serverMs - this.world.now();
   }
 
+  /** A moment of this machine's clock as the server's clock has it. */
+  ofServer(localMs: number): number {
+    return localMs + this.offset;
+  }
+
   serverNow(): number {
     return this.world.now() + this.offset;
   }

@@ -21,6 +21,8 @@ export class Slot {
   readonly health = new Cell<Health | undefined>(undefined);
   /** When the state came, in ms of the same clock as video frames' `receiveTime`. */
   stateAt = 0;
+  /** When the relay last spoke of it: the age in the state counts from here. */
+  heardAt = 0;
   private last: { at: number; received: Received } | undefined;
 
   constructor(readonly name: string) {}
@@ -29,6 +31,7 @@ export class Slot {
     const was = this.state.get();
     const moved = was?.status !== state?.status || was?.source?.site !== state?.source?.site;
     if (moved) this.stateAt = at;
+    this.heardAt = at;
     this.state.set(state);
     if (state?.status !== SlotStatus.LIVE) this.health.set(undefined);
   }
