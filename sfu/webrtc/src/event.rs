@@ -98,6 +98,8 @@ pub enum Ignored {
     StunMalformed,
     /// STUN for another username, or with a wrong MESSAGE-INTEGRITY.
     StunWrongCredentials,
+    /// A valid check that has come before from another address.
+    StunReplayed,
     /// DTLS that cannot be part of this handshake.
     DtlsMalformed,
     /// More DTLS than a handshake needs; dropped to bound memory.
@@ -127,6 +129,7 @@ impl Ignored {
             Ignored::UnknownAddress => "unknown_address",
             Ignored::StunMalformed => "stun_malformed",
             Ignored::StunWrongCredentials => "stun_wrong_credentials",
+            Ignored::StunReplayed => "stun_replayed",
             Ignored::DtlsMalformed => "dtls_malformed",
             Ignored::DtlsTooMuch => "dtls_too_much",
             Ignored::NoKeysYet => "no_keys_yet",

@@ -2,8 +2,10 @@
 //!
 //! Invariant: an address is in the table only after a check with the right password from it, and
 //! we send only to such an address. Where to: the address nominated last, or before any nomination
-//! the first that passed.
+//! the first that passed. A check counts once: MESSAGE-INTEGRITY does not cover the address that a
+//! check comes from, so whoever overhears one could else move the media by sending it again.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -24,6 +26,8 @@ use crate::leg::IceCredentials;
 pub(crate) const CONSENT: Duration = Duration::from_secs(10);
 /// Addresses of one peer that are remembered; the oldest goes first.
 const MAX_ADDRESSES: usize = 8;
+/// Checks that are remembered, so that none counts twice: twenty minutes of a steady peer's.
+const MAX_CHECKS: usize = 512;
 /// The longest STUN message that is read, in bytes.
 const MAX_STUN: usize = 1500;
 
@@ -40,6 +44,8 @@ pub(crate) struct IceLite {
     selected: Option<SocketAddr>,
     nominated: bool,
     last_valid: Instant,
+    /// Transaction ids of the latest valid checks, and where they came from.
+    checks: VecDeque<([u8; 12], SocketAddr)>,
 }
 
 impl IceLite {
@@ -51,6 +57,7 @@ impl IceLite {
             selected: None,
             nominated: false,
             last_valid: now,
+            checks: VecDeque::new(),
         }
     }
 
@@ -116,12 +123,30 @@ impl IceLite {
             };
             return respond(&request, Box::new(BINDING_ERROR), Box::new(conflict), pwd);
         }
-        self.passed(now, from, is_current, request.contains(ATTR_USE_CANDIDATE));
+        if self.is_first(request.transaction_id.0, from)? {
+            self.passed(now, from, is_current, request.contains(ATTR_USE_CANDIDATE));
+        }
         let mapped = XorMappedAddress {
             ip: from.ip(),
             port: from.port(),
         };
         respond(&request, Box::new(BINDING_SUCCESS), Box::new(mapped), pwd)
+    }
+
+    /// False for a check that is repeated, as its sender may where an answer is lost (RFC 8489, 6.2.1).
+    fn is_first(&mut self, id: [u8; 12], from: SocketAddr) -> Result<bool, Ignored> {
+        if let Some((_, before)) = self.checks.iter().find(|(known, _)| *known == id) {
+            return if *before == from {
+                Ok(false)
+            } else {
+                Err(Ignored::StunReplayed)
+            };
+        }
+        if self.checks.len() >= MAX_CHECKS {
+            self.checks.pop_front();
+        }
+        self.checks.push_back((id, from));
+        Ok(true)
     }
 
     fn passed(&mut self, now: Instant, from: SocketAddr, is_current: bool, use_candidate: bool) {

@@ -2,6 +2,7 @@
 //! does when a packet is lost, and that nothing hostile moves it.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::BytesMut;
 use proptest::prelude::*;
@@ -43,10 +44,14 @@ fn address(port: u16) -> SocketAddr {
 }
 
 fn stun(ufrag: &str, pwd: &str, extra: &[rtc_stun::attributes::AttrType]) -> Vec<u8> {
+    // Each check has a transaction id of its own.
+    static CHECKS: AtomicU64 = AtomicU64::new(0);
+    let mut id = [3; 12];
+    id[4..].copy_from_slice(&CHECKS.fetch_add(1, Ordering::Relaxed).to_be_bytes());
     let mut m = Message::new();
     m.build(&[
         Box::new(BINDING_REQUEST) as Box<dyn Setter>,
-        Box::new(TransactionId([3; 12])),
+        Box::new(TransactionId(id)),
     ])
     .expect("built");
     m.add(ATTR_USERNAME, format!("{ufrag}:abcd").as_bytes());
@@ -409,6 +414,34 @@ fn media_follows_the_nomination_and_the_restart() {
     assert_eq!(c.leg.remote_address(), Some(address(3)));
     let wrong = Err(Ignored::StunWrongCredentials);
     assert_eq!(c.give(&mut stun(&old_ufrag, &old_pwd, &[])), wrong);
+}
+
+#[test]
+fn a_check_sent_again_from_elsewhere_moves_no_media() {
+    let mut c = Client::connected(&[7]);
+    let overheard = stun(c.leg.local_ufrag(), &c.pwd, &[ATTR_USE_CANDIDATE]);
+    c.give(&mut overheard.clone()).expect("answered");
+    c.give(&mut overheard.clone())
+        .expect("answered again: the answer may be lost");
+    c.address = address(66);
+    assert_eq!(c.give(&mut overheard.clone()), Err(Ignored::StunReplayed));
+    assert_eq!(c.leg.remote_address(), Some(address(1)));
+    assert_eq!(c.leg.tables().addresses, 1);
+}
+
+#[test]
+fn a_check_sent_again_brings_back_no_old_address_and_renews_no_consent() {
+    let mut c = Client::connected(&[7]);
+    let old = stun(c.leg.local_ufrag(), &c.pwd, &[ATTR_USE_CANDIDATE]);
+    c.give(&mut old.clone()).expect("answered");
+    c.address = address(2);
+    c.check(&[ATTR_USE_CANDIDATE]).expect("answered");
+    c.wait(9000 * MS);
+    c.address = address(1);
+    c.give(&mut old.clone()).expect("answered");
+    assert_eq!(c.leg.remote_address(), Some(address(2)));
+    c.wait(1000 * MS);
+    assert_eq!(c.closed(), Some(CloseReason::TimedOut));
 }
 
 #[test]
