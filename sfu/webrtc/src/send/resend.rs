@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 /// Packets per slot.
 pub(crate) const MAX_KEPT: usize = 512;
 const MAX_AGE: Duration = Duration::from_secs(1);
+/// How often one packet is sent again, whatever the viewer asks for.
+const MAX_REPEATS: u8 = 10;
 const SHORTEST_REPEAT: Duration = Duration::from_millis(30);
 /// Empty buffers kept for use again.
 const MAX_SPARE: usize = 64;
@@ -17,6 +19,7 @@ struct Kept {
     seq: u16,
     sent: Instant,
     resent: Option<Instant>,
+    repeats: u8,
     data: Vec<u8>,
 }
 
@@ -46,6 +49,7 @@ impl Resend {
             seq,
             sent: now,
             resent: None,
+            repeats: 0,
             data: buffer,
         });
     }
@@ -56,9 +60,10 @@ impl Resend {
         let pause = round_trip.max(SHORTEST_REPEAT);
         let too_soon = |last| now.saturating_duration_since(last) < pause;
         let too_old = now.saturating_duration_since(kept.sent) > MAX_AGE;
-        if too_old || kept.resent.is_some_and(too_soon) {
+        if too_old || kept.repeats >= MAX_REPEATS || kept.resent.is_some_and(too_soon) {
             return None;
         }
+        kept.repeats += 1;
         kept.resent = Some(now);
         Some(&kept.data)
     }
@@ -85,6 +90,14 @@ mod tests {
         assert_eq!(r.take(t + 70 * MS, 7, MS), None, "never within 30 ms");
         assert_eq!(r.take(t, 8, MS), None);
         assert_eq!(r.take(t + 1001 * MS, 7, MS), None, "too old");
+    }
+
+    #[test]
+    fn a_viewer_that_asks_for_ever_gets_a_packet_ten_times() {
+        let (t, mut r) = (instant(), Resend::default());
+        r.keep(t, 7, b"seven");
+        let got = (0..1000).filter(|ms| r.take(t + *ms * MS, 7, MS).is_some());
+        assert_eq!(got.count(), 10);
     }
 
     #[test]
