@@ -143,7 +143,7 @@ fn accept(media: &Media, role: &Role, plan: &Plan, ours: &Ours<'_>, first: bool)
         a.push(property("rtcp-rsize"));
     }
     for coding in codings {
-        codec_lines(a, coding);
+        codec_lines(a, media, coding);
     }
     extension_lines(a, media, role);
     match role {
@@ -165,7 +165,7 @@ fn accept(media: &Media, role: &Role, plan: &Plan, ours: &Ours<'_>, first: bool)
     out
 }
 
-fn codec_lines(a: &mut Vec<Attribute>, coding: &Coding) {
+fn codec_lines(a: &mut Vec<Attribute>, media: &Media, coding: &Coding) {
     let pt = coding.pt;
     let name = match coding.codec {
         Codec::Vp8 => "VP8/90000",
@@ -177,7 +177,7 @@ fn codec_lines(a: &mut Vec<Attribute>, coding: &Coding) {
         a.push(value("fmtp", format!("{pt} {}", coding.fmtp)));
     }
     if coding.codec != Codec::Opus {
-        for feedback in ["goog-remb", "ccm fir", "nack", "nack pli"] {
+        for feedback in media.feedback(pt) {
             a.push(value("rtcp-fb", format!("{pt} {feedback}")));
         }
     }

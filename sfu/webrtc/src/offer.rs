@@ -81,10 +81,26 @@ pub(crate) struct Media {
     pub payloads: Vec<Payload>,
     /// (id, URI)
     pub extensions: Vec<(u8, String)>,
+    /// `a=rtcp-fb` of those kinds that we may answer: payload type (None: of all) and kind.
+    pub feedback: Vec<(Option<u8>, &'static str)>,
     /// rids of the simulcast line in the order listed; empty without simulcast.
     pub simulcast: Vec<String>,
     /// Primary SSRCs (those of retransmission and FEC left out), in order.
     pub ssrcs: Vec<u32>,
+}
+
+/// The kinds of feedback that a leg sends or understands.
+const FEEDBACK: [&str; 4] = ["goog-remb", "ccm fir", "nack", "nack pli"];
+
+impl Media {
+    /// The kinds of feedback to answer for a payload type: never one that was not offered (RFC 4585, 4.2).
+    pub(crate) fn feedback(&self, pt: u8) -> impl Iterator<Item = &'static str> {
+        let offered = move |kind: &&str| {
+            let of = |(to, name): &(Option<u8>, &str)| name == kind && to.is_none_or(|to| to == pt);
+            self.feedback.iter().any(of)
+        };
+        FEEDBACK.into_iter().filter(offered)
+    }
 }
 
 /// One payload type of an m-line.

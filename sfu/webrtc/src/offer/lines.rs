@@ -1,6 +1,6 @@
 //! The line reader: one pass, one `match` over attribute names.
 
-use super::{Direction, MAX_MEDIA, MAX_OFFER, Media, MediaKind, Offer, OfferError, Payload};
+use super::{Direction, FEEDBACK, MAX_MEDIA, MAX_OFFER, Media, MediaKind, Offer, OfferError, Payload};
 
 /// The most payload types, extensions or SSRCs that are kept of one m-line.
 const MAX_PER_MEDIA: usize = 128;
@@ -106,6 +106,7 @@ impl Reader {
             slides: false,
             payloads: Vec::new(),
             extensions: Vec::new(),
+            feedback: Vec::new(),
             simulcast: Vec::new(),
             ssrcs: Vec::new(),
         };
@@ -243,6 +244,7 @@ fn media_attribute(
             }
         }
         "extmap" => extmap(media, line, value)?,
+        "rtcp-fb" => feedback(media, value),
         "simulcast" => media.simulcast = simulcast(line, value)?,
         "ssrc" => {
             let ssrc = value.split(' ').next().and_then(|s| s.parse::<u32>().ok());
@@ -295,6 +297,23 @@ fn rtpmap(media: &mut Media, line: usize, value: &str) -> Result<(), OfferError>
         p.channels = channels;
     });
     Ok(())
+}
+
+/// Kinds that we have not are skipped, so this is bounded by the payload types.
+fn feedback(media: &mut Media, value: &str) {
+    let Some((to, kind)) = value.split_once(' ') else {
+        return;
+    };
+    let to: Option<u8> = to.parse().ok().filter(|pt| *pt < 128);
+    if to.is_none() && !value.starts_with('*') {
+        return;
+    }
+    let known = FEEDBACK.into_iter().find(|known| *known == kind.trim());
+    if let Some(entry) = known.map(|kind| (to, kind))
+        && !media.feedback.contains(&entry)
+    {
+        media.feedback.push(entry);
+    }
 }
 
 fn extmap(media: &mut Media, line: usize, value: &str) -> Result<(), OfferError> {

@@ -95,6 +95,20 @@ const SLOT: &str = "m=video 9 UDP/TLS/RTP/SAVPF 96;a=rtpmap:96 VP8/90000;a=recvo
 const AUDIO_SLOT: &str = "m=audio 9 UDP/TLS/RTP/SAVPF 111;a=rtpmap:111 opus/48000/2;a=recvonly";
 
 #[test]
+fn only_feedback_that_was_offered_is_answered() {
+    let some = format!("{VIDEO};a=rtcp-fb:97 goog-remb;a=rtcp-fb:96 nack;a=rtcp-fb:96 x y");
+    let (_, answer) = accept(&offer(&[&some])).expect("a good offer");
+    let lines = |answer: &str| -> Vec<String> {
+        let of = answer.lines().filter_map(|l| l.strip_prefix("a=rtcp-fb:"));
+        of.map(str::to_owned).collect()
+    };
+    assert_eq!(lines(&answer), ["96 nack"]);
+    let all = format!("{VIDEO};a=rtcp-fb:* nack pli;a=rtcp-fb:* ccm fir");
+    let (_, answer) = accept(&offer(&[&all])).expect("a good offer");
+    assert_eq!(lines(&answer), ["96 ccm fir", "96 nack pli"]);
+}
+
+#[test]
 fn a_wall_of_49_slots_with_distinct_ssrcs() {
     let mut media = vec![VIDEO];
     media.extend([SLOT; 49]);
