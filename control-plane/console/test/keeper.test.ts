@@ -12,6 +12,7 @@ import { settle, TestWorld } from "./world";
 
 interface FakeLeg {
   token: string;
+  packets: number;
   closed: boolean;
   /** A goodbye was said to the relay. */
   goodbye: boolean;
@@ -27,7 +28,7 @@ function start() {
   let answer: Outcome<JoinTicket> | undefined;
   const openLeg: OpenLeg = async (ticket, _own, wallSlots) => {
     if (!relay.reachable) return { kind: "unreachable" };
-    const leg: FakeLeg = { token: ticket.token, closed: false, goodbye: false, down: () => undefined, queue: new Queue() };
+    const leg: FakeLeg = { token: ticket.token, packets: 0, closed: false, goodbye: false, down: () => undefined, queue: new Queue() };
     const at = legs.push(leg) - 1;
     // Mids differ from leg to leg, names do not.
     const slots = ["stage", ...Array.from({ length: wallSlots }, (_, index) => `wall${index}`)].map((name, index) => ({ name, mid: `${at}-${index}`, stream: {} as MediaStream }));
@@ -36,7 +37,7 @@ function start() {
       relayUrl: "http://relay",
       slots,
       onDown: (run) => void (leg.down = run),
-      received: async () => [],
+      received: async () => slots.map(({ mid }) => ({ mid, frames: 0, packets: leg.packets, lost: 0, bytes: 0, freezes: 0 })),
       close: (gone = false) => {
         leg.closed = true;
         leg.goodbye ||= !gone;
@@ -164,6 +165,27 @@ describe("the keeper", () => {
     await world.pass(10_000);
     expect(keeper.phase.get().kind).toBe("in");
     expect(legs).toHaveLength(2);
+  });
+
+  it("notices by itself that nothing comes any more from what the relay called live", async () => {
+    const { keeper, world, legs, live } = start();
+    keeper.join("m", undefined, 1);
+    await settle();
+    await world.pass(6_000);
+    // Nothing is live, so nothing is missing.
+    expect(keeper.silentSince.get()).toBe(0);
+    live(0, "0-1", "a");
+    for (let turn = 0; turn < 3; turn += 1) {
+      legs[0]!.packets += 10;
+      await world.pass(2_000);
+    }
+    expect(keeper.silentSince.get()).toBe(0);
+    const from = world.now();
+    await world.pass(4_000);
+    expect(keeper.silentSince.get()).toBeGreaterThan(from - 2_001);
+    legs[0]!.packets += 1;
+    await world.pass(2_000);
+    expect(keeper.silentSince.get()).toBe(0);
   });
 
   it("leaves nothing behind on a signal that outlives its sleeps", async () => {

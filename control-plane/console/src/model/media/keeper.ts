@@ -8,6 +8,7 @@ import { Code, ConnectError, createClient, type Client, type Transport } from "@
 import type { JoinTicket } from "../../gen/muster/command/v1/command_pb";
 import {
   MediaService,
+  SlotStatus,
   SetViewRequestSchema,
   SlotWishSchema,
   SourceKind,
@@ -26,6 +27,8 @@ import { Slot } from "./slots";
 const LEG_HEARTBEAT_TIMEOUT_MS = 12_000;
 const LEG_HEARTBEAT_MS = 5_000;
 const STATS_MS = 2_000;
+/** No packet in any live slot for so long. */
+const SILENT_MS = 2_000;
 /** Two legs in a row that the relay dismissed sooner than this: somebody else joins under this name. */
 const SHORT_LIFE_MS = 10_000;
 
@@ -67,6 +70,8 @@ export class Keeper {
   readonly slots = new Map<string, Slot>();
   readonly audio = new Cell<readonly MediaStream[]>([]);
   readonly speaking = new CellMap(false);
+  /** Since when the relay has sent nothing of what it said was live, by this machine's clock; 0 while all is well. */
+  readonly silentSince = new Cell(0);
   readonly notice = new Cell<MeetingNotice | undefined>(undefined);
   private meeting = "";
   private own: MediaStream | undefined;
@@ -131,6 +136,7 @@ export class Keeper {
     this.audio.set([]);
     this.speaking.resetExcept(new Set());
     this.notice.set(undefined);
+    this.silentSince.set(0);
     this.phase.set(phase);
   }
 
@@ -289,14 +295,28 @@ export class Keeper {
 
   private async measure(leg: LegConnection, signal: AbortSignal): Promise<void> {
     const names = new Map(leg.slots.map((slot) => [slot.mid, slot.name]));
+    let packets = -1;
+    let heardAt = this.ports.world.now();
+    this.silentSince.set(0);
     while (!signal.aborted) {
       await sleep(this.ports.world, STATS_MS, signal);
       if (signal.aborted) return;
       const at = performance.now();
-      for (const received of await leg.received().catch(() => [])) {
-        const name = names.get(received.mid);
-        if (name) this.slots.get(name)?.measure(at, received);
+      const readings = await leg.received().catch(() => []);
+      if (signal.aborted) return;
+      let sum = 0;
+      let live = false;
+      for (const received of readings) {
+        sum += received.packets;
+        const slot = this.slots.get(names.get(received.mid) ?? "");
+        slot?.measure(at, received);
+        live ||= slot?.state.get()?.status === SlotStatus.LIVE;
       }
+      // A relay that has died cannot say that a picture is stale: long before the browser calls the connection lost,
+      // nothing at all arrives any more.
+      if (sum !== packets || !live) heardAt = this.ports.world.now();
+      packets = sum;
+      this.silentSince.set(this.ports.world.now() - heardAt >= SILENT_MS ? heardAt : 0);
     }
   }
 
