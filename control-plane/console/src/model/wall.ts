@@ -76,22 +76,27 @@ export class Wall {
   }
 }
 
+/** Pixels of width in which the name of a community fits. */
+const READABLE = 88;
+
 /**
  * How high the stage is above a wall of `count` tiles, in a room without its bars: so that stage and tiles together
- * have the largest area, the tiles fill the width, and the stage takes 36 hundredths of the height or more. Beside the
- * stage `aside` pixels stay free. Where nothing fits, a fixed share.
+ * have the largest area, the tiles fill the width, and the stage takes a third of the height or more. Tiles in which a
+ * name can be read come before area. Beside the stage `aside` pixels stay free. Where nothing fits, a fixed share.
  */
 export function stageHeight(width: number, height: number, count: number, gap: number, aside: number): number {
   const most = Math.min(height * 0.66, ((width - aside) * 9) / 16);
-  let best = { height: height * 0.44, area: 0 };
+  let best = { height: height * 0.44, area: 0, readable: false };
   for (let columns = 1; columns <= count; columns += 1) {
     const tile = Math.floor((width - gap * (columns - 1)) / columns);
     const lines = Math.ceil(count / columns);
     const wall = lines * Math.floor((tile * 9) / 16) + gap * (lines - 1);
     const stage = Math.min(height - wall, most);
-    if (stage < Math.min(height * 0.36, most)) continue;
+    if (stage < Math.min(height * 0.33, most)) continue;
     const area = ((stage * stage + count * ((tile * 9) / 16) ** 2) * 16) / 9;
-    if (area > best.area) best = { height: stage, area };
+    const readable = tile >= READABLE;
+    if (best.readable && !readable) continue;
+    if (area > best.area || (readable && !best.readable)) best = { height: stage, area, readable };
   }
   return Math.max(0, Math.floor(best.height));
 }
