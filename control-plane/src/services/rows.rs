@@ -7,6 +7,8 @@ use muster_proto::command::v1::ImportError;
 pub const MAX_BYTES: usize = 8 * 1024 * 1024;
 /// More lines than this are refused: a tree of 10,000 sites fits many times.
 const MAX_ROWS: usize = 200_000;
+/// A line of more values than this is no line of a table of sites, and would cost much memory.
+const MAX_FIELDS: usize = 64;
 
 /// The header and the rows after it, or what keeps the file from being read. A byte order mark, CRLF and quoted
 /// line breaks are fine; rows may be of any length (the domain says which are not).
@@ -48,9 +50,17 @@ pub fn read(bytes: &[u8]) -> Result<(Vec<String>, Vec<RawRow>), ImportError> {
         let line = lines.of(usize::try_from(begins).unwrap_or(usize::MAX));
         if rows.len() > MAX_ROWS {
             return Err(error(
-                rows.len(),
+                usize::try_from(line).unwrap_or(usize::MAX),
                 format!("more than {MAX_ROWS} lines"),
                 "fewer lines",
+            ));
+        }
+        if record.len() > MAX_FIELDS {
+            let line = usize::try_from(line).unwrap_or(usize::MAX);
+            return Err(error(
+                line,
+                format!("{} values", record.len()),
+                "a line of at most 64 values",
             ));
         }
         rows.push(RawRow {
@@ -125,6 +135,12 @@ mod tests {
         let bad = read(b"a,b\n1,2\n\xce\xe4,2\n").expect_err("refused");
         assert_eq!((bad.line, bad.found.as_str()), (3, "byte 0xce"));
         assert!(bad.expected.contains("UTF-8"));
+    }
+
+    #[test]
+    fn a_line_of_very_many_values_is_refused_before_it_costs_memory() {
+        let bad = read(format!("a,b\n1,2\n{}\n", ",".repeat(1000)).as_bytes()).expect_err("refused");
+        assert_eq!((bad.line, bad.found.as_str()), (3, "1001 values"));
     }
 
     #[test]
