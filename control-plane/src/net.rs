@@ -26,6 +26,8 @@ const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
 /// A peer that vanished without a word is found within the sum of these.
 const PING_INTERVAL: Duration = Duration::from_secs(2);
 const PING_TIMEOUT: Duration = Duration::from_secs(4);
+/// HTTP/1.1 has no pings: there, what is sent (heartbeats at least) must be acknowledged within this.
+const UNACKNOWLEDGED: Duration = Duration::from_secs(15);
 /// Streams end by themselves on shutdown; this bounds those that do not.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -90,8 +92,8 @@ impl Acceptor {
         router: axum::Router,
         tls: Option<TlsAcceptor>,
     ) {
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "TCP_NODELAY");
+        if let Err(error) = prepare(&stream) {
+            tracing::debug!(%error, "socket options");
         }
         let Some(tls) = tls else {
             return self.http(stream, Peer { addr, identity: None }, router).await;
@@ -150,6 +152,11 @@ impl Acceptor {
     }
 }
 
+fn prepare(stream: &TcpStream) -> std::io::Result<()> {
+    stream.set_nodelay(true)?;
+    socket2::SockRef::from(stream).set_tcp_user_timeout(Some(UNACKNOWLEDGED))
+}
+
 /// TLS 1.3 with a certificate of the built-in CA; client certificates are optional and must be of that CA.
 pub fn agents_tls(authority: &Authority, names: &[String]) -> anyhow::Result<Arc<rustls::ServerConfig>> {
     let pem = authority.server_credentials(names)?;
@@ -168,4 +175,20 @@ pub fn agents_tls(authority: &Authority, names: &[String]) -> anyhow::Result<Arc
         .with_single_cert(chain, key)?;
     config.alpn_protocols = vec![b"h2".to_vec()];
     Ok(Arc::new(config))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_browser_that_vanished_does_not_stay_for_the_kernels_quarter_of_an_hour() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+        let address = listener.local_addr().expect("address");
+        let (_client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let (stream, _) = accepted.expect("accepted");
+        prepare(&stream).expect("prepared");
+        let timeout = socket2::SockRef::from(&stream).tcp_user_timeout().expect("read");
+        assert_eq!(timeout, Some(UNACKNOWLEDGED));
+    }
 }
