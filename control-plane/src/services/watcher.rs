@@ -214,6 +214,15 @@ impl Watcher {
     }
 
     async fn meeting_event(&mut self, event: &pb::MeetingEvent) -> Result<(), Status> {
+        self.follow(event).await?;
+        if matches!(event.event, Some(pb::meeting_event::Event::Ended(_))) {
+            // Nothing follows: what is remembered stays bounded by the meetings that are live.
+            self.sent.remove(&event.meeting);
+        }
+        Ok(())
+    }
+
+    async fn follow(&mut self, event: &pb::MeetingEvent) -> Result<(), Status> {
         if !self.sent.contains_key(&event.meeting) {
             let seen = self.sees_new(event).await;
             self.sent.insert(event.meeting.clone(), seen.then_some(0));
@@ -228,13 +237,7 @@ impl Watcher {
             return self.send_stored(&event.meeting).await;
         }
         self.sent.insert(event.meeting.clone(), Some(event.seq));
-        let ended = matches!(event.event, Some(pb::meeting_event::Event::Ended(_)));
-        self.send(Event::MeetingEvent(event.clone())).await?;
-        if ended {
-            // Nothing follows: what is remembered stays bounded by the meetings that are live.
-            self.sent.remove(&event.meeting);
-        }
-        Ok(())
+        self.send(Event::MeetingEvent(event.clone())).await
     }
 
     async fn sees_new(&self, event: &pb::MeetingEvent) -> bool {
