@@ -111,8 +111,11 @@ impl Accounts {
             return Ok(None);
         }
         if now + SESSION_MS - expires_ms > EXTEND_AFTER_MS {
-            expires_ms = now + SESSION_MS;
-            self.store.extend_session(&hash, expires_ms).await?;
+            match self.store.extend_session(&hash, now + SESSION_MS).await {
+                Ok(()) => expires_ms = now + SESSION_MS,
+                // A full disk must not keep anybody from looking: it holds as long as it did.
+                Err(error) => tracing::warn!(%error, "cannot extend a session"),
+            }
         }
         Ok(self
             .store
