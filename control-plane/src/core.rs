@@ -172,13 +172,23 @@ impl Core {
     }
 
     /// The live meeting of this id, if the caller may do this in it.
-    pub fn meeting_for(&self, caller: &Caller, id: &str, action: Action) -> Result<Arc<Meeting>, Status> {
-        let meeting = self
-            .meetings
-            .view(id)
-            .ok_or_else(|| Failure::NoMeeting(id.to_owned()))?;
-        self.authorize(caller, action, &target_of(&meeting)?)?;
-        Ok(meeting)
+    pub async fn meeting_for(
+        &self,
+        caller: &Caller,
+        id: &str,
+        action: Action,
+    ) -> Result<Arc<Meeting>, Status> {
+        if let Some(meeting) = self.meetings.view(id) {
+            self.authorize(caller, action, &target_of(&meeting)?)?;
+            return Ok(meeting);
+        }
+        let ended = self.meetings.find(id).await?;
+        let target = Target::Meeting {
+            unit: ended.unit.parse().map_err(Failure::from)?,
+            chair: ended.chair.parse().map_err(Failure::from)?,
+        };
+        self.authorize(caller, action, &target)?;
+        Err(Failure::from(Refusal::MeetingEnded).into())
     }
 }
 

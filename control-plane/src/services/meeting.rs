@@ -71,7 +71,7 @@ impl MeetingCalls {
         action: Action,
         command: Command,
     ) -> Result<(), Status> {
-        self.0.meeting_for(caller, meeting, action)?;
+        self.0.meeting_for(caller, meeting, action).await?;
         Ok(self
             .0
             .meetings
@@ -147,7 +147,9 @@ impl MeetingService for MeetingCalls {
             meeting,
             sites: names,
         } = request.into_inner();
-        self.0.meeting_for(&caller, &meeting, Action::CallUnconnected)?;
+        self.0
+            .meeting_for(&caller, &meeting, Action::CallUnconnected)
+            .await?;
         let by = caller.account.name.clone();
         let called = self
             .0
@@ -238,7 +240,7 @@ impl MeetingService for MeetingCalls {
     ) -> Result<Response<pb::JoinAsDeskResponse>, Status> {
         let caller = self.0.caller(&request).await?;
         let id = request.into_inner().meeting;
-        let meeting = self.0.meeting_for(&caller, &id, Action::JoinAsDesk)?;
+        let meeting = self.0.meeting_for(&caller, &id, Action::JoinAsDesk).await?;
         let chair = meeting.chair() == Some(&caller.actor.account);
         let ticket = self.0.tickets.issue(&id, &caller.actor.account.desk(), chair)?;
         Ok(Response::new(pb::JoinAsDeskResponse { ticket: Some(ticket) }))
