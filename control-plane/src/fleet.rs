@@ -31,6 +31,8 @@ pub trait Fleet: Send + Sync {
     /// Sends a stage to the relays of its meeting.
     fn push_stage(&self, document: &pb::StageDocument);
     fn states(&self) -> pb::FleetChanged;
+    /// A relay that had legs before the start is away until it dials in.
+    fn await_back(&self, relay: &str);
 }
 
 /// What waits to be sent to one relay.
@@ -212,10 +214,6 @@ impl Relays {
         lost
     }
 
-    pub fn any_online(&self) -> bool {
-        !self.lock().online.is_empty()
-    }
-
     fn tell(&self) {
         self.bus.publish(Hint::Fleet(Arc::new(self.states())));
     }
@@ -248,6 +246,13 @@ impl Fleet for Relays {
     fn push_stage(&self, document: &pb::StageDocument) {
         for relay in self.lock().online.values() {
             relay.outbox.put(document);
+        }
+    }
+
+    fn await_back(&self, relay: &str) {
+        let mut state = self.lock();
+        if !state.online.contains_key(relay) {
+            state.gone.entry(relay.to_owned()).or_insert_with(Instant::now);
         }
     }
 
@@ -319,9 +324,9 @@ mod tests {
         let second = relays.register("r1", &hello(&[]));
         assert!(!relays.is_current(&first));
         drop(first);
-        assert!(relays.any_online());
+        assert!(relays.place("S1").is_some());
         drop(second);
-        assert!(!relays.any_online());
+        assert!(relays.place("S1").is_none());
         assert_eq!(relays.look(Duration::ZERO), ["r1"]);
         assert!(relays.look(Duration::ZERO).is_empty(), "told once");
     }

@@ -4,7 +4,7 @@ use crate::bus::Hint;
 use crate::clock::now_ms;
 use crate::convert::presence_to_wire;
 use crate::core::{Core, Refused};
-use crate::meetings::GRACE_MS;
+use crate::meetings::GRACE;
 use crate::store::SeenRow;
 use muster_identity::random_secret;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 const COALESCE: Duration = Duration::from_millis(100);
 const LOOK: Duration = Duration::from_millis(250);
 /// A relay that has been away for this long has lost its legs.
-const AWAY: Duration = Duration::from_millis(GRACE_MS as u64);
+const AWAY: Duration = GRACE;
 
 /// Tells meetings and watchers which sites came and went, and keeps since when.
 pub async fn presence(core: Arc<Core>) {
@@ -59,7 +59,7 @@ pub async fn presence(core: Arc<Core>) {
 /// Suspects relays that are silent, and tells meetings of those that have been away for too long.
 pub async fn watch_relays(core: Arc<Core>) {
     let started = Instant::now();
-    let mut waiting_for_first = true;
+    let mut starting = true;
     loop {
         tokio::select! {
             () = core.shutdown.cancelled() => return,
@@ -69,11 +69,9 @@ pub async fn watch_relays(core: Arc<Core>) {
             tracing::warn!(relay, "the relay has been away for too long");
             core.meetings.relay_lost(Some(&relay)).await;
         }
-        if waiting_for_first && (core.relays.any_online() || started.elapsed() >= AWAY) {
-            waiting_for_first = false;
-            if !core.relays.any_online() {
-                core.meetings.relay_lost(None).await;
-            }
+        if starting && started.elapsed() >= AWAY {
+            starting = false;
+            core.meetings.relay_lost(None).await;
         }
     }
 }

@@ -4,7 +4,8 @@
 //! is as before, who asked is refused with the reason, and facts are kept and tried again.
 
 use super::draft::Draft;
-use super::{Ask, Fact, LegFact, Shared, View, invitee};
+use super::legs::Leg;
+use super::{Ask, Fact, Shared, View, invitee};
 use crate::bus::Hint;
 use crate::clock::now_ms;
 use crate::convert;
@@ -18,7 +19,7 @@ use muster_proto::command::v1 as pb;
 use prost::Message as _;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{Mutex, mpsc, oneshot};
 
 /// Commands and facts stored in one transaction.
@@ -26,22 +27,16 @@ const BATCH: usize = 256;
 /// Facts kept while the store is away; beyond it the oldest go and are counted.
 const MAX_KEPT: usize = 8192;
 const RETRY: Duration = Duration::from_millis(500);
-const SYSTEM: &str = "system";
-
-/// Where a site's leg is, as far as relays told since the start.
-struct Leg {
-    relay: String,
-    id: String,
-}
+pub(super) const SYSTEM: &str = "system";
 
 pub(crate) struct MeetingActor {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     claims: Arc<Mutex<Claims>>,
-    meeting: Meeting,
+    pub(super) meeting: Meeting,
     head: ChainHead,
     view: View,
     chair_shown: String,
-    legs: HashMap<SiteId, Leg>,
+    pub(super) legs: HashMap<SiteId, Leg>,
     /// Which endpoint answered for a site.
     taken: HashMap<SiteId, Proof>,
     /// Facts that could not be stored yet.
@@ -90,6 +85,22 @@ impl MeetingActor {
         }
     }
 
+    /// Sites that could not be reached when they were called, and now can.
+    pub fn came_meanwhile(&self) -> Vec<SiteId> {
+        let missing = [Reason::NeverSeen, Reason::Offline, Reason::NoRelay];
+        self.meeting
+            .summonses()
+            .iter()
+            .filter(|summons| {
+                summons.state == SummonsState::Unreachable
+                    && summons.reason.is_some_and(|reason| missing.contains(&reason))
+                    && self.shared.endpoints.reach(&summons.site) == Reach::Online
+            })
+            .filter(|summons| self.shared.fleet.place(&summons.site).is_some())
+            .map(|summons| summons.site.clone())
+            .collect()
+    }
+
     pub fn view(&self) -> View {
         self.view.clone()
     }
@@ -123,8 +134,8 @@ impl MeetingActor {
         let Some(deadline) = self.meeting.next_deadline() else {
             return Duration::from_secs(3600);
         };
-        let at = deadline.max(self.shared.quiet_until);
-        Duration::from_millis(u64::try_from(at.0 - now_ms()).unwrap_or(0).max(1))
+        let quiet = self.shared.quiet_until.saturating_duration_since(Instant::now());
+        Duration::from_millis(u64::try_from(deadline.0 - now_ms()).unwrap_or(0).max(1)).max(quiet)
     }
 
     async fn step(&mut self, batch: Vec<Ask>) {
@@ -278,11 +289,11 @@ impl MeetingActor {
         }
     }
 
-    fn system(&mut self, command: Command, draft: &mut Draft) {
+    pub(super) fn system(&mut self, command: Command, draft: &mut Draft) {
         self.by(command, SYSTEM, draft);
     }
 
-    fn by(&mut self, command: Command, by: &str, draft: &mut Draft) {
+    pub(super) fn by(&mut self, command: Command, by: &str, draft: &mut Draft) {
         if let Err(refusal) = self.decide(command, by, draft) {
             tracing::debug!(meeting = %self.meeting.id(), %refusal, "a fact is passed over");
         }
@@ -320,96 +331,17 @@ impl MeetingActor {
             }
             Fact::RelayBack { relay, legs } => self.relay_back(relay, legs, claims, draft),
             Fact::RelayLost { relay } => {
-                let gone = |leg: Option<&Leg>| match relay {
-                    Some(relay) => leg.is_none_or(|leg| &leg.relay == relay),
-                    None => leg.is_none(),
-                };
+                let gone = |leg: Option<&Leg>| leg.map(|leg| &leg.relay) == relay.as_ref();
                 for site in self.sites_with_leg(gone) {
                     self.leg_ended(site, LegEnd::Lost, SYSTEM, draft);
                 }
             }
-        }
-    }
-
-    fn leg(&mut self, relay: &str, fact: &LegFact, claims: &Claims, draft: &mut Draft) {
-        if claims
-            .holder(&fact.site)
-            .is_some_and(|holder| holder != self.meeting.id())
-        {
-            return;
-        }
-        let (site, by) = (fact.site.clone(), format!("relay:{relay}"));
-        if matches!(fact.state, pb::LegState::Joining | pb::LegState::OnAir) {
-            self.legs.insert(
-                site.clone(),
-                Leg {
-                    relay: relay.to_owned(),
-                    id: fact.leg.clone(),
-                },
-            );
-        }
-        match fact.state {
-            pb::LegState::Joining => self.by(Command::LegJoining { site }, &by, draft),
-            pb::LegState::OnAir => self.by(Command::LegOnAir { site }, &by, draft),
-            pb::LegState::Silent => self.by(Command::LegSilent { site }, &by, draft),
-            pb::LegState::Left => {
-                // The end of a leg that another one has replaced already says nothing.
-                if self.legs.get(&site).is_none_or(|leg| leg.id == fact.leg) {
-                    self.leg_ended(site, LegEnd::from_words(&fact.reason), &by, draft);
+            Fact::Came { sites } => {
+                for site in sites {
+                    self.system(Command::EndpointAttached { site: site.clone() }, draft);
                 }
             }
-            pb::LegState::Unspecified => {}
         }
-    }
-
-    fn leg_ended(&mut self, site: SiteId, end: LegEnd, by: &str, draft: &mut Draft) {
-        self.legs.remove(&site);
-        let reach = self.shared.endpoints.reach(&site);
-        self.by(Command::LegEnded { site, end, reach }, by, draft);
-    }
-
-    fn relay_back(&mut self, relay: &str, legs: &[LegFact], claims: &Claims, draft: &mut Draft) {
-        for leg in legs {
-            self.leg(relay, leg, claims, draft);
-        }
-        let there = |leg: Option<&Leg>| leg.is_none_or(|leg| leg.relay == relay);
-        for site in self.sites_with_leg(there) {
-            if !legs.iter().any(|leg| leg.site == site) {
-                self.leg_ended(site, LegEnd::Lost, SYSTEM, draft);
-            }
-        }
-        // Those that could not be sent anywhere are called again.
-        let stranded = |summons: &&muster_domain::Summons| summons.reason == Some(Reason::NoRelay);
-        let sites: Vec<SiteId> = self
-            .meeting
-            .summonses()
-            .iter()
-            .filter(stranded)
-            .map(|summons| summons.site.clone())
-            .collect();
-        for site in sites {
-            if self.shared.endpoints.reach(&site) == Reach::Online {
-                self.system(Command::EndpointAttached { site }, draft);
-            }
-        }
-    }
-
-    /// Sites on air, and those joining whose leg a relay has shown, of which the leg is as asked.
-    fn sites_with_leg(&self, of: impl Fn(Option<&Leg>) -> bool) -> Vec<SiteId> {
-        let has_leg = |summons: &&muster_domain::Summons| {
-            let leg = self.legs.get(&summons.site);
-            match summons.state {
-                SummonsState::OnAir => of(leg),
-                SummonsState::Joining => leg.is_some() && of(leg),
-                _ => false,
-            }
-        };
-        self.meeting
-            .summonses()
-            .iter()
-            .filter(has_leg)
-            .map(|summons| summons.site.clone())
-            .collect()
     }
 
     /// Stores the draft in one transaction. If that fails, the state is what it was.

@@ -5,6 +5,7 @@
 
 mod actor;
 mod draft;
+mod legs;
 
 use crate::bus::Bus;
 use crate::clock::now_ms;
@@ -16,20 +17,22 @@ use crate::store::{ChainHead, Store, StoreError, chain_hash};
 use crate::tickets::Tickets;
 use actor::MeetingActor;
 use draft::Draft;
+use legs::{Leg, follow_leg};
 use muster_domain::{
     AccountName, Claims, Command, Invitee, Meeting, MeetingId, Millis, Report, SiteId, Timeouts, UnitId,
 };
 use muster_proto::command::v1 as pb;
 use prost::Message as _;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 /// Commands and facts that may wait for one meeting.
 const QUEUE: usize = 4096;
 /// After a start nothing times out for this long: relays and endpoints are dialling in again.
-pub const GRACE_MS: i64 = 5_000;
+pub const GRACE: Duration = Duration::from_secs(5);
 
 /// What a relay said about a leg of a site.
 #[derive(Debug, Clone)]
@@ -61,9 +64,13 @@ pub(crate) enum Fact {
         relay: String,
         legs: Vec<LegFact>,
     },
-    /// A relay has been away for too long; none: no relay has come since the start.
+    /// A relay has been away for too long; none: what no relay has claimed since the start.
     RelayLost {
         relay: Option<String>,
+    },
+    /// What was missing when these sites were called came before the meeting was known.
+    Came {
+        sites: Vec<SiteId>,
     },
     Tick,
 }
@@ -103,8 +110,8 @@ pub(crate) struct Shared {
     pub fleet: Arc<dyn Fleet>,
     pub tickets: Tickets,
     pub shutdown: CancellationToken,
-    /// Nothing times out before this.
-    pub quiet_until: Millis,
+    /// Nothing times out before this; not a time of the wall clock, which may be set back.
+    pub quiet_until: Instant,
     live: RwLock<BTreeMap<String, Handle>>,
 }
 
@@ -180,7 +187,7 @@ impl Meetings {
             tickets,
             shutdown,
         } = parts;
-        let quiet_until = Millis(now_ms() + GRACE_MS);
+        let quiet_until = Instant::now() + GRACE;
         let live = RwLock::default();
         let shared = Arc::new(Shared {
             store,
@@ -196,14 +203,19 @@ impl Meetings {
         for id in shared.store.live_meetings().await? {
             loaded.push(replay(&shared.store, &id).await?);
         }
-        let claims = Arc::new(Mutex::new(Claims::of(loaded.iter().map(|(meeting, _)| meeting))));
+        let claims = Claims::of(loaded.iter().map(|replayed| &replayed.meeting));
+        let claims = Arc::new(Mutex::new(claims));
         let this = Arc::new(Self { shared, claims });
-        for (meeting, head) in loaded {
+        for Replayed { meeting, head, legs } in loaded {
+            for leg in legs.values() {
+                this.shared.fleet.await_back(&leg.relay);
+            }
             let chair = meeting.chair().map(ToString::to_string).unwrap_or_default();
             let account = this.shared.store.account(&chair).await?;
             let shown = account.map_or(chair, |account| account.display_name);
             tracing::info!(meeting = %meeting.id(), seq = meeting.seq(), "meeting resumed");
-            let actor = MeetingActor::new(this.shared.clone(), this.claims.clone(), meeting, head, shown);
+            let mut actor = MeetingActor::new(this.shared.clone(), this.claims.clone(), meeting, head, shown);
+            actor.resume_legs(legs);
             this.start(actor, |_| ());
         }
         Ok(this)
@@ -216,18 +228,29 @@ impl Meetings {
             queue,
             view: actor.view(),
         };
-        let id = actor.id().to_string();
+        let (id, queue) = (actor.id().to_string(), handle.queue.clone());
         self.shared
             .live
             .write()
             .unwrap_or_else(PoisonError::into_inner)
             .insert(id, handle);
         first(&mut actor);
+        let sites = actor.came_meanwhile();
+        if !sites.is_empty() && queue.try_send(Ask::Fact(Fact::Came { sites })).is_err() {
+            metrics::counter!("muster_meeting_queue_full").increment(1);
+        }
         tokio::spawn(actor.run(asks));
     }
 
     /// Opens a meeting and calls its sites; the same key of the same chair again gives the same meeting.
-    pub async fn convene(&self, convening: Convening) -> Result<pb::Meeting, Failure> {
+    pub async fn convene(self: &Arc<Self>, convening: Convening) -> Result<pb::Meeting, Failure> {
+        // A task of its own: a caller that goes away must not leave a meeting that is stored and does not run.
+        let this = self.clone();
+        let opened = tokio::spawn(async move { this.open(convening).await });
+        opened.await.map_err(|_| Failure::Busy)?
+    }
+
+    async fn open(&self, convening: Convening) -> Result<pb::Meeting, Failure> {
         let Convening {
             title,
             chair,
@@ -465,7 +488,7 @@ impl Meetings {
         }
     }
 
-    /// A relay has been away for too long; `None`: none has come since the start.
+    /// A relay has been away for too long; `None`: what no relay has claimed since the start.
     pub async fn relay_lost(&self, relay: Option<&str>) {
         for handle in self.handles(|_| true) {
             let fact = Fact::RelayLost {
@@ -499,12 +522,20 @@ fn decode_final(bytes: &[u8]) -> Result<pb::Meeting, StoreError> {
         .map_err(|error| StoreError::Corrupt(format!("the state of an ended meeting: {error}")))
 }
 
+/// A meeting as its stored events leave it.
+struct Replayed {
+    meeting: Meeting,
+    head: ChainHead,
+    legs: HashMap<SiteId, Leg>,
+}
+
 /// The state of a meeting from its stored events; the hash chain is checked on the way.
-async fn replay(store: &Store, id: &str) -> Result<(Meeting, ChainHead), StoreError> {
+async fn replay(store: &Store, id: &str) -> Result<Replayed, StoreError> {
     let corrupt = |what: String| StoreError::Corrupt(format!("meeting {id}: {what}"));
     let meeting_id = MeetingId::new(id).map_err(|error| corrupt(error.to_string()))?;
     let mut meeting = Meeting::new(meeting_id, Timeouts::default());
     let mut head = ChainHead::default();
+    let mut legs = HashMap::new();
     for event in store.events_after(id, 0).await? {
         let hash = chain_hash(&head.hash, &event.payload);
         if event.seq != head.seq + 1 || event.hash != hash {
@@ -516,7 +547,10 @@ async fn replay(store: &Store, id: &str) -> Result<(Meeting, ChainHead), StoreEr
         head = ChainHead { seq: event.seq, hash };
         let wire = pb::MeetingEvent::decode(event.payload.as_slice())
             .map_err(|error| corrupt(format!("event {}: {error}", event.seq)))?;
-        meeting.apply(&convert::event_from_wire(wire)?);
+        let actor = wire.actor.clone();
+        let event = convert::event_from_wire(wire)?;
+        follow_leg(&mut legs, &actor, &event);
+        meeting.apply(&event);
     }
-    Ok((meeting, head))
+    Ok(Replayed { meeting, head, legs })
 }

@@ -96,6 +96,37 @@ impl Directory {
         Ok(())
     }
 
+    async fn import(
+        &self,
+        caller: Caller,
+        csv: Vec<u8>,
+        dry_run: bool,
+    ) -> Result<pb::ImportSitesResponse, Status> {
+        let action = Action::ImportSites;
+        let _one_at_a_time = self.0.import.lock().await;
+        let current = self.0.tree();
+        let before = current.clone();
+        let planned = tokio::task::spawn_blocking(move || plan(&csv, &before));
+        let plan = match planned.await.map_err(|_| Failure::Busy)? {
+            Ok(plan) => plan,
+            Err(errors) => return Ok(errors_answer(errors)),
+        };
+        authorize_import(&caller.actor, &plan, &current)
+            .map_err(|refusal| self.0.refused(&caller, action, refusal))?;
+        let answer = pb::ImportSitesResponse {
+            units_added: small(plan.units_added),
+            units_changed: small(plan.units_changed),
+            sites_added: small(plan.sites_added),
+            sites_changed: small(plan.sites_changed),
+            unchanged: small(plan.unchanged),
+            errors: Vec::new(),
+        };
+        if !dry_run {
+            self.store_plan(plan).await?;
+        }
+        Ok(answer)
+    }
+
     fn enrol_identity(&self, caller: &Caller, target: Option<EnrolTarget>) -> Result<Identity, Status> {
         match target {
             Some(EnrolTarget::Site(site)) => {
@@ -129,28 +160,10 @@ impl DirectoryService for Directory {
         if caller.actor.units_for(action, &self.0.tree()).is_empty() {
             return Err(self.0.refused(&caller, action, Refusal::NoRole { action }));
         }
-        let _one_at_a_time = self.0.import.lock().await;
-        let current = self.0.tree();
-        let before = current.clone();
-        let planned = tokio::task::spawn_blocking(move || plan(&csv, &before));
-        let plan = match planned.await.map_err(|_| Failure::Busy)? {
-            Ok(plan) => plan,
-            Err(errors) => return Ok(Response::new(errors_answer(errors))),
-        };
-        authorize_import(&caller.actor, &plan, &current)
-            .map_err(|refusal| self.0.refused(&caller, action, refusal))?;
-        let answer = pb::ImportSitesResponse {
-            units_added: small(plan.units_added),
-            units_changed: small(plan.units_changed),
-            sites_added: small(plan.sites_added),
-            sites_changed: small(plan.sites_changed),
-            unchanged: small(plan.unchanged),
-            errors: Vec::new(),
-        };
-        if !dry_run {
-            self.store_plan(plan).await?;
-        }
-        Ok(Response::new(answer))
+        // A task of its own: a caller that goes away must not leave a tree that is stored and not in use.
+        let this = Self(self.0.clone());
+        let import = tokio::spawn(async move { this.import(caller, csv, dry_run).await });
+        import.await.map_err(|_| Failure::Busy)?.map(Response::new)
     }
 
     async fn list_sites(

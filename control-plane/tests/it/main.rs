@@ -4,6 +4,7 @@
 mod authority;
 mod directory;
 mod meeting;
+mod races;
 mod restart;
 mod scale;
 mod sign_in;
