@@ -131,7 +131,12 @@ impl Worker {
         match source.home {
             Home::Worker(to) => {
                 // A full ring loses it; the core asks again.
-                let _ = self.shared.rings[self.index][to].push(Crossing::KeyFrame { source: id, layer });
+                if self.shared.rings[self.index][to]
+                    .push(Crossing::KeyFrame { source: id, layer })
+                    .is_err()
+                {
+                    self.shared.metrics.ring_dropped.increment(1);
+                }
                 self.to_wake |= 1 << to;
             }
             Home::Here { leg: leg_id, index } => {

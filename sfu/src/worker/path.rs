@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use bytes::Bytes;
-use muster_forward::{Codec, Forwarded, LegId, Packet, SourceId, vp8};
+use muster_forward::{Codec, Forwarded, LegId, Packet, SourceId, h264, vp8};
 use muster_link::rtp::LinkRtp;
 use muster_link::{LinkError, Sent};
 use muster_webrtc::{OutgoingRtp, PicturePatch, stun_ufrag};
@@ -112,8 +112,12 @@ impl Worker {
         };
         if wire.addresses.len() >= MAX_ADDRESSES {
             let oldest = wire.addresses.remove(0);
-            self.by_address.remove(&oldest);
+            // Another leg may have it by now (a NAT gives ports out again).
+            if self.by_address.get(&oldest) == Some(&id) {
+                self.by_address.remove(&oldest);
+            }
         }
+        wire.addresses.retain(|known| *known != from);
         wire.addresses.push(from);
         self.by_address.insert(from, id);
     }
@@ -424,13 +428,7 @@ fn starts_key_frame(codec: Codec, payload: &[u8]) -> bool {
     match codec {
         Codec::Opus => true,
         Codec::Vp8 => vp8::parse(payload).is_some_and(|found| vp8::key_frame_size(payload, &found).is_some()),
-        // RFC 6184: SPS or IDR alone, first in a STAP-A, or at the start of an FU-A.
-        Codec::H264 => match payload.first().map(|head| head & 0x1f) {
-            Some(5 | 7) => true,
-            Some(24) => payload.get(3).is_some_and(|nal| matches!(nal & 0x1f, 5 | 7)),
-            Some(28) => payload.get(1).is_some_and(|fu| fu & 0x80 != 0 && fu & 0x1f == 5),
-            _ => false,
-        },
+        Codec::H264 => h264::key_frame(payload) != h264::KeyFrame::None,
     }
 }
 
@@ -449,7 +447,12 @@ mod tests {
             &[0x10, 1, 0, 0, 0x9d, 0x01, 0x2a, 64, 1, 180, 0]
         ));
         assert!(starts_key_frame(Codec::H264, &[0x67, 1]));
-        assert!(starts_key_frame(Codec::H264, &[0x78, 0, 9, 0x67]));
+        assert!(starts_key_frame(Codec::H264, &[0x78, 0, 2, 0x67, 1]));
+        // A STAP-A that begins with an access unit delimiter, as some encoders write it.
+        assert!(starts_key_frame(
+            Codec::H264,
+            &[0x78, 0, 2, 0x09, 0xf0, 0, 2, 0x67, 1]
+        ));
         assert!(starts_key_frame(Codec::H264, &[0x7c, 0x85]));
         assert!(!starts_key_frame(Codec::H264, &[0x7c, 0x05]));
         assert!(!starts_key_frame(Codec::H264, &[0x41]));
