@@ -88,6 +88,7 @@ impl Worker {
             to: None,
             addresses: Vec::new(),
             ufrags: vec![ufrag.clone()],
+            drops_counted: 0,
         };
         let joining = Joining {
             claims,

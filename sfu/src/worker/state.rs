@@ -161,6 +161,8 @@ pub(crate) struct WebRtcWire {
     pub to: Option<SocketAddr>,
     pub addresses: Vec<SocketAddr>,
     pub ufrags: Vec<String>,
+    /// Of the datagrams that the leg's full queue dropped, those that were counted.
+    pub drops_counted: u64,
 }
 
 pub(crate) struct LinkWire {
@@ -197,6 +199,8 @@ pub(crate) struct Drops {
     pub unknown_address: Counter,
     pub unknown_flow: Counter,
     pub not_sent: Counter,
+    /// RTCP, STUN and packets sent again, of a leg whose queue was full.
+    pub leg_full: Counter,
     pub link_full: Counter,
     pub link_too_large: Counter,
     pub link_malformed: Counter,
@@ -237,6 +241,7 @@ impl Worker {
             unknown_address: shared.metrics.dropped("unknown_address"),
             unknown_flow: shared.metrics.dropped("unknown_flow"),
             not_sent: shared.metrics.dropped("not_sent"),
+            leg_full: shared.metrics.dropped("leg_full"),
             link_full: shared.metrics.dropped("link_full"),
             link_too_large: shared.metrics.dropped("link_too_large"),
             link_malformed: shared.metrics.dropped("link_malformed"),

@@ -92,9 +92,16 @@ impl Worker {
     fn tell_rates(&mut self) {
         let mut qualities = Vec::new();
         for (&id, leg) in &mut self.legs {
-            if let Wire::Link(wire) = &mut leg.wire {
-                let (lost, sent) = wire.sender.loss();
-                qualities.push((id, wire.counts.quality(lost, sent, wire.sender.rtt())));
+            match &mut leg.wire {
+                Wire::Link(wire) => {
+                    let (lost, sent) = wire.sender.loss();
+                    qualities.push((id, wire.counts.quality(lost, sent, wire.sender.rtt())));
+                }
+                Wire::WebRtc(wire) => {
+                    let dropped = wire.leg.tables().transmits_dropped;
+                    let before = std::mem::replace(&mut wire.drops_counted, dropped);
+                    self.drops.leg_full.increment(dropped - before);
+                }
             }
             let core = self.meetings.get(&leg.meeting).map(|meeting| &meeting.core);
             for (index, slot) in leg.slots.iter_mut().enumerate() {
