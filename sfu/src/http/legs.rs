@@ -146,8 +146,8 @@ async fn try_patch(
     let ours = ours.ok_or_else(Refusal::no_such_leg)?;
     let current = etag(&ours);
     match credentials {
-        // A restart names no session but any.
-        Some(theirs) if matching == "*" => {
+        // A restart names no session but any; some clients put the star in quotes like an ETag.
+        Some(theirs) if matches!(matching, "*" | "\"*\"") => {
             let restart = |reply| Command::RestartIce {
                 leg: found.id,
                 ufrag: theirs.ufrag,
