@@ -5,7 +5,7 @@
 //! leaves and stage changes, never for a packet. It is also where reports to the control plane are made.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -118,6 +118,8 @@ pub(crate) struct Directory {
     inner: Mutex<Inner>,
     signals: Vec<Arc<Signal>>,
     legs: Vec<AtomicUsize>,
+    /// Workers that run no more.
+    ended: Vec<AtomicBool>,
     turn: AtomicUsize,
     next_id: AtomicU64,
     max_legs: usize,
@@ -127,10 +129,12 @@ pub(crate) struct Directory {
 impl Directory {
     pub fn new(signals: Vec<Arc<Signal>>, max_legs: usize, reports: Reports) -> Self {
         let legs = signals.iter().map(|_| AtomicUsize::new(0)).collect();
+        let ended = signals.iter().map(|_| AtomicBool::new(false)).collect();
         Self {
             inner: Mutex::default(),
             signals,
             legs,
+            ended,
             turn: AtomicUsize::new(0),
             next_id: AtomicU64::new(1),
             max_legs,
@@ -147,14 +151,31 @@ impl Directory {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The worker with the fewest legs; among equals in turn.
+    /// The running worker with the fewest legs; among equals in turn.
     pub fn least_loaded(&self) -> usize {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let workers = self.legs.len();
         (0..workers)
             .map(|offset| (turn + offset) % workers)
+            .filter(|&worker| !self.ended[worker].load(Ordering::Relaxed))
             .min_by_key(|&worker| self.legs[worker].load(Ordering::Relaxed))
             .unwrap_or(0)
+    }
+
+    /// A worker runs no more: nothing is placed on it, and the legs that it still had are reported as lost.
+    pub fn worker_ended(&self, worker: usize) {
+        self.ended[worker].store(true, Ordering::Relaxed);
+        let mut lost: Vec<(Arc<str>, LegId)> = Vec::new();
+        for (meeting, record) in &self.inner().meetings {
+            let here = record.legs.iter().filter(|(_, leg)| leg.worker == worker);
+            lost.extend(here.map(|(&id, _)| (meeting.clone(), id)));
+        }
+        if !lost.is_empty() {
+            tracing::error!(worker, legs = lost.len(), "a worker ended and left legs behind");
+        }
+        for (meeting, id) in lost {
+            self.leave(&meeting, id, "timed out");
+        }
     }
 
     pub fn leg_count(&self) -> usize {
@@ -510,6 +531,25 @@ mod tests {
         }
         assert_eq!(directory.look("m", 0).workers, 0b11);
         assert_eq!(directory.enter(leg(11, "x", 0)).map_err(|r| r.code), Err("full"));
+    }
+
+    #[test]
+    fn a_worker_that_ended_gets_no_legs_and_those_it_had_are_lost() {
+        let directory = directory();
+        directory.enter(leg(1, "a", 0)).expect("room");
+        directory.enter(leg(2, "b", 1)).expect("room");
+        directory.reports.take();
+        directory.worker_ended(0);
+        assert!((0..4).all(|_| directory.least_loaded() == 1));
+        assert_eq!(directory.leg_count(), 1);
+        assert_eq!(directory.find_by_secret("secret-1"), None);
+        let told: Vec<_> = directory
+            .reports
+            .take()
+            .into_iter()
+            .map(|r| (r.leg, r.state))
+            .collect();
+        assert_eq!(told, [("leg-1".into(), LegState::Left as i32)]);
     }
 
     #[test]

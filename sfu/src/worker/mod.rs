@@ -95,6 +95,15 @@ pub(crate) struct Handle {
     pub thread: JoinHandle<()>,
 }
 
+/// Tells that the thread ends, be it by a panic: else joins would go on being sent to it.
+struct Ended(Arc<Shared>, usize);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.directory.worker_ended(self.1);
+    }
+}
+
 /// Starts the thread; `ready` tells whether it serves.
 pub(crate) fn start(start: Start) -> std::io::Result<(Handle, oneshot::Receiver<Result<(), LinkError>>)> {
     let (commands, queue) = mpsc::channel(COMMANDS);
@@ -105,6 +114,7 @@ pub(crate) fn start(start: Start) -> std::io::Result<(Handle, oneshot::Receiver<
     let thread = std::thread::Builder::new()
         .name(format!("worker-{}", start.index))
         .spawn(move || {
+            let _ended = Ended(start.shared.clone(), start.index);
             tokio::task::LocalSet::new().block_on(&runtime, run(start, queue, ready));
         })?;
     Ok((Handle { commands, thread }, is_ready))
