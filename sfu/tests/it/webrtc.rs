@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use muster_proto::media::v1::watch_leg_response::Event;
-use muster_proto::media::v1::{SlotStatus, SlotWish, SourceKind};
+use muster_proto::media::v1::{SlotReason, SlotStatus, SlotWish, SourceKind};
 
 use crate::support::agent::{Agent, LARGE, slot, wish};
 use crate::support::browser::Browser;
@@ -62,6 +62,50 @@ async fn a_browser_sees_an_agent_and_the_agent_the_browser() {
     agent.set_view(vec![wish("v", "desk:chair")]).await;
     browser.sees(&format!("box/{LARGE}")).await;
     agent.sees(0, "desk:chair").await;
+    bench.relay.shutdown().await;
+}
+
+/// A STAP-A of parameter sets and the start of an IDR picture (RFC 6184), with a mark.
+fn h264_key_picture(mark: &str) -> Vec<u8> {
+    let idr = [&[0x65, 0x88][..], mark.as_bytes()].concat();
+    let mut payload = vec![0x78, 0, 4, 0x67, 0x42, 0xe0, 0x1f, 0, 2, 0x68, 0xce];
+    payload.extend(u16::try_from(idr.len()).expect("short").to_be_bytes());
+    payload.extend(idr);
+    payload
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn h264_reaches_who_can_decode_it_and_says_why_to_who_cannot() {
+    let bench = Bench::start(2).await;
+    let mut publisher = Agent::connect(&bench, 0, "h").await;
+    publisher
+        .join_with_h264(bench.token("m", "h"), h264_key_picture("h/264"))
+        .await;
+    let mut browser = Browser::join(&bench, "b", false, 1).await;
+    browser.set_view(vec![wish("0", "h")]).await.expect("a good wish");
+    browser.sees("h/264").await;
+    let live = browser
+        .slot_is("0", "is live", |s| s.status() == SlotStatus::Live)
+        .await;
+    assert_eq!(live.codec, "H264");
+    // The viewer's own payload type, not the link's.
+    let payload_type = browser.seen().payload_type;
+    assert!(
+        browser
+            .answer
+            .body
+            .contains(&format!("a=rtpmap:{payload_type} H264/90000"))
+    );
+    assert_ne!(payload_type, muster_link::rtp::PT_H264);
+
+    let only_vp8 = Agent::in_meeting(&bench, 1, "v", vec![slot("s", false)]).await;
+    only_vp8.set_view(vec![wish("s", "h")]).await;
+    let refused = until("the slot is refused", || {
+        let state = only_vp8.seen().slots.get("s").cloned();
+        state.filter(|s| s.status() == SlotStatus::Refused)
+    })
+    .await;
+    assert_eq!(refused.reason(), SlotReason::CodecNotSupported);
     bench.relay.shutdown().await;
 }
 

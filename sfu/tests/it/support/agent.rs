@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use muster_link::rtp::{LinkRtp, PT_OPUS, PT_VP8};
+use muster_link::rtp::{LinkRtp, PT_H264, PT_OPUS, PT_VP8};
 use muster_link::{EdgeLink, EdgeSender};
 use muster_proto::media::v1::{
     LinkDown, LinkJoin, LinkLayer, LinkSlot, LinkSource, LinkUp, MeetingNotice, SetViewRequest, SlotState,
@@ -119,6 +119,42 @@ impl Agent {
             slots,
         }))
         .await;
+    }
+
+    /// Joins with an H.264 camera of one layer, and sends this key picture every 20 ms.
+    pub async fn join_with_h264(&mut self, token: String, picture: Vec<u8>) {
+        let layers = vec![LinkLayer {
+            flow: LARGE,
+            ..Default::default()
+        }];
+        let camera = LinkSource {
+            kind: SourceKind::Camera.into(),
+            codec: "H264".into(),
+            layers,
+        };
+        let join = LinkJoin {
+            token,
+            sources: vec![camera],
+            slots: Vec::new(),
+        };
+        self.send(link_up::Message::Join(join)).await;
+        let sender = self.sender.clone();
+        self.publishing.push(tokio::spawn(async move {
+            for seq in 0u16.. {
+                let packet = LinkRtp {
+                    payload_type: PT_H264,
+                    marker: true,
+                    seq,
+                    timestamp: u32::from(seq) * 1800,
+                    audio_level: None,
+                    payload: &picture,
+                };
+                if sender.send_rtp(LARGE, &packet).is_err() {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }));
     }
 
     /// Connects, joins meeting "m" and waits for the answer.

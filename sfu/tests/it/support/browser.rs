@@ -30,6 +30,8 @@ use super::{Bench, http, in_time, until, vp8};
 pub struct Seen {
     /// All payloads, in order of arrival.
     pub payloads: Vec<(u16, bytes::Bytes)>,
+    /// Payload type of the packet that came last.
+    pub payload_type: u8,
     pub slots: HashMap<String, SlotState>,
     pub events: Vec<Event>,
     /// The stream of events has ended.
@@ -55,6 +57,7 @@ impl PeerConnectionEventHandler for Handler {
             while let Some(event) = track.poll().await {
                 if let TrackRemoteEvent::OnRtpPacket(packet) = event {
                     let mut seen = seen.lock().expect("no panic holds it");
+                    seen.payload_type = packet.header.payload_type;
                     seen.payloads
                         .push((packet.header.sequence_number, packet.payload));
                 }
