@@ -329,6 +329,13 @@ impl Agent {
 
     fn handle_refused(&mut self, now: Instant, refused: &LinkRefused) {
         let Some(meeting) = self.meeting.as_mut().filter(|meeting| meeting.is_joining()) else {
+            // Not of a join: the view was refused.
+            tracing::warn!(
+                code = refused.code,
+                detail = refused.detail,
+                "refused by the relay"
+            );
+            self.status.last_error = Some(format!("refused: {} {}", refused.code, refused.detail));
             return;
         };
         tracing::warn!(
