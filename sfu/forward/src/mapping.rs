@@ -32,28 +32,34 @@ impl Meeting {
             self.unbind(now, key);
             return self.set_state(key, SlotState::EMPTY);
         };
-        let Some(&source_key) = self.names.get(name) else {
-            let reason = if slot.was_bound {
-                SlotReason::LegLeft
-            } else {
-                SlotReason::UnknownSource
-            };
-            let age_ms = if slot.was_bound { slot.age_ms(now) } else { 0 };
-            let source = Some(name.clone());
-            self.unbind(now, key);
-            let status = SlotStatus::Absent;
-            return self.set_state(
-                key,
-                SlotState {
-                    status,
-                    source,
-                    reason: Some(reason),
-                    age_ms,
-                    ..SlotState::EMPTY
-                },
-            );
+        match self.names.get(name) {
+            Some(&source) => self.bind_picture(now, key, source),
+            None => self.miss(now, key),
+        }
+    }
+
+    /// The source that the slot is to show is not there, or no longer.
+    fn miss(&mut self, now: Micros, key: SlotKey) {
+        let Some(slot) = self.slots.get(key) else { return };
+        let (reason, age_ms) = if slot.was_bound {
+            (SlotReason::LegLeft, slot.age_ms(now))
+        } else {
+            (SlotReason::UnknownSource, 0)
         };
-        let Some(source) = self.sources.get(source_key) else {
+        let state = SlotState {
+            status: SlotStatus::Absent,
+            source: slot.name.clone(),
+            reason: Some(reason),
+            age_ms,
+            ..SlotState::EMPTY
+        };
+        self.unbind(now, key);
+        self.set_state(key, state);
+    }
+
+    /// Binds a video slot to the layer of the source that fits, or refuses.
+    fn bind_picture(&mut self, now: Micros, key: SlotKey, source_key: SourceKey) {
+        let (Some(slot), Some(source)) = (self.slots.get_mut(key), self.sources.get(source_key)) else {
             return;
         };
         slot.was_bound = true;
