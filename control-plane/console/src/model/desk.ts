@@ -144,8 +144,8 @@ export class Desk {
   }
 
   /** Leaves with the own leg; the meeting goes on. */
-  goOut(): void {
-    this.keeper.leave();
+  goOut(ended = false): void {
+    this.keeper.leave(ended);
     this.out();
   }
 
@@ -260,7 +260,7 @@ export class Desk {
       this.logs.set(after.id, log);
     }
     log.event(before, event);
-    if (after.endedMs && this.keeper.phase.get().kind !== "out" && after.id === this.inView) this.goOut();
+    if (after.endedMs && this.keeper.phase.get().kind !== "out" && after.id === this.inView) this.goOut(true);
     this.publish.mark();
   }
 

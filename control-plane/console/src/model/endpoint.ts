@@ -206,7 +206,7 @@ export class Endpoint {
         const meeting = place.kind === "inside" || place.kind === "left" ? place.meeting : place.kind === "called" ? place.call.meeting : "";
         if (meeting !== event.value.meeting) return;
         this.place.set({ kind: "ended", taken: event.value.reason.startsWith("taken") });
-        return this.keeper.leave();
+        return this.keeper.leave(true);
       }
       default:
         return;

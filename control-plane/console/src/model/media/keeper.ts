@@ -114,8 +114,9 @@ export class Keeper {
     if (this.meeting) this.join(this.meeting, own, wallSlots);
   }
 
-  leave(): void {
-    this.end({ kind: "out" });
+  /** `gone`: the relay has closed the leg, or is about to. */
+  leave(gone = false): void {
+    this.end({ kind: "out" }, gone);
   }
 
   setWishes(wishes: readonly Wish[]): void {
@@ -128,10 +129,10 @@ export class Keeper {
     this.leg?.close();
   }
 
-  private end(phase: LegPhase): void {
+  private end(phase: LegPhase, gone = phase.kind === "ended" || phase.kind === "elsewhere"): void {
     this.run.abort();
     this.meeting = "";
-    this.drop(phase.kind === "ended" || phase.kind === "elsewhere");
+    this.drop(gone);
     for (const slot of this.slots.values()) slot.forget();
     this.audio.set([]);
     this.speaking.resetExcept(new Set());

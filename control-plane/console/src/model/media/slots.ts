@@ -78,7 +78,7 @@ export function bars(state: SlotState | undefined, health: Health | undefined): 
   if (state?.status !== SlotStatus.LIVE) return { bars: 0, reason: "none" };
   if (!health) return { bars: 3, reason: "good" };
   if (health.lossPermille >= 100) return { bars: 1, reason: "heavy_loss" };
-  if (health.froze) return { bars: 1, reason: "freezing" };
+  if (health.froze || health.fps === 0) return { bars: 1, reason: "freezing" };
   if (health.lossPermille >= 20) return { bars: 2, reason: "loss" };
   return { bars: 3, reason: "good" };
 }
