@@ -54,7 +54,7 @@ fn answer<T: Send + 'static>(
 ) -> Pending {
     Box::new(move |error| {
         let result = match (result, error) {
-            (Ok(_), Some(error)) => Err(Failure::Store(StoreError::Unavailable(error.to_string()))),
+            (Ok(_), Some(error)) => Err(Failure::Store(error.clone())),
             (result, _) => result,
         };
         // Whoever asked may have gone; the command is stored all the same.

@@ -27,7 +27,7 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 const READERS: u32 = 4;
 
 /// Why the store did not do it.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
     /// The disk is full, the file is away, or the database is busy for too long: the caller may try again.
     #[error("the store is not available: {0}")]
@@ -61,11 +61,25 @@ pub struct Store {
     reader: SqlitePool,
 }
 
+/// The file holds hashes of passwords: only its owner may read it. SQLite gives its other files the same mode.
+fn keep_private(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+    let file = std::fs::OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .open(path)?;
+    file.set_permissions(std::fs::Permissions::from_mode(0o600))
+}
+
 impl Store {
     /// Opens (or creates) the database in `data_dir` and brings its tables up to date.
     pub async fn open(data_dir: &Path) -> Result<Self> {
+        let path = data_dir.join(FILE_NAME);
+        keep_private(&path)
+            .map_err(|error| StoreError::Unavailable(format!("{}: {error}", path.display())))?;
         let options = SqliteConnectOptions::new()
-            .filename(data_dir.join(FILE_NAME))
+            .filename(path)
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             // FULL: what was acknowledged survives a power cut, not only a killed process.
@@ -97,5 +111,23 @@ impl Store {
 
     async fn begin(&self) -> Result<sqlx::Transaction<'static, sqlx::Sqlite>> {
         Ok(self.writer.begin_with("BEGIN IMMEDIATE").await?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    #[tokio::test]
+    async fn nobody_else_can_read_the_database() {
+        let dir = tempfile::tempdir().expect("folder");
+        let store = Store::open(dir.path()).await.expect("opened");
+        for entry in std::fs::read_dir(dir.path()).expect("folder") {
+            let entry = entry.expect("entry");
+            let mode = entry.metadata().expect("metadata").permissions().mode();
+            assert_eq!(mode & 0o077, 0, "{:?}", entry.file_name());
+        }
+        store.close().await;
     }
 }
