@@ -7,12 +7,24 @@ use muster_control_plane::accounts::put_account;
 use muster_control_plane::config::{AccountCommand, Cli, Command, Config};
 use muster_control_plane::store::{AccountRow, Store};
 use muster_proto::command::v1::Role;
+use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    let Cli { settings, command } = Cli::parse();
+async fn main() -> ExitCode {
+    match run(Cli::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // One line for people, whatever RUST_BACKTRACE says.
+            eprintln!("muster-control-plane: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(cli: Cli) -> anyhow::Result<()> {
+    let Cli { settings, command } = cli;
     let filter = EnvFilter::try_from_env("MUSTER_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
