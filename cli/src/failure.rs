@@ -55,6 +55,10 @@ impl From<Status> for Failure {
             Code::Unauthenticated => {
                 Failure::NotSignedIn(format!("{message}; sign in with: muster sign-in --account NAME"))
             }
+            // It did answer: its own refusals carry a word.
+            Code::Unavailable if status.metadata().contains_key("muster-code") => {
+                Failure::Refused(format!("not now, try again: {message}"))
+            }
             Code::Unavailable | Code::DeadlineExceeded => {
                 Failure::Unreachable(format!("the control plane does not answer: {message}"))
             }
@@ -96,6 +100,14 @@ mod tests {
         check(Status::invalid_argument("selector: empty"), 2, "selector: empty");
         check(Status::permission_denied("WH is above you"), 1, "not permitted");
         check(Status::failed_precondition("the meeting has ended"), 1, "refused");
+    }
+
+    #[test]
+    fn a_full_disk_of_the_control_plane_is_no_control_plane_that_is_away() {
+        let mut status = Status::unavailable("disk is full");
+        let word = "store_unavailable".parse().expect("ascii");
+        status.metadata_mut().insert("muster-code", word);
+        check(status, 1, "disk is full");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::args::{Convene, End, Form, Status};
 use crate::client::Client;
 use crate::failure::Failure;
-use crate::output::{print_json, table, time};
+use crate::output::{print_json, show, table, time};
 use crate::watch::{Situation, on_air};
 
 pub async fn convene(client: &Client, options: Convene, form: Form) -> Result<(), Failure> {
@@ -102,16 +102,16 @@ async fn preview(client: &Client, selector: Selector, form: Form) -> Result<(), 
                     ]
                 })
                 .collect();
-            print!("{}", table(["site", "name", "名称", "expected"], &rows));
-            println!(
-                "{} sites would be called, {} of them doubtful",
+            let mut text = table(["site", "name", "名称", "expected"], &rows);
+            text.push_str(&format!(
+                "{} sites would be called, {} of them doubtful\n",
                 sites.len(),
                 doubtful.len()
-            );
+            ));
             for name in unknown {
-                println!("unknown, or outside the account's tree: {name}");
+                text.push_str(&format!("unknown, or outside the account's tree: {name}\n"));
             }
-            Ok(())
+            show(&text)
         }
     }
 }
@@ -163,10 +163,7 @@ pub async fn status(client: &Client, options: Status, form: Form) -> Result<(), 
     }
     match form {
         Form::Json => print_json(&meetings.iter().map(meeting_json).collect::<Vec<_>>()),
-        Form::Table if meetings.is_empty() => {
-            println!("no meeting");
-            Ok(())
-        }
+        Form::Table if meetings.is_empty() => show("no meeting\n"),
         Form::Table => {
             let rows: Vec<_> = meetings
                 .iter()
@@ -181,11 +178,10 @@ pub async fn status(client: &Client, options: Status, form: Form) -> Result<(), 
                     ]
                 })
                 .collect();
-            print!(
-                "{}",
-                table(["meeting", "title", "chair", "started", "ended", "on air"], &rows)
-            );
-            Ok(())
+            show(&table(
+                ["meeting", "title", "chair", "started", "ended", "on air"],
+                &rows,
+            ))
         }
     }
 }
@@ -199,10 +195,7 @@ pub async fn end(client: &Client, options: End, form: Form) -> Result<(), Failur
         .await?;
     match form {
         Form::Json => print_json(&json!({ "meeting": options.meeting, "ended": true })),
-        Form::Table => {
-            println!("ended {}", options.meeting);
-            Ok(())
-        }
+        Form::Table => show(&format!("ended {}\n", options.meeting)),
     }
 }
 
@@ -241,24 +234,20 @@ async fn print_meeting(client: &Client, meeting: &Meeting, form: Form) -> Result
             ]
         })
         .collect();
-    print!(
-        "{}",
-        table(["site", "name", "名称", "state", "on air after", "reason"], &rows)
-    );
+    let rows = table(["site", "name", "名称", "state", "on air after", "reason"], &rows);
     let ended = if meeting.ended_ms > 0 {
         format!(", ended {}", time(meeting.ended_ms))
     } else {
         String::new()
     };
-    println!(
-        "meeting {} {}: {}/{} on air, started {}{ended}",
+    show(&format!(
+        "{rows}meeting {} {}: {}/{} on air, started {}{ended}\n",
         meeting.id,
         meeting.title,
         on_air(meeting),
         meeting.summonses.len(),
         time(meeting.started_ms)
-    );
-    Ok(())
+    ))
 }
 
 async fn site_names(client: &Client) -> Result<BTreeMap<String, Site>, Failure> {
@@ -339,7 +328,7 @@ fn reason_name(reason: SummonsReason) -> &'static str {
         SummonsReason::InOtherMeeting => "in another meeting",
         SummonsReason::NoRelay => "no relay online",
         SummonsReason::JoinFailed => "could not join the relay",
-        SummonsReason::NoDelivery => "sound without a picture",
+        SummonsReason::NoDelivery => "call not delivered",
         SummonsReason::HungUp => "hung up",
     }
 }
@@ -378,6 +367,11 @@ mod tests {
         assert_eq!(selector.tiers, [1, 2, 3, 4]);
         assert!(selector.subtrees.is_empty());
         assert_eq!(selector.exclude_sites, ["b"]);
+    }
+
+    #[test]
+    fn a_call_that_was_not_confirmed_is_not_a_site_without_a_camera() {
+        assert_eq!(reason_name(SummonsReason::NoDelivery), "call not delivered");
     }
 
     #[test]

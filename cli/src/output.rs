@@ -1,16 +1,29 @@
 //! Tables for people and JSON for programs.
 
+use std::io::{ErrorKind, Write};
+
 use serde::Serialize;
 
 use crate::failure::Failure;
 
 /// Prints one JSON document on one line.
 pub fn print_json(value: &impl Serialize) -> Result<(), Failure> {
-    println!(
-        "{}",
-        serde_json::to_string(value).map_err(|error| Failure::Refused(error.to_string()))?
-    );
-    Ok(())
+    let text = serde_json::to_string(value).map_err(|error| Failure::Refused(error.to_string()))?;
+    show(&format!("{text}\n"))
+}
+
+/// Writes to the standard output. A reader that has gone (`| head`) is no error: the exit code still tells.
+pub fn show(text: &str) -> Result<(), Failure> {
+    write_all(&mut std::io::stdout().lock(), text)
+}
+
+fn write_all(output: &mut impl Write, text: &str) -> Result<(), Failure> {
+    match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(Failure::Refused(format!("cannot write the output: {error}")))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Left-aligned columns, two spaces apart, with a heading. Chinese characters are two columns wide.
@@ -88,6 +101,25 @@ fn civil_from_days(days: i64) -> (i64, i64, i64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    struct Broken(ErrorKind);
+
+    impl Write for Broken {
+        fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
+            Err(self.0.into())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_reader_that_has_gone_is_no_error_and_a_full_disk_is() {
+        assert_eq!(write_all(&mut Broken(ErrorKind::BrokenPipe), "x"), Ok(()));
+        let full = write_all(&mut Broken(ErrorKind::StorageFull), "x");
+        assert!(matches!(full, Err(Failure::Refused(_))), "{full:?}");
+    }
 
     #[test]
     fn columns_line_up_under_wide_characters() {

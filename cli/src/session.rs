@@ -16,6 +16,7 @@ use tonic::transport::Channel;
 use crate::args::Access;
 use crate::client::{Bearer, connect};
 use crate::failure::Failure;
+use crate::output::show;
 
 #[derive(Serialize, Deserialize)]
 struct KeptSession {
@@ -44,12 +45,11 @@ pub async fn sign_in(access: &Access) -> Result<(), Failure> {
         &serde_json::to_vec_pretty(&kept).map_err(|e| Failure::Refused(e.to_string()))?,
     )?;
     let name = session.account.map(|a| a.display_name).filter(|n| !n.is_empty());
-    println!(
-        "signed in as {} at {}",
+    show(&format!(
+        "signed in as {} at {}\n",
         name.as_deref().unwrap_or(account),
         access.server
-    );
-    Ok(())
+    ))
 }
 
 pub async fn sign_out(access: &Access) -> Result<(), Failure> {

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::args::{EnrolToken, Form, Import, Link, List, RelayEnrolToken, tier_name};
 use crate::client::Client;
 use crate::failure::Failure;
-use crate::output::{print_json, table, time};
+use crate::output::{print_json, show, table, time};
 
 /// The limit of `ImportSites`.
 const MAX_IMPORT: u64 = 8 << 20;
@@ -36,7 +36,7 @@ pub async fn import(client: &Client, options: Import, form: Form) -> Result<(), 
     }
     if !result.errors.is_empty() {
         if form == Form::Table {
-            print!("{}", error_table(&result.errors));
+            show(&error_table(&result.errors))?;
         }
         return Err(Failure::Usage(format!(
             "{}: {} wrong; nothing was imported",
@@ -54,14 +54,14 @@ pub async fn import(client: &Client, options: Import, form: Form) -> Result<(), 
         } else {
             "imported"
         };
-        println!(
-            "{done}: units {} new, {} changed; sites {} new, {} changed; {} unchanged",
+        show(&format!(
+            "{done}: units {} new, {} changed; sites {} new, {} changed; {} unchanged\n",
             result.units_added,
             result.units_changed,
             result.sites_added,
             result.sites_changed,
             result.unchanged
-        );
+        ))?;
     }
     Ok(())
 }
@@ -149,16 +149,12 @@ pub async fn list(client: &Client, options: List, form: Form) -> Result<(), Fail
         Form::Json => print_json(&chosen.iter().map(site_json).collect::<Vec<_>>()),
         Form::Table => {
             let rows: Vec<_> = chosen.iter().map(site_row).collect();
-            print!(
-                "{}",
-                table(
-                    [
-                        "site", "tier", "unit", "name", "名称", "access", "tags", "online", "since"
-                    ],
-                    &rows
-                )
-            );
-            Ok(())
+            show(&table(
+                [
+                    "site", "tier", "unit", "name", "名称", "access", "tags", "online", "since",
+                ],
+                &rows,
+            ))
         }
     }
 }
@@ -229,7 +225,7 @@ pub async fn link(client: &Client, options: Link, form: Form, server: &str) -> R
     match form {
         Form::Json => print_json(&json!({ "site": options.site, "url": url, "expires_ms": link.expires_ms })),
         Form::Table => {
-            println!("{url}");
+            show(&format!("{url}\n"))?;
             eprintln!(
                 "good until {}; whoever has it can join as {}",
                 time(link.expires_ms),
@@ -263,7 +259,7 @@ async fn enrol_token(client: &Client, target: Target, valid_h: u32, form: Form) 
             print_json(&json!({ "for": named, "token": token.token, "expires_ms": token.expires_ms }))
         }
         Form::Table => {
-            println!("{}", token.token);
+            show(&format!("{}\n", token.token))?;
             eprintln!("good once, until {}", time(token.expires_ms));
             Ok(())
         }
