@@ -192,10 +192,11 @@ impl Client {
             extensions: [Some((4, b"p")), Some((10, rid.as_bytes()))],
         }
         .write(&mut plain);
+        let header = plain.len();
         plain.extend_from_slice(payload);
-        let mut wire = Vec::new();
-        self.srtp.as_mut().expect("keyed").protect_rtp(&plain, &mut wire);
-        wire
+        let srtp = self.srtp.as_mut().expect("keyed");
+        assert!(srtp.protect_rtp(&mut plain, 0, header));
+        plain
     }
 
     fn say(&mut self, rtcp: Option<Vec<u8>>) {
@@ -204,7 +205,7 @@ impl Client {
             .srtp
             .as_mut()
             .expect("keyed")
-            .protect_rtcp(&plain)
+            .protect_rtcp(plain)
             .expect("sealed");
         assert_eq!(self.give(&mut wire), Ok(None));
     }
@@ -214,8 +215,9 @@ impl Client {
         self.drive();
         let srtp = self.srtp.as_mut().expect("keyed");
         let mut all = Vec::new();
-        for datagram in self.inbox.drain(..).filter(|d| (192..=223).contains(&d[1])) {
-            all.extend(rtcp::read(&srtp.unprotect_rtcp(&datagram).expect("authentic")));
+        for mut datagram in self.inbox.drain(..).filter(|d| (192..=223).contains(&d[1])) {
+            let length = srtp.unprotect_rtcp(&mut datagram).expect("authentic");
+            all.extend(rtcp::read(&datagram[..length]));
         }
         all
     }
