@@ -63,11 +63,41 @@ pub(super) enum Cipher {
     /// AEAD_AES_128_GCM (RFC 7714).
     Gcm { key: LessSafeKey, salt: u128 },
     /// AES128_CM_HMAC_SHA1_80 (RFC 3711).
-    Cm {
-        key: EncryptingKey,
-        auth: hmac::Key,
-        salt: u128,
-    },
+    Cm(Box<CounterMode>),
+}
+
+/// Boxed: some 1,700 bytes, which a leg with GCM need not have.
+pub(super) struct CounterMode {
+    key: EncryptingKey,
+    auth: hmac::Key,
+    salt: u128,
+}
+
+impl CounterMode {
+    /// Encrypts or decrypts.
+    fn apply(&self, ssrc: u32, index: u64, data: &mut [u8]) -> Result<(), Refused> {
+        // RFC 3711, 4.1.1.
+        let iv = self.salt ^ u128::from(ssrc) << 64 ^ u128::from(index) << 16;
+        apply(&self.key, iv.to_be_bytes(), data).ok_or(Refused)
+    }
+
+    /// The tag of a packet with what follows it: RTP's rollover counter.
+    fn tag(&self, packet: &[u8], rollovers: &[u8]) -> [u8; CM_TAG] {
+        let mut context = hmac::Context::with_key(&self.auth);
+        context.update(packet);
+        context.update(rollovers);
+        let mut tag = [0; CM_TAG];
+        tag.copy_from_slice(&context.sign().as_ref()[..CM_TAG]);
+        tag
+    }
+
+    /// The packet without its tag, if that is right.
+    fn authentic<'a>(&self, data: &'a mut [u8], rollovers: &[u8]) -> Result<&'a mut [u8], Refused> {
+        let (packet, given) = data.split_last_chunk_mut::<CM_TAG>().ok_or(Refused)?;
+        let tag = self.tag(packet, rollovers);
+        verify_slices_are_equal(&tag, given).map_err(|_| Refused)?;
+        Ok(packet)
+    }
 }
 
 /// Wrong tag, or the back end failed.
@@ -84,11 +114,11 @@ impl Cipher {
                 key: LessSafeKey::new(UnboundKey::new(&AES_128_GCM, &keys.key).ok()?),
                 salt: salt >> 32,
             },
-            Profile::Aes128CmHmacSha1_80 => Cipher::Cm {
+            Profile::Aes128CmHmacSha1_80 => Cipher::Cm(Box::new(CounterMode {
                 key: counter_mode(&keys.key)?,
                 auth: hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, &keys.auth),
                 salt,
-            },
+            })),
         })
     }
 
@@ -108,10 +138,9 @@ impl Cipher {
                 let tag = key.seal_in_place_separate_tag(nonce, Aad::from(&*header), payload);
                 out.extend_from_slice(tag.map_err(|_| Refused)?.as_ref());
             }
-            Cipher::Cm { key, auth, salt } => {
-                let iv = counter(*salt, ssrc, index);
-                apply(key, iv, &mut out[start + clear..]).ok_or(Refused)?;
-                let tag = tag(auth, &out[start..], &rollovers(index));
+            Cipher::Cm(cm) => {
+                cm.apply(ssrc, index, &mut out[start + clear..])?;
+                let tag = cm.tag(&out[start..], &rollovers(index));
                 out.extend_from_slice(&tag);
             }
         }
@@ -133,12 +162,10 @@ impl Cipher {
                 let plain = key.open_in_place(nonce, Aad::from(&*header), payload);
                 Ok(clear + plain.map_err(|_| Refused)?.len())
             }
-            Cipher::Cm { key, auth, salt } => {
-                let (packet, given) = data.split_last_chunk_mut::<CM_TAG>().ok_or(Refused)?;
-                let tag = tag(auth, packet, &rollovers(index));
-                verify_slices_are_equal(&tag, given).map_err(|_| Refused)?;
+            Cipher::Cm(cm) => {
+                let packet = cm.authentic(data, &rollovers(index))?;
                 let payload = packet.get_mut(clear..).ok_or(Refused)?;
-                apply(key, counter(*salt, ssrc, index), payload).ok_or(Refused)?;
+                cm.apply(ssrc, index, payload)?;
                 Ok(packet.len())
             }
         }
@@ -156,11 +183,11 @@ impl Cipher {
                 packet.extend_from_slice(tag.map_err(|_| Refused)?.as_ref());
                 packet.extend_from_slice(&word);
             }
-            Cipher::Cm { key, auth, salt } => {
+            Cipher::Cm(cm) => {
                 let body = packet.get_mut(RTCP_CLEAR..).ok_or(Refused)?;
-                apply(key, counter(*salt, ssrc, index.into()), body).ok_or(Refused)?;
+                cm.apply(ssrc, index.into(), body)?;
                 packet.extend_from_slice(&word);
-                let tag = tag(auth, packet, &[]);
+                let tag = cm.tag(packet, &[]);
                 packet.extend_from_slice(&tag);
             }
         }
@@ -178,13 +205,11 @@ impl Cipher {
                 let plain = key.open_in_place(nonce, Aad::from(rtcp_aad(header, *word)), body);
                 Ok(RTCP_CLEAR + plain.map_err(|_| Refused)?.len())
             }
-            Cipher::Cm { key, auth, salt } => {
-                let (packet, given) = data.split_last_chunk_mut::<CM_TAG>().ok_or(Refused)?;
-                let tag = tag(auth, packet, &[]);
-                verify_slices_are_equal(&tag, given).map_err(|_| Refused)?;
+            Cipher::Cm(cm) => {
+                let packet = cm.authentic(data, &[])?;
                 let end = packet.len().checked_sub(4).ok_or(Refused)?;
                 let body = packet.get_mut(RTCP_CLEAR..end).ok_or(Refused)?;
-                apply(key, counter(*salt, ssrc, index.into()), body).ok_or(Refused)?;
+                cm.apply(ssrc, index.into(), body)?;
                 Ok(end)
             }
         }
@@ -193,8 +218,8 @@ impl Cipher {
     /// Bytes of an RTP packet's tag.
     pub(super) const fn tag_length(&self) -> usize {
         match self {
-            Cipher::Gcm { .. } => AES_GCM_TAG,
-            Cipher::Cm { .. } => CM_TAG,
+            Cipher::Gcm { .. } => GCM_TAG,
+            Cipher::Cm(_) => CM_TAG,
         }
     }
 
@@ -205,14 +230,14 @@ impl Cipher {
         }
         let word = match self {
             Cipher::Gcm { .. } => data.last_chunk::<4>()?,
-            Cipher::Cm { .. } => data[..data.len() - CM_TAG].last_chunk::<4>()?,
+            Cipher::Cm(_) => data[..data.len() - CM_TAG].last_chunk::<4>()?,
         };
         let word = u32::from_be_bytes(*word);
         Some((word & E_BIT != 0, word & !E_BIT))
     }
 }
 
-const AES_GCM_TAG: usize = 16;
+const GCM_TAG: usize = 16;
 const CM_TAG: usize = 10;
 /// RTCP's header and SSRC stay readable.
 const RTCP_CLEAR: usize = 8;
@@ -226,11 +251,6 @@ fn nonce(salt: u128, ssrc: u32, index: u64) -> Nonce {
     let mut nonce = [0; NONCE_LEN];
     nonce.copy_from_slice(&bytes[4..]);
     Nonce::assume_unique_for_key(nonce)
-}
-
-/// RFC 3711, 4.1.1.
-fn counter(salt: u128, ssrc: u32, index: u64) -> [u8; 16] {
-    (salt ^ u128::from(ssrc) << 64 ^ u128::from(index) << 16).to_be_bytes()
 }
 
 fn rollovers(index: u64) -> [u8; 4] {
@@ -253,13 +273,4 @@ fn counter_mode(key: &[u8]) -> Option<EncryptingKey> {
 fn apply(key: &EncryptingKey, iv: [u8; 16], data: &mut [u8]) -> Option<()> {
     let context = EncryptionContext::Iv128(FixedLength::from(iv));
     key.less_safe_encrypt(data, context).ok().map(|_| ())
-}
-
-fn tag(key: &hmac::Key, packet: &[u8], rollovers: &[u8]) -> [u8; CM_TAG] {
-    let mut context = hmac::Context::with_key(key);
-    context.update(packet);
-    context.update(rollovers);
-    let mut tag = [0; CM_TAG];
-    tag.copy_from_slice(&context.sign().as_ref()[..CM_TAG]);
-    tag
 }
