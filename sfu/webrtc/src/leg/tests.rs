@@ -22,7 +22,7 @@ use crate::rtcp::Feedback;
 use crate::rtp::Header;
 use crate::srtp::{MAX_SSRCS, Profile, tests::client};
 use crate::stun_ufrag;
-use crate::test_support::instant;
+use crate::test_support::{allocations, instant};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -319,6 +319,48 @@ fn a_nack_is_answered_with_the_same_bytes() {
     c.say(rtcp::pli(1, ssrc));
     c.drive();
     assert!(c.events.contains(&LegEvent::KeyFrameRequested { slot: 0 }));
+}
+
+#[test]
+fn packets_go_out_and_come_in_without_allocation() {
+    assert!(
+        allocations(|| drop(std::hint::black_box(vec![1u8]))) > 0,
+        "they are counted"
+    );
+    for profile in [7, 1] {
+        let mut c = Client::connected(&[profile]);
+        let mut out = Vec::new();
+        let mut send = |seqs: std::ops::Range<u16>| {
+            for seq in seqs {
+                let packet = OutgoingRtp {
+                    codec: Codec::Vp8,
+                    seq,
+                    timestamp: 1,
+                    marker: true,
+                    payload: &[7; 1100],
+                    audio_level: None,
+                    patch: None,
+                };
+                out.clear();
+                let at = c.now + MS * u32::from(seq);
+                assert!(c.leg.send_rtp(at, 0, &packet, &mut out).is_some());
+            }
+        };
+        send(0..1000); // a second fills what is kept for NACKs
+        assert_eq!(allocations(|| send(1000..3000)), 0);
+
+        let mut wires: Vec<Vec<u8>> = (0..300).map(|seq| c.packet(10, "lo", seq, b"x")).collect();
+        let mut take = |wires: &mut [Vec<u8>]| {
+            for wire in wires {
+                assert!(matches!(
+                    c.leg.handle_datagram(c.now, c.address, wire),
+                    Ok(Some(_))
+                ));
+            }
+        };
+        take(&mut wires[..1]);
+        assert_eq!(allocations(|| take(&mut wires[1..])), 0);
+    }
 }
 
 #[test]
