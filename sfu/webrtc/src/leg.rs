@@ -228,14 +228,14 @@ impl Leg {
         }
         let srtp = self.srtp.as_mut().ok_or(Ignored::NoKeysYet)?;
         if (192..=223).contains(&second) {
-            let plain = srtp.unprotect_rtcp(datagram)?;
-            self.handle_feedback(now, &plain);
+            let length = srtp.unprotect_rtcp(datagram)?;
+            self.handle_feedback(now, &datagram[..length]);
             return Ok(None);
         }
-        let ssrc = Rtp::header(datagram).ok_or(Ignored::RtpMalformed)?.ssrc;
-        let length = srtp.unprotect_rtp(ssrc, datagram)?;
+        let header = Rtp::header(datagram).ok_or(Ignored::RtpMalformed)?;
+        let length = srtp.unprotect_rtp(datagram, header.payload.start)?;
         let plain = &datagram[..length];
-        let rtp = Rtp::parse(plain).ok_or(Ignored::RtpMalformed)?;
+        let rtp = header.opened(plain).ok_or(Ignored::RtpMalformed)?;
         let accepted = self.receiver.handle(now, &rtp, plain)?;
         Ok(accepted.map(|accepted| {
             if accepted.wants_key_frame {
@@ -278,7 +278,8 @@ impl Leg {
     }
 
     /// Appends one protected datagram for `slot` to `out` and says where it goes. None: not sent
-    /// (not connected, no such slot, a codec that the slot does not take, too long).
+    /// (not connected, no such slot, a codec that the slot does not take, too long, or a sequence
+    /// number that the slot sent already or is 1024 past). No allocation once `out` is warm.
     pub fn send_rtp(
         &mut self,
         now: Instant,
@@ -291,9 +292,9 @@ impl Leg {
         if packet.payload.len() > MAX_PAYLOAD {
             return None;
         }
-        let plain = self.sender.build(slot, packet)?;
         let start = out.len();
-        if !srtp.protect_rtp(plain, out) {
+        let header = self.sender.write(slot, packet, out)?;
+        if !srtp.protect_rtp(out, start, header) {
             return None;
         }
         self.sender.sent(now, slot, packet, &out[start..]);

@@ -47,6 +47,8 @@ pub use ice_lite::stun_ufrag;
 pub use leg::{IceCredentials, Leg, LegConfig};
 pub use media::{Codec, OfferedSlot, OfferedSource, OutgoingRtp, PicturePatch, ReceivedRtp, SourceKind};
 pub use offer::{MAX_MEDIA, MAX_OFFER, OfferError};
+#[doc(hidden)] // for benches/protect.rs
+pub use srtp::{Profile, Srtp};
 
 /// The longest RTP payload that [`Leg::send_rtp`] takes, in bytes.
 pub const MAX_PAYLOAD: usize = 1400;

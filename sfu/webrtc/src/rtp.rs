@@ -18,16 +18,23 @@ pub(crate) struct Rtp {
 
 impl Rtp {
     /// Reads a plain packet; None if it is malformed.
+    #[cfg(test)]
     pub(crate) fn parse(data: &[u8]) -> Option<Self> {
-        let mut rtp = Self::header(data)?;
-        if data[0] & 0x20 != 0 && !rtp.payload.is_empty() {
-            let padding = usize::from(*data.last()?);
-            if padding == 0 || padding > rtp.payload.len() {
+        Self::header(data)?.opened(data)
+    }
+
+    /// The same packet once it is decrypted: its payload ends before tag and padding. None if the
+    /// padding is malformed.
+    pub(crate) fn opened(mut self, plain: &[u8]) -> Option<Self> {
+        self.payload.end = plain.len();
+        if plain.first()? & 0x20 != 0 && !self.payload.is_empty() {
+            let padding = usize::from(*plain.last()?);
+            if padding == 0 || padding > self.payload.len() {
                 return None;
             }
-            rtp.payload.end -= padding;
+            self.payload.end -= padding;
         }
-        Some(rtp)
+        Some(self)
     }
 
     /// Reads the header only, as of a protected packet.
@@ -90,6 +97,9 @@ impl Rtp {
         None
     }
 }
+
+/// The longest that [`Header::write`] appends, in bytes.
+pub(crate) const MAX_HEADER: usize = 12 + 4 + 2 * 17 + 2;
 
 /// What is written in front of a payload.
 pub(crate) struct Header<'a> {

@@ -11,7 +11,8 @@ use resend::Resend;
 
 use crate::media::{Codec, OfferedSlot, OutgoingRtp};
 use crate::negotiate::SlotPlan;
-use crate::rtp::Header;
+use crate::rtp::{Header, MAX_HEADER};
+use crate::srtp::MAX_TAG;
 
 /// Assumed before the first receiver report.
 const DEFAULT_ROUND_TRIP: Duration = Duration::from_millis(60);
@@ -51,8 +52,6 @@ pub(crate) struct SendTotals {
 
 pub(crate) struct Sender {
     slots: Vec<Slot>,
-    /// The plain packet, built here; reused.
-    scratch: Vec<u8>,
     totals: SendTotals,
 }
 
@@ -70,7 +69,6 @@ impl Sender {
         };
         Self {
             slots: plans.into_iter().zip(ssrcs).map(slot).collect(),
-            scratch: Vec::new(),
             totals: SendTotals::default(),
         }
     }
@@ -79,8 +77,9 @@ impl Sender {
         self.slots.iter().map(|s| &s.plan.offered)
     }
 
-    /// Builds the plain packet for a slot; None if it takes no such codec.
-    pub(crate) fn build(&mut self, slot: usize, packet: &OutgoingRtp<'_>) -> Option<&[u8]> {
+    /// Appends the plain packet for a slot to `out`, with room for its tag; returns the header's
+    /// length. None, and nothing appended: no such slot, or it takes no such codec.
+    pub(crate) fn write(&self, slot: usize, packet: &OutgoingRtp<'_>, out: &mut Vec<u8>) -> Option<usize> {
         let slot = self.slots.get(slot)?;
         let plan = &slot.plan;
         let coding = plan.codings.iter().find(|c| c.codec == packet.codec)?;
@@ -88,7 +87,8 @@ impl Sender {
         let level_extension = plan
             .level_extension
             .filter(|_| packet.codec == Codec::Opus && packet.audio_level.is_some());
-        self.scratch.clear();
+        let start = out.len();
+        out.reserve(MAX_HEADER + packet.payload.len() + MAX_TAG);
         Header {
             marker: packet.marker,
             pt: coding.pt,
@@ -100,13 +100,13 @@ impl Sender {
                 level_extension.map(|id| (id, &level[..])),
             ],
         }
-        .write(&mut self.scratch);
-        let start = self.scratch.len();
-        self.scratch.extend_from_slice(packet.payload);
+        .write(out);
+        let payload = out.len();
+        out.extend_from_slice(packet.payload);
         if let (Codec::Vp8, Some(patch)) = (packet.codec, packet.patch) {
-            patch.apply(&mut self.scratch[start..]);
+            patch.apply(&mut out[payload..]);
         }
-        Some(&self.scratch)
+        Some(payload - start)
     }
 
     /// Counts a packet that went out, and keeps its protected form if it is video.

@@ -115,7 +115,7 @@ impl Leg {
         let (Some(packet), Some(srtp), Some(to)) = (packet, self.srtp.as_mut(), self.ice.selected()) else {
             return;
         };
-        if let Some(data) = srtp.protect_rtcp(&packet) {
+        if let Some(data) = srtp.protect_rtcp(packet) {
             self.transmit(to, data);
         }
     }
