@@ -222,6 +222,29 @@ const en = {
 
   "error.signed_out": "Your session has ended.",
   "error.unreachable": "The control plane does not answer.",
+  "refusal.no_role": "Your role does not permit this.",
+  "refusal.outside_authority": "This is outside the units that you are responsible for.",
+  "refusal.unknown_unit": "There is no such unit.",
+  "refusal.unknown_site": "There is no such site.",
+  "refusal.unknown_meeting": "There is no such meeting.",
+  "refusal.not_convened": "The meeting has not been convened.",
+  "refusal.already_convened": "The meeting has been convened already.",
+  "refusal.meeting_ended": "The meeting has ended.",
+  "refusal.no_sites": "No site is chosen.",
+  "refusal.too_many_sites": "More sites are chosen than a meeting takes.",
+  "refusal.site_twice": "A site is named twice.",
+  "refusal.not_in_meeting": "The site is not in this meeting.",
+  "refusal.bad_text": "A text is too long, or has characters that are not taken.",
+  "refusal.in_other_meeting": "The site is in another meeting.",
+  "refusal.too_many_endpoints": "Too many devices of this site are connected already.",
+  "refusal.no_relay": "No relay is online: nobody can join at this moment.",
+  "refusal.taken": "Another device of the site has taken the call.",
+  "refusal.busy": "The control plane is busy. Try again.",
+  "refusal.store_unavailable": "The control plane cannot write to its store now. Nothing was changed; pictures go on.",
+  "refusal.store_corrupt": "The store of the control plane is damaged. Call the engineer.",
+  "refusal.conflict": "Somebody else changed this at the same time. Try again.",
+  "refusal.too_many_attempts": "Too many attempts. Wait a minute, then try again.",
+  "refusal.unauthenticated": "Your session has ended.",
 
   "join.connecting": "Connecting…",
   "join.ready": "Ready. You will be called.",
@@ -477,6 +500,29 @@ const zh: Record<Key, string> = {
 
   "error.signed_out": "登录已过期。",
   "error.unreachable": "控制服务没有应答。",
+  "refusal.no_role": "您的角色无权执行此操作。",
+  "refusal.outside_authority": "超出您负责的单位范围。",
+  "refusal.unknown_unit": "没有该单位。",
+  "refusal.unknown_site": "没有该会场。",
+  "refusal.unknown_meeting": "没有该会议。",
+  "refusal.not_convened": "会议尚未召集。",
+  "refusal.already_convened": "会议已经召集。",
+  "refusal.meeting_ended": "会议已结束。",
+  "refusal.no_sites": "未选择会场。",
+  "refusal.too_many_sites": "所选会场数超过一个会议的上限。",
+  "refusal.site_twice": "有会场重复。",
+  "refusal.not_in_meeting": "该会场不在此会议中。",
+  "refusal.bad_text": "文字过长，或含有不支持的字符。",
+  "refusal.in_other_meeting": "该会场正在其他会议中。",
+  "refusal.too_many_endpoints": "该会场已连接的终端过多。",
+  "refusal.no_relay": "没有在线的转发节点，暂时无法入会。",
+  "refusal.taken": "本会场的另一台终端已接听。",
+  "refusal.busy": "控制服务繁忙，请重试。",
+  "refusal.store_unavailable": "控制服务暂时无法写入数据，未做任何更改；画面不受影响。",
+  "refusal.store_corrupt": "控制服务的数据已损坏，请联系工程师。",
+  "refusal.conflict": "他人同时做了更改，请重试。",
+  "refusal.too_many_attempts": "尝试次数过多，请一分钟后再试。",
+  "refusal.unauthenticated": "登录已过期。",
 
   "join.connecting": "正在连接…",
   "join.ready": "已就绪，等待召集。",
@@ -524,6 +570,18 @@ export function translate(lang: Lang, key: Key, values: Values = {}): string {
 export function numbered(prefix: "tier" | "summons" | "reason", value: number): Key {
   const key = `${prefix}.${value}`;
   return (key in en ? key : `${prefix}.0`) as Key;
+}
+
+/** The key of a refusal's stable word; undefined for a word that is new to this page. */
+export function refusalKey(code: string): Key | undefined {
+  const key = `refusal.${code}`;
+  return key in en ? (key as Key) : undefined;
+}
+
+/** A refusal in the reader's language; the server's own sentence where its word is new to this page. */
+export function refusalText(reason: { code: string; message: string }, say: (key: Key) => string): string {
+  const key = refusalKey(reason.code);
+  return key ? say(key) : reason.message;
 }
 
 const KEPT = "muster.lang";

@@ -1,5 +1,6 @@
+import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
-import { dictionaries, numbered, translate, type Key } from "../src/i18n";
+import { dictionaries, numbered, refusalKey, refusalText, translate, type Key } from "../src/i18n";
 import { SummonsReason, SummonsState, Tier } from "../src/gen/muster/command/v1/types_pb";
 
 const keys = (lang: "en" | "zh"): string[] => Object.keys(dictionaries[lang]).sort();
@@ -29,6 +30,23 @@ describe("words", () => {
       }
     }
     expect(missing).toEqual([]);
+  });
+
+  it("says a refusal in the reader's language, and in the server's words where its code is new", () => {
+    const zh = (key: Key): string => translate("zh", key);
+    expect(refusalText({ code: "no_relay", message: "no relay is online" }, zh)).toContain("转发节点");
+    expect(refusalText({ code: "of_tomorrow", message: "not today" }, zh)).toBe("not today");
+    expect(refusalKey("")).toBeUndefined();
+  });
+
+  it("has words for every code of a refusal that the control plane has", () => {
+    const root = new URL("../../", import.meta.url);
+    const source = ["domain/src/refusal.rs", "src/status.rs"].map((file) => readFileSync(new URL(file, root), "utf8")).join();
+    const codes = [...source.matchAll(/(?:=> |coded\([^"]*)"([a-z_]+)"/g)].map((match) => match[1] ?? "");
+    // These are answers to programs: a page never sends what they refuse, or says it in words of its own.
+    const unseen = ["not_a_report", "bad_request", "wrong_credentials"];
+    expect(codes.length).toBeGreaterThan(15);
+    expect(codes.filter((code) => !unseen.includes(code) && !refusalKey(code))).toEqual([]);
   });
 
   it("fills holes and leaves unknown ones visible", () => {

@@ -124,7 +124,7 @@ describe("the keeper", () => {
     keeper.join("m", undefined, 1);
     await settle();
     relay.reachable = false;
-    refuse({ kind: "unreachable", message: "" });
+    refuse({ kind: "unreachable", code: "", message: "" });
     legs[0]!.queue.close();
     await world.pass(4_000);
     relay.knowsSecret = false;
@@ -227,7 +227,7 @@ describe("the keeper", () => {
 
   it("stops trying when the ticket is refused for good", async () => {
     const { keeper, world, relay, refuse } = start();
-    refuse({ kind: "not_found", message: "no such meeting" });
+    refuse({ kind: "not_found", code: "unknown_meeting", message: "no such meeting" });
     keeper.join("m", undefined, 1);
     await world.pass(30_000);
     expect(keeper.phase.get()).toEqual({ kind: "refused", message: "no such meeting" });

@@ -1,41 +1,44 @@
 // Calls to the control plane, each with an outcome that is a value: nothing here throws. A view switches over
-// `kind`; the message of a refusal is the server's own sentence. It holds the session token in memory only: who
+// `kind`; the message of a refusal is the server's own sentence in English, its code the stable word by which `i18n.ts`
+// has the sentence in the reader's language. It holds the session token in memory only: who
 // keeps it over a reload is `session.ts`.
 
 import { Code, ConnectError, createClient, type Client, type Interceptor, type Transport } from "@connectrpc/connect";
 import { DirectoryService, MeetingService, SessionService, WatchService } from "../gen/muster/command/v1/command_pb";
 import { EndpointService } from "../gen/muster/command/v1/endpoint_pb";
 
+export interface Reason {
+  /** As in the metadata `muster-code`; empty where the server sent none (a proxy's answer, no answer at all). */
+  code: string;
+  message: string;
+}
+
 export type Failure =
   | { kind: "signed_out" }
-  | { kind: "denied"; message: string }
-  | { kind: "invalid"; message: string }
-  | { kind: "refused"; message: string }
-  | { kind: "not_found"; message: string }
-  | { kind: "unreachable"; message: string };
+  | ({ kind: "denied" | "invalid" | "refused" | "not_found" | "unreachable" } & Reason);
 
 export type Outcome<T> = { kind: "ok"; value: T } | Failure;
 
 export function failureOf(error: unknown): Failure {
   const known = ConnectError.from(error);
-  const message = known.rawMessage;
+  const reason: Reason = { code: known.metadata.get("muster-code") ?? "", message: known.rawMessage };
   switch (known.code) {
     case Code.Unauthenticated:
       return { kind: "signed_out" };
     case Code.PermissionDenied:
-      return { kind: "denied", message };
+      return { kind: "denied", ...reason };
     case Code.InvalidArgument:
-      return { kind: "invalid", message };
+      return { kind: "invalid", ...reason };
     case Code.FailedPrecondition:
     case Code.ResourceExhausted:
     case Code.AlreadyExists:
     case Code.Aborted:
     case Code.Unimplemented:
-      return { kind: "refused", message };
+      return { kind: "refused", ...reason };
     case Code.NotFound:
-      return { kind: "not_found", message };
+      return { kind: "not_found", ...reason };
     default:
-      return { kind: "unreachable", message };
+      return { kind: "unreachable", ...reason };
   }
 }
 

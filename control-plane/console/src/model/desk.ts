@@ -116,7 +116,7 @@ export class Desk {
     const answer = await outcome(this.ports.api.meeting.convene(request, { timeoutMs: 15_000 }));
     if (answer.kind !== "ok") return answer;
     const meeting = answer.value.meeting;
-    if (!meeting) return { kind: "unreachable", message: "the answer names no meeting" };
+    if (!meeting) return { kind: "unreachable", code: "", message: "the answer names no meeting" };
     // The stream may already be ahead of the answer.
     if ((this.known.get(meeting.id)?.seq ?? 0n) < meeting.seq) this.learn(meeting);
     this.view(meeting.id);
@@ -309,7 +309,7 @@ export class Desk {
     const { ticket } = answer.value;
     return ticket
       ? { kind: "ok" as const, value: ticket }
-      : { kind: "unreachable" as const, message: "the answer carries no ticket" };
+      : { kind: "unreachable" as const, code: "", message: "the answer carries no ticket" };
   }
 
   private acquire(): Promise<Capture> {

@@ -35,7 +35,7 @@ export type JoinState =
   | { kind: "in" }
   | { kind: "lost"; sinceMs: number }
   | { kind: "ended"; taken: boolean }
-  | { kind: "error"; error: EndpointError; message: string };
+  | { kind: "error"; error: EndpointError; code: string; message: string };
 
 type Line = { kind: "connecting" } | { kind: "up" } | { kind: "lost"; sinceMs: number };
 /** Where the person is in the meeting, apart from how the network is. */
@@ -61,7 +61,7 @@ export class Endpoint {
   readonly state: Readable<JoinState>;
   private readonly line = new Cell<Line>({ kind: "connecting" });
   private readonly place = new Cell<Place>({ kind: "waiting" });
-  private readonly failed = new Cell<{ error: EndpointError; message: string } | undefined>(undefined);
+  private readonly failed = new Cell<{ error: EndpointError; code: string; message: string } | undefined>(undefined);
   private readonly armed = new Cell(false);
   private readonly backoff: Backoff;
   private readonly stopped = new AbortController();
@@ -82,20 +82,20 @@ export class Endpoint {
       if (this.place.get().kind !== "inside") return;
       if (phase.kind === "ended") this.place.set({ kind: "ended", taken: false });
       else if (phase.kind === "elsewhere") this.place.set({ kind: "ended", taken: true });
-      else if (phase.kind === "refused") this.failed.set({ error: "refused", message: phase.message });
+      else if (phase.kind === "refused") this.failed.set({ error: "refused", code: phase.code, message: phase.message });
     });
     this.state = computed([this.failed, this.line, this.place, this.keeper.phase, this.armed], () => this.derive());
   }
 
   /** Attaches, for as long as the page lives. */
   async run(hasSecret: boolean): Promise<void> {
-    if (!hasSecret) return this.failed.set({ error: "no_link", message: "" });
+    if (!hasSecret) return this.failed.set({ error: "no_link", code: "", message: "" });
     const { signal } = this.stopped;
     while (!signal.aborted) {
       const error = await this.attachOnce(signal);
       if (signal.aborted) return;
       if (error?.code === Code.Unauthenticated || error?.code === Code.PermissionDenied || error?.code === Code.NotFound) {
-        return this.failed.set({ error: "bad_link", message: error.rawMessage });
+        return this.failed.set({ error: "bad_link", code: "", message: error.rawMessage });
       }
       this.line.update((was) => (was.kind === "up" ? { kind: "lost", sinceMs: this.ports.world.now() } : was));
       await sleep(this.ports.world, this.backoff.next(), signal);
@@ -252,6 +252,6 @@ export class Endpoint {
     const answer = await outcome(this.ports.api.endpoint.getTicket({ meeting }, { timeoutMs: 5_000 }));
     if (answer.kind !== "ok") return answer;
     const { ticket } = answer.value;
-    return ticket ? { kind: "ok", value: ticket } : { kind: "unreachable", message: "the answer carries no ticket" };
+    return ticket ? { kind: "ok", value: ticket } : { kind: "unreachable", code: "", message: "the answer carries no ticket" };
   }
 }

@@ -49,7 +49,7 @@ export class Session {
   async signIn(account: string, password: string): Promise<Failure | undefined> {
     const answer = await outcome(this.api().session.signIn({ account, password }, { timeoutMs: ANSWER_MS }));
     if (answer.kind !== "ok") return answer;
-    if (!answer.value.account) return { kind: "unreachable", message: "the answer names no account" };
+    if (!answer.value.account) return { kind: "unreachable", code: "", message: "the answer names no account" };
     this.token = answer.value.sessionToken;
     this.world.keep(KEPT, this.token);
     this.state.set({ kind: "signed_in", account: answer.value.account });

@@ -16,7 +16,7 @@ import {
   type SlotWish,
   type WatchLegResponse,
 } from "../../gen/muster/media/v1/media_pb";
-import type { Outcome } from "../api";
+import type { Outcome, Reason } from "../api";
 import { Backoff } from "../backoff";
 import { Cell, CellMap } from "../cell";
 import { sleep, type World } from "../ports";
@@ -39,7 +39,7 @@ export type LegPhase =
   | { kind: "lost"; sinceMs: number }
   | { kind: "ended" }
   | { kind: "elsewhere" }
-  | { kind: "refused"; message: string };
+  | ({ kind: "refused" } & Reason);
 
 /** What a view wishes to see in a slot, in device pixels; no site means the stage. */
 export interface Wish {
@@ -193,7 +193,8 @@ export class Keeper {
     if (answer.kind === "unreachable") return undefined;
     // "No relay" passes; that the meeting is over or not ours does not.
     if (answer.kind === "refused" && this.phase.get().kind === "lost") return undefined;
-    this.end({ kind: "refused", message: answer.kind === "signed_out" ? "" : answer.message });
+    const reason = answer.kind === "signed_out" ? { code: "unauthenticated", message: "" } : answer;
+    this.end({ kind: "refused", code: reason.code, message: reason.message });
     return undefined;
   }
 

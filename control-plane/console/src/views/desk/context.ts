@@ -1,6 +1,7 @@
 // The desk for the views below the command page, and a few things that more than one of them asks.
 
 import { getContext, setContext } from "svelte";
+import { refusalKey, refusalText, type Key } from "../../i18n";
 import type { MarkName } from "../../components/mark";
 import type { Presence, Summons } from "../../gen/muster/command/v1/types_pb";
 import type { Desk } from "../../model/desk";
@@ -30,9 +31,10 @@ export function rate(bps: number): string {
 
 export function failureText(
   failure: import("../../model/api").Failure,
-  say: (key: import("../../i18n").Key) => string,
+  say: (key: Key) => string,
 ): string {
   if (failure.kind === "signed_out") return say("error.signed_out");
-  if (failure.kind === "unreachable") return say("error.unreachable");
-  return failure.message;
+  // A server that answers that it cannot now (its store is away, say) has a word for it.
+  if (failure.kind === "unreachable" && !refusalKey(failure.code)) return say("error.unreachable");
+  return refusalText(failure, say);
 }
