@@ -15,7 +15,7 @@ help:
 demo:
 	@deploy/setup build
 	@deploy/build release
-	@exec target/release/muster demo --sites $(SITES) --listen 127.0.0.1:$(PORT) $(if $(FRESH),--fresh)
+	@exec target/release/muster demo --sites $(SITES) --listen 127.0.0.1:$(PORT) $(if $(filter-out 0 no,$(FRESH)),--fresh)
 
 test:
 	@exec deploy/test
