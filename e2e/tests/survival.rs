@@ -1,4 +1,4 @@
-//! What goes on when something dies (DESIGN section 8), with every program a process of its own.
+//! What goes on when the control plane or an agent dies, with every program a process of its own.
 
 use std::time::{Duration, Instant};
 
