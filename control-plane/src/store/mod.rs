@@ -15,6 +15,7 @@ pub use directory::{SeenRow, SiteRow, UnitRow};
 pub use log::{Append, ChainHead, Claim, EndedRow, MeetingRow, NewEvent, StoredEvent, chain_hash};
 pub use secrets::EnrolRow;
 
+use sqlx::Connection as _;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
@@ -89,6 +90,9 @@ impl Store {
         let writer = SqlitePoolOptions::new()
             .max_connections(1)
             .acquire_timeout(BUSY_TIMEOUT)
+            // A full disk makes SQLite roll back by itself; the driver then believes for ever that a transaction is
+            // open. Such a connection is closed, and the next command gets a fresh one.
+            .before_acquire(|connection, _| Box::pin(async move { Ok(!connection.is_in_transaction()) }))
             .connect_with(options.clone())
             .await?;
         schema::migrator()
@@ -118,6 +122,40 @@ impl Store {
 mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt as _;
+
+    #[tokio::test]
+    async fn a_disk_that_was_full_can_be_written_to_again() {
+        let dir = tempfile::tempdir().expect("folder");
+        let store = Store::open(dir.path()).await.expect("opened");
+        sqlx::query("PRAGMA max_page_count = 1")
+            .execute(&store.writer)
+            .await
+            .expect("no page more than there are");
+        let fill = async {
+            let mut transaction = store.begin().await?;
+            sqlx::query("CREATE TABLE filler (bytes BLOB)")
+                .execute(&mut *transaction)
+                .await?;
+            sqlx::query("INSERT INTO filler VALUES (zeroblob(10000000))")
+                .execute(&mut *transaction)
+                .await?;
+            transaction.commit().await?;
+            Ok::<_, StoreError>(())
+        };
+        let full = fill.await.expect_err("full");
+        assert!(full.to_string().contains("full"), "{full}");
+
+        let again = async {
+            let mut transaction = store.begin().await?;
+            sqlx::query("CREATE TABLE filler (bytes BLOB)")
+                .execute(&mut *transaction)
+                .await?;
+            transaction.commit().await?;
+            Ok::<_, StoreError>(())
+        };
+        again.await.expect("there is room again");
+        store.close().await;
+    }
 
     #[tokio::test]
     async fn nobody_else_can_read_the_database() {
