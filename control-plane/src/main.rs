@@ -7,6 +7,7 @@ use muster_control_plane::accounts::put_account;
 use muster_control_plane::config::{AccountCommand, Cli, Command, Config};
 use muster_control_plane::store::{AccountRow, Store};
 use muster_proto::command::v1::Role;
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -28,6 +29,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
     let filter = EnvFilter::try_from_env("MUSTER_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .init();
     let config = settings.resolve()?;
