@@ -39,9 +39,11 @@ pub async fn run(options: Demo) -> Result<(), Failure> {
 
 async fn run_until_stopped(options: Demo, stop: &mut Stop) -> Result<(), Failure> {
     let path = options.data.clone().unwrap_or_else(|| DEFAULT_DATA.into());
+    let listen = options.listen.unwrap_or(DEFAULT_LISTEN);
+    // Before the folder, which a fresh start empties: a start that cannot be loses no data.
+    running::check(listen)?;
     let folder = Arc::new(DataFolder::open(&path, options.fresh)?);
     start_log(&folder);
-    let listen = options.listen.unwrap_or(DEFAULT_LISTEN);
     let running = tokio::select! {
         running = Running::start(folder, listen, options.sites.into()) => running?,
         () = stop.wait() => return Ok(()),
@@ -80,21 +82,26 @@ async fn run_check(options: Demo, stop: &mut Stop) -> Result<(), Failure> {
         .data
         .clone()
         .unwrap_or_else(|| std::env::temp_dir().join(name));
-    let folder = Arc::new(DataFolder::open(&path, options.fresh)?);
-    start_log(&folder);
     let listen = options
         .listen
         .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)));
-    let mut running = tokio::select! {
-        running = Running::start(folder, listen, options.sites.into()) => running?,
-        () = stop.wait() => return Err(Failure::Refused("stopped before the end of the check".to_owned())),
+    running::check(listen)?;
+    let folder = Arc::new(DataFolder::open(&path, options.fresh)?);
+    start_log(&folder);
+    let stopped = || Failure::Refused("stopped before the end of the check".to_owned());
+    let work = async {
+        let mut running = tokio::select! {
+            running = Running::start(folder, listen, options.sites.into()) => running?,
+            () = stop.wait() => return Err(stopped()),
+        };
+        let outcome = tokio::select! {
+            outcome = check::run(&mut running, options.hold_s.into()) => outcome,
+            () = stop.wait() => Err(stopped()),
+        };
+        running.stop().await;
+        outcome
     };
-    let outcome = tokio::select! {
-        outcome = check::run(&mut running, options.hold_s.into()) => outcome,
-        () = stop.wait() => Err(Failure::Refused("stopped before the end of the check".to_owned())),
-    };
-    running.stop().await;
-    let result = outcome.and_then(|report| {
+    let result = work.await.and_then(|report| {
         print_json(&report)?;
         report.verdict()
     });

@@ -35,11 +35,16 @@ pub struct Running {
     _folder: Arc<DataFolder>,
 }
 
+/// Whether a start can come to anything: the agents' program is there and the port is free.
+pub fn check(listen: SocketAddr) -> Result<(), Failure> {
+    agents::find_program().map_err(Failure::Refused)?;
+    check_port(listen)
+}
+
 impl Running {
     /// Starts everything; returns when the servers answer and the agents have been started.
     pub async fn start(folder: Arc<DataFolder>, listen: SocketAddr, count: usize) -> Result<Self, Failure> {
         let program = agents::find_program().map_err(Failure::Refused)?;
-        check_port(listen)?;
         let sites: Vec<_> = sites::choose(count).into_iter().map(str::to_owned).collect();
         let password = folder.password()?;
         let (control_plane, client) = start_control_plane(&folder, listen, &password).await?;
