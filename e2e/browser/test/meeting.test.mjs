@@ -135,6 +135,13 @@ step("the worker's picture can be the large one too", async () => {
   await showsMoving(byId(desk, "stage", `[data-site="${workerSite}"]`), workerSite);
 });
 
+step("a browser's camera comes in layers, and each place gets the one that fits it", async () => {
+  const widthIn = (place) => place.evaluate((element) => element.querySelector("video.shown")?.videoWidth ?? 0);
+  const widths = async () => [await widthIn(byId(desk, "stage")), await widthIn(tileOf(workerSite))];
+  // The clip is 640 x 360: the page sends that and half of it.
+  await until("the large picture at 640 and the tile at 320", async () => (await widths()).join() === "640,320", { limitMs: 30_000 });
+});
+
 step("an agent that is killed is reported within three seconds, and returns to its place", async () => {
   const site = agentSites[5];
   const place = await placeOf(site);
