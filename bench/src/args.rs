@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand};
 ///
 /// The peers are real: every one has a UDP port, joins by POST /v1/legs, passes ICE and DTLS, sends connectivity checks
 /// and receiver reports, and gets SRTP (AES-128-GCM). They count packets by the header, which is not encrypted, and
-/// decrypt one in 64, so that playing them costs little; `generator_limited` is true where it cost too much for the
+/// decrypt a sample (`forward` one in 64), so that playing them costs little; `generator_limited` is true where it cost too much for the
 /// numbers to be the relay's (this program was busy, or waited for a core, more than 90 % of the time, or its sockets
 /// overflowed).
 ///
@@ -68,7 +68,8 @@ pub struct ForwardArgs {
 ///   joined          those that had media within 30 s
 ///   per_s           joined / time until the last of them had
 ///   cpu_ms_per_join CPU time of the relay meanwhile / joined; the thumbnails that it forwards meanwhile are in it
-///   p50_ms p95_ms   from the start of all to a viewer's first media
+///   p50_ms p95_ms   from the start of all to a viewer's first media, which is a key frame's
+///   keys_p50_ms keys_p95_ms   the same to the end of its DTLS handshake
 ///   viewers_p99_ms  latency of the ten meanwhile, as p99_ms of `forward`
 #[derive(Args)]
 #[command(verbatim_doc_comment)]

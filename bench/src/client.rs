@@ -101,7 +101,7 @@ impl Client {
                         .dtls
                         .get_connection_state(self.relay)
                         .context("no DTLS state")?;
-                    self.state = State::Connected(Box::new(Srtp::of(&state)?));
+                    self.state = State::Connected(Box::new(Srtp::of(state)?));
                 }
                 EndpointEvent::PeerClosed => anyhow::bail!("the relay has closed the leg"),
                 _ => {}

@@ -19,6 +19,7 @@ use crate::picture::Camera;
 use crate::receive::{BATCH, Batch};
 use crate::relay::RelayProcess;
 use crate::stats::Sample;
+use crate::twcc::Feedback;
 use crate::viewer::{Viewer, asks_key_frame};
 
 pub const PUBLISHER: &str = "publisher";
@@ -36,7 +37,7 @@ struct Peer {
     client: Client,
     viewer: Viewer,
     next_report: Instant,
-    connected: bool,
+    connected_at: Option<Instant>,
 }
 
 /// A join that another thread makes.
@@ -49,7 +50,7 @@ struct Job {
 
 /// What the other threads say.
 enum Signal {
-    Joined(String, Answer),
+    Joined(String, Box<Answer>),
     Failed(anyhow::Error),
 }
 
@@ -65,6 +66,7 @@ pub struct Crowd {
     posting: usize,
     camera: Camera,
     packets_a_frame: u32,
+    sample: u64,
     next_frame: Option<Instant>,
     key_wanted: bool,
     next_tick: Instant,
@@ -78,7 +80,8 @@ pub struct Crowd {
 }
 
 impl Crowd {
-    pub fn new(packets_a_frame: u32) -> anyhow::Result<Self> {
+    /// Viewers decrypt one packet of `sample`.
+    pub fn new(packets_a_frame: u32, sample: u64) -> anyhow::Result<Self> {
         let now = Instant::now();
         Ok(Self {
             certificate: Certificate::generate()?,
@@ -91,6 +94,7 @@ impl Crowd {
             posting: 0,
             camera: Camera::default(),
             packets_a_frame,
+            sample,
             next_frame: None,
             key_wanted: true,
             next_tick: now,
@@ -181,6 +185,14 @@ impl Crowd {
         self.peers.iter().skip(1).map(|peer| &peer.viewer)
     }
 
+    /// When the keys of each viewer were agreed, but for the first so many.
+    pub fn connected_at(&self, after: usize) -> impl Iterator<Item = Instant> {
+        self.peers
+            .iter()
+            .skip(1 + after)
+            .filter_map(|peer| peer.connected_at)
+    }
+
     /// Forgets the latencies.
     pub fn start_window(&mut self) {
         self.peers.iter_mut().for_each(|peer| peer.viewer.start());
@@ -259,15 +271,16 @@ impl Crowd {
         let now = Instant::now();
         let socket = socket(answer.candidate)?;
         let index = self.peers.len();
+        let feedback = answer.twcc.then(|| Feedback::new(offer::TWCC_ID, now));
         self.epoll
             .add(&socket, EpollEvent::new(EpollFlags::EPOLLIN, index as u64))?;
         self.peers.push(Peer {
             socket,
             client: Client::new(now, ufrag, answer, &self.certificate)?,
-            viewer: Viewer::default(),
+            viewer: Viewer::new(self.sample, feedback),
             // Not all at the same time.
             next_report: now + REPORT * (index as u32 % 50) / 50,
-            connected: false,
+            connected_at: None,
         });
         self.tick(now, index)
     }
@@ -292,6 +305,11 @@ impl Crowd {
         let mut send = |datagram: &[u8]| *unsent += u64::from(socket.send(datagram).is_err());
         if let Err(error) = client.handle_timeout(now, &mut send) {
             failures.push(error);
+        }
+        if let Some(feedback) = viewer.feedback(now)
+            && let Some(srtp) = client.srtp()
+        {
+            send(&srtp.outbound.encrypt_rtcp(&feedback)?);
         }
         if now >= *next_report {
             *next_report = now + REPORT;
@@ -342,8 +360,8 @@ impl Crowd {
                     Err(error) => self.failures.push(error.context(format!("peer {index}"))),
                 }
                 self.watching += usize::from(!watching && peer.viewer.first_media.is_some());
-                if !peer.connected && peer.client.is_connected() {
-                    peer.connected = true;
+                if peer.connected_at.is_none() && peer.client.is_connected() {
+                    peer.connected_at = Some(now);
                     self.connected += 1;
                 }
             }
@@ -415,7 +433,7 @@ fn signal(
                 continue;
             }
         };
-        signals.send(Signal::Joined(job.ufrag, answer))?;
+        signals.send(Signal::Joined(job.ufrag, Box::new(answer)))?;
         if job.views
             && let Err(error) = http.view(&secret, PUBLISHER)
         {

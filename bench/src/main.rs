@@ -17,6 +17,7 @@ mod relay;
 mod stats;
 mod stun;
 mod surge;
+mod twcc;
 mod viewer;
 
 use args::{Cli, Command};

@@ -9,6 +9,8 @@ use crate::picture::{PAYLOAD_TYPE, SSRC};
 
 /// The mid of the one m-line.
 pub const MID: &str = "0";
+/// The id that viewers offer for transport-wide sequence numbers.
+pub const TWCC_ID: u8 = 3;
 const TWCC: &str = "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01";
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -19,9 +21,12 @@ pub enum Role {
 
 /// `pwd` must have 22 characters at least.
 pub fn write(role: Role, ufrag: &str, pwd: &str, fingerprint: &str) -> String {
-    let (direction, ssrc) = match role {
+    let (direction, more) = match role {
         Role::Publishes => ("sendonly", format!("a=ssrc:{SSRC} cname:bench\r\n")),
-        Role::Views => ("recvonly", String::new()),
+        Role::Views => (
+            "recvonly",
+            format!("a=rtcp-fb:{PAYLOAD_TYPE} transport-cc\r\na=extmap:{TWCC_ID} {TWCC}\r\n"),
+        ),
     };
     format!(
         "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE {MID}\r\n\
@@ -30,7 +35,7 @@ pub fn write(role: Role, ufrag: &str, pwd: &str, fingerprint: &str) -> String {
          a=setup:actpass\r\na={direction}\r\na=rtcp-mux\r\na=rtcp-rsize\r\n\
          a=rtpmap:{PAYLOAD_TYPE} VP8/90000\r\n\
          a=rtcp-fb:{PAYLOAD_TYPE} ccm fir\r\na=rtcp-fb:{PAYLOAD_TYPE} nack\r\na=rtcp-fb:{PAYLOAD_TYPE} nack pli\r\n\
-         a=extmap:4 urn:ietf:params:rtp-hdrext:sdes:mid\r\n{ssrc}"
+         a=extmap:4 urn:ietf:params:rtp-hdrext:sdes:mid\r\n{more}"
     )
 }
 
@@ -41,6 +46,8 @@ pub struct Answer {
     pub pwd: String,
     pub fingerprint: String,
     pub candidate: SocketAddr,
+    /// It took the offered transport-wide sequence numbers.
+    pub twcc: bool,
 }
 
 pub fn read(answer: &str) -> anyhow::Result<Answer> {
@@ -49,10 +56,6 @@ pub fn read(answer: &str) -> anyhow::Result<Answer> {
         line.map(str::to_owned)
             .with_context(|| format!("the answer has no {name}"))
     };
-    anyhow::ensure!(
-        !answer.contains(TWCC),
-        "the relay took an extension that was not offered"
-    );
     let candidate = find("a=candidate:")?;
     let mut words = candidate.split(' ').skip(4);
     let address = words.next().zip(words.next());
@@ -61,6 +64,7 @@ pub fn read(answer: &str) -> anyhow::Result<Answer> {
         ufrag: find("a=ice-ufrag:")?,
         pwd: find("a=ice-pwd:")?,
         fingerprint: find("a=fingerprint:sha-256 ")?,
+        twcc: answer.contains(TWCC),
         candidate: address.with_context(|| format!("no address in a=candidate:{candidate}"))?,
     })
 }
@@ -78,8 +82,11 @@ mod tests {
             pwd: "pw".into(),
             fingerprint: "AB:CD".into(),
             candidate: "127.0.0.1:4000".parse().expect("address"),
+            twcc: false,
         };
         assert_eq!(read(answer).expect("an answer"), expect);
+        let with_twcc = read(&format!("{answer}a=extmap:3 {TWCC}\r\n")).expect("an answer");
+        assert!(with_twcc.twcc);
         assert!(read(&answer.replace("4000", "x")).is_err());
         assert!(read(&answer.replace("a=ice-pwd", "a=other")).is_err());
     }

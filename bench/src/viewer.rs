@@ -1,4 +1,4 @@
-//! What a viewer notes of the stream in its slot: packets by sequence number, and of one packet in 64 the content.
+//! What a viewer notes of the stream in its slot: packets by sequence number, and of a sample the content.
 
 use std::time::Instant;
 
@@ -7,9 +7,7 @@ use anyhow::{Context as _, ensure};
 use crate::keys::Srtp;
 use crate::picture::Stamp;
 use crate::stats::Sample;
-
-/// One packet of so many is decrypted. Odd to 9, so that every place in a frame has its turn.
-const SAMPLE: u64 = 64;
+use crate::twcc::Feedback;
 
 /// Sequence numbers beyond 16 bits, each counted once.
 #[derive(Default)]
@@ -41,8 +39,10 @@ impl Sequence {
     }
 }
 
-#[derive(Default)]
 pub struct Viewer {
+    /// One packet of so many is decrypted.
+    sample: u64,
+    feedback: Option<Feedback>,
     sequence: Sequence,
     /// Packets, without repeats.
     pub received: u64,
@@ -58,6 +58,22 @@ pub struct Viewer {
 }
 
 impl Viewer {
+    /// One that decrypts one packet of `sample`, which is not 0, and gives `feedback` if the relay numbers its packets.
+    pub fn new(sample: u64, feedback: Option<Feedback>) -> Self {
+        Self {
+            feedback,
+            sample,
+            sequence: Sequence::default(),
+            received: 0,
+            repeated: 0,
+            latencies: Sample::default(),
+            first_media: None,
+            ssrc: 0,
+            offset: None,
+            sender_report: None,
+        }
+    }
+
     /// A new window: the latencies of before are forgotten.
     pub fn start(&mut self) {
         self.latencies = Sample::default();
@@ -71,6 +87,9 @@ impl Viewer {
         datagram: &[u8],
         srtp: &mut Srtp,
     ) -> anyhow::Result<()> {
+        if let Some(feedback) = &mut self.feedback {
+            feedback.take(now_us, datagram);
+        }
         let (header, _) = datagram.split_first_chunk::<12>().context("RTP cut short")?;
         let Some(seq) = self.sequence.take(u16::from_be_bytes([header[2], header[3]])) else {
             self.repeated += 1;
@@ -81,7 +100,7 @@ impl Viewer {
             self.first_media = Some(now);
             self.ssrc = u32::from_be_bytes([header[8], header[9], header[10], header[11]]);
         }
-        if self.received % SAMPLE == 1 {
+        if (self.received - 1).is_multiple_of(self.sample) {
             self.look_into(seq, now_us, datagram, srtp)?;
         }
         Ok(())
@@ -107,6 +126,11 @@ impl Viewer {
         if let Some([0x80..=0x9f, 200, _, _, _, _, _, _, _, _, a, b, c, d, ..]) = compound.get(..16) {
             self.sender_report = Some((u32::from_be_bytes([*a, *b, *c, *d]), now));
         }
+    }
+
+    /// Plain transport-wide feedback, if it is due.
+    pub fn feedback(&mut self, now: Instant) -> Option<Vec<u8>> {
+        self.feedback.as_mut()?.poll(now, self.ssrc)
     }
 
     /// A plain receiver report (RFC 3550, 6.4.2); None before the first packet.
@@ -162,7 +186,7 @@ mod tests {
     #[test]
     fn a_report_names_the_highest_and_the_sender_report() {
         let now = Instant::now();
-        let mut viewer = Viewer::default();
+        let mut viewer = Viewer::new(64, None);
         assert_eq!(viewer.report(now), None);
         viewer.first_media = Some(now);
         viewer.ssrc = 7;
