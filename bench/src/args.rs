@@ -38,7 +38,8 @@ pub enum Command {
 ///                   everything else the relay does meanwhile (RTCP, STUN) is in it
 ///   user_ns sys_ns  the same, split as the kernel's ticks are (a sample; the sum is exact)
 ///   target          what ns_per_packet is to be at 200 subscribers
-///   delivered       RTP packets that came, without repeats / those due; none is asked for again
+///   delivered       RTP packets that came within 0.3 s of the window's end, without repeats / those due;
+///                   none is asked for again
 ///   p50_ms p99_ms   from just before the publisher's send to the subscriber's receive, one packet in 64: this includes
 ///                   the kernel both ways and this program's own batching, so it is more than the time in the relay
 ///   packets_per_send  RTP packets of a system call of the relay (GSO joins equal ones)

@@ -139,12 +139,14 @@ impl Crowd {
         })
     }
 
-    /// Publisher and viewers join and have media; the publisher sends on.
+    /// Publisher and viewers join and have media; the publisher sends on. Meanwhile its frames are of one packet, so
+    /// that a load that is too much for the relay does not hinder the joins.
     pub fn assemble(&mut self, relay: &RelayProcess, viewers: &[String]) -> anyhow::Result<()> {
         self.join(relay, &[PUBLISHER.to_owned()], 1)?;
         let patience = Duration::from_secs(20);
         let joined = self.run(patience, |crowd| crowd.connected == 1)?;
         ensure!(joined, "the publisher did not connect: {:?}", self.failures);
+        let packets_a_frame = std::mem::replace(&mut self.packets_a_frame, 1);
         self.publish(true);
         self.join(relay, viewers, 4)?;
         let patience = patience + Duration::from_millis(50) * viewers.len() as u32;
@@ -158,6 +160,7 @@ impl Crowd {
             viewers.len(),
             self.failures
         );
+        self.packets_a_frame = packets_a_frame;
         Ok(())
     }
 
