@@ -3,11 +3,12 @@ SITES ?= 12
 PORT ?= 8080
 FRESH ?=
 
-.PHONY: help demo test build setup
+.PHONY: help demo test build setup bench
 
 help:
 	@echo 'make demo [SITES=12] [PORT=8080] [FRESH=1]  everything on this machine: console, relay, SITES agents; Ctrl-C ends it'
 	@echo 'make test                                   format, lints, all tests; the last line counts them'
+	@echo 'make bench                                  what a forwarded packet and a join cost the relay (bench/NOTES.md)'
 	@echo 'make build                                  the web app and the programs, optimised, in target/release'
 	@echo 'make setup                                  install what is missing (the others do it by themselves)'
 
@@ -26,3 +27,10 @@ build:
 
 setup:
 	@deploy/setup test
+
+bench:
+	@deploy/setup build
+	@cargo build --release --locked --quiet -p muster-bench
+	@target/release/muster-bench forward
+	@target/release/muster-bench forward --subs 200 --workers 2
+	@exec target/release/muster-bench surge

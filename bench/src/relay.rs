@@ -1,0 +1,111 @@
+//! The relay under test, in a process of its own: this program again, with the hidden subcommand `relay`.
+//!
+//! It has no control plane; its identity comes from an authority in a temporary folder, which signs the join tokens
+//! too. It ends when its standard input does, so that it never outlives the measurement.
+
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::net::SocketAddr;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::Context as _;
+use muster_identity::{Authority, Credentials, Identity, JoinClaims, TokenSigner};
+use muster_sfu::{Relay, RelayConfig};
+
+use crate::args::RelayArgs;
+
+pub const MEETING: &str = "bench";
+
+/// A running relay. Dropping it ends it.
+pub struct RelayProcess {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    pub http: SocketAddr,
+    signer: TokenSigner,
+    _dir: tempfile::TempDir,
+}
+
+impl RelayProcess {
+    pub fn start(workers: u16) -> anyhow::Result<Self> {
+        let dir = tempfile::tempdir()?;
+        let authority = Authority::load_or_create(&dir.path().join("authority"))?;
+        let identity_dir = dir.path().join("relay");
+        credentials(&authority)?.save(&identity_dir)?;
+        let mut child = Command::new(std::env::current_exe()?)
+            .arg("relay")
+            .args(["--workers", &workers.to_string()])
+            .arg("--identity-dir")
+            .arg(&identity_dir)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("the relay does not start")?;
+        let stdin = child.stdin.take();
+        let mut line = String::new();
+        if let Some(stdout) = child.stdout.take() {
+            BufReader::new(stdout).read_line(&mut line)?;
+        }
+        Ok(Self {
+            http: line.trim().parse().context("the relay ended at its start")?,
+            child,
+            stdin,
+            signer: authority.token_signer()?,
+            _dir: dir,
+        })
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// A join token of 120 s for `site`.
+    pub fn token(&self, site: &str, may_publish: bool) -> anyhow::Result<String> {
+        let now_s = SystemTime::now()
+            .duration_since(UNIX_EPOCH)?
+            .as_secs()
+            .try_into()?;
+        let claims = JoinClaims::new(MEETING, site, false, may_publish, now_s);
+        Ok(self.signer.sign(&claims)?)
+    }
+}
+
+impl Drop for RelayProcess {
+    fn drop(&mut self) {
+        self.stdin = None;
+        // Nothing to do about a child that cannot be waited for.
+        let _ = self.child.wait();
+    }
+}
+
+fn credentials(authority: &Authority) -> anyhow::Result<Credentials> {
+    let identity = Identity::Relay("bench".into());
+    let key = rcgen::KeyPair::generate()?;
+    let csr = rcgen::CertificateParams::default()
+        .serialize_request(&key)?
+        .pem()?;
+    Ok(Credentials {
+        cert_pem: authority.issue(&csr, &identity)?,
+        key_pem: key.serialize_pem(),
+        ca_pem: authority.ca_pem().to_owned(),
+        token_key_pem: authority.token_key_pem(),
+        identity,
+    })
+}
+
+/// The subcommand `relay`: says the address of its HTTP and serves until standard input ends.
+pub fn serve(args: &RelayArgs) -> anyhow::Result<()> {
+    let config = RelayConfig {
+        http_listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        workers: args.workers.into(),
+        identity_dir: args.identity_dir.clone(),
+        max_legs: 10_000,
+        ..RelayConfig::default()
+    };
+    // The same kind of runtime that `muster-sfu` has.
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let relay = runtime.block_on(Relay::start(config))?;
+    println!("{}", relay.http_addr());
+    std::io::stdin().read_to_end(&mut Vec::new())?;
+    runtime.block_on(relay.shutdown());
+    Ok(())
+}
