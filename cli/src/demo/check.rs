@@ -66,42 +66,8 @@ pub async fn run(running: &mut Running, hold_s: u64) -> Result<Report, Failure> 
     let sites = running.sites().to_vec();
     let client = running.client().clone();
     let mut watcher = Watcher::open(&client).await?;
-    let started = Instant::now();
-    let online = |s: &Situation| s.relays_online() > 0 && sites.iter().all(|site| s.is_online(site));
-    if !watcher.wait(ONLINE_LIMIT, online).await? {
-        let offline: Vec<_> = sites
-            .iter()
-            .filter(|site| !watcher.situation.is_online(site))
-            .cloned()
-            .collect();
-        return Err(Failure::NotAllOnAir(format!(
-            "after {} s {} of {} sites are offline ({}), {} relays online",
-            ONLINE_LIMIT.as_secs(),
-            offline.len(),
-            sites.len(),
-            offline.join(" "),
-            watcher.situation.relays_online()
-        )));
-    }
-    println!(
-        "online {} after {} ms",
-        sites.len(),
-        started.elapsed().as_millis()
-    );
-
-    let selector = Selector {
-        sites: sites.clone(),
-        ..Selector::default()
-    };
-    preview(&client, &selector, &sites).await?;
-    let called_ms = now_ms();
-    let request = ConveneRequest {
-        selector: Some(selector),
-        title: "Check 检查".to_owned(),
-        idempotency_key: new_key(),
-    };
-    let meeting = client.meetings().convene(request).await?.into_inner().meeting;
-    let meeting = meeting.context("the control plane answered without a meeting")?;
+    wait_until_online(&mut watcher, &sites).await?;
+    let (meeting, called_ms) = convene(&client, &sites).await?;
     let id = meeting.id.clone();
     watcher.situation.meetings.entry(id.clone()).or_insert(meeting);
 
@@ -118,25 +84,10 @@ pub async fn run(running: &mut Running, hold_s: u64) -> Result<Report, Failure> 
         complain_summonses(&meeting);
     }
     let times = times_to_air(&meeting, called_ms);
-    println!(
-        "on air {} of {}; p95 {:?} ms",
-        times.len(),
-        sites.len(),
-        percentile(&times, 95)
-    );
+    let p95 = percentile(&times, 95).map_or("-".to_owned(), |ms| ms.to_string());
+    println!("on air {} of {}; p95 {p95} ms", times.len(), sites.len());
 
-    let frames_ok = match look_at_all(&client, &id, &sites, Duration::from_secs(hold_s)).await {
-        Ok(complaints) => {
-            complaints
-                .iter()
-                .for_each(|complaint| eprintln!("muster: {complaint}"));
-            complaints.is_empty()
-        }
-        Err(error) => {
-            eprintln!("muster: the desk could not look at the meeting: {error:#}");
-            false
-        }
-    };
+    let frames_ok = every_picture_is_right(&client, &id, &sites, Duration::from_secs(hold_s)).await;
     let still = on_air_sites(&watcher.catch_up().await?.situation, &id, &sites);
     client
         .meetings()
@@ -160,6 +111,66 @@ pub async fn run(running: &mut Running, hold_s: u64) -> Result<Report, Failure> 
         frames_ok,
         ended_everywhere,
     })
+}
+
+async fn wait_until_online(watcher: &mut Watcher, sites: &[String]) -> Result<(), Failure> {
+    let started = Instant::now();
+    let online = |s: &Situation| s.relays_online() > 0 && sites.iter().all(|site| s.is_online(site));
+    if watcher.wait(ONLINE_LIMIT, online).await? {
+        println!(
+            "online {} after {} ms",
+            sites.len(),
+            started.elapsed().as_millis()
+        );
+        return Ok(());
+    }
+    let offline: Vec<_> = sites
+        .iter()
+        .filter(|site| !watcher.situation.is_online(site))
+        .cloned()
+        .collect();
+    Err(Failure::NotAllOnAir(format!(
+        "after {} s {} of {} sites are offline ({}), {} relays online",
+        ONLINE_LIMIT.as_secs(),
+        offline.len(),
+        sites.len(),
+        offline.join(" "),
+        watcher.situation.relays_online()
+    )))
+}
+
+/// The meeting, and when it was called for.
+async fn convene(client: &Client, sites: &[String]) -> Result<(Meeting, i64), Failure> {
+    let selector = Selector {
+        sites: sites.to_vec(),
+        ..Selector::default()
+    };
+    preview(client, &selector, sites).await?;
+    let called_ms = now_ms();
+    let request = ConveneRequest {
+        selector: Some(selector),
+        title: "Check 检查".to_owned(),
+        idempotency_key: new_key(),
+    };
+    let meeting = client.meetings().convene(request).await?.into_inner().meeting;
+    let meeting = meeting.context("the control plane answered without a meeting")?;
+    Ok((meeting, called_ms))
+}
+
+/// Looks at every site; says on stderr what is wrong.
+async fn every_picture_is_right(client: &Client, meeting: &str, sites: &[String], hold: Duration) -> bool {
+    match look_at_all(client, meeting, sites, hold).await {
+        Ok(complaints) => {
+            complaints
+                .iter()
+                .for_each(|complaint| eprintln!("muster: {complaint}"));
+            complaints.is_empty()
+        }
+        Err(error) => {
+            eprintln!("muster: the desk could not look at the meeting: {error:#}");
+            false
+        }
+    }
 }
 
 async fn preview(client: &Client, selector: &Selector, sites: &[String]) -> Result<(), Failure> {
