@@ -69,7 +69,7 @@ fn private_kb(pid: u32) -> u64 {
 }
 
 #[tokio::test]
-async fn the_program_goes_on_air_stays_small_and_leaves_at_sigterm() {
+async fn the_program_goes_on_air_stays_small_and_ends_at_sigterm() {
     let world = World::new().await;
     let config = world.config(PictureSize::P180_5);
     let mut child = Command::new(env!("CARGO_BIN_EXE_muster-edge"))
@@ -102,7 +102,9 @@ async fn the_program_goes_on_air_stays_small_and_leaves_at_sigterm() {
         .expect("no panic")
         .expect("its end");
     assert_eq!(ended.code(), Some(0));
-    world.until("a leave", |world| world.seen().leaves == 1).await;
+    world
+        .until("a closed link", |world| world.seen().links_lost == 1)
+        .await;
     println!("private memory on air: {size} kB");
     assert!(size < 16 * 1024, "{size} kB");
 }
