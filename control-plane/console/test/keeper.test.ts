@@ -230,7 +230,7 @@ describe("the keeper", () => {
     refuse({ kind: "not_found", code: "unknown_meeting", message: "no such meeting" });
     keeper.join("m", undefined, 1);
     await world.pass(30_000);
-    expect(keeper.phase.get()).toEqual({ kind: "refused", message: "no such meeting" });
+    expect(keeper.phase.get()).toEqual({ kind: "refused", code: "unknown_meeting", message: "no such meeting" });
     expect(relay.tickets).toBe(1);
   });
 

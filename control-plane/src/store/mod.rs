@@ -127,33 +127,25 @@ mod tests {
     async fn a_disk_that_was_full_can_be_written_to_again() {
         let dir = tempfile::tempdir().expect("folder");
         let store = Store::open(dir.path()).await.expect("opened");
+        let statement = async |sql: &'static str| {
+            let mut transaction = store.begin().await?;
+            sqlx::query(sql).execute(&mut *transaction).await?;
+            transaction.commit().await?;
+            Ok::<_, StoreError>(())
+        };
+        statement("CREATE TABLE filler (bytes BLOB)").await.expect("room");
+        // Holds for this connection: no page more than there are.
         sqlx::query("PRAGMA max_page_count = 1")
             .execute(&store.writer)
             .await
-            .expect("no page more than there are");
-        let fill = async {
-            let mut transaction = store.begin().await?;
-            sqlx::query("CREATE TABLE filler (bytes BLOB)")
-                .execute(&mut *transaction)
-                .await?;
-            sqlx::query("INSERT INTO filler VALUES (zeroblob(10000000))")
-                .execute(&mut *transaction)
-                .await?;
-            transaction.commit().await?;
-            Ok::<_, StoreError>(())
-        };
-        let full = fill.await.expect_err("full");
+            .expect("a limit");
+        let full = statement("INSERT INTO filler VALUES (zeroblob(10000000))")
+            .await
+            .expect_err("full");
         assert!(full.to_string().contains("full"), "{full}");
-
-        let again = async {
-            let mut transaction = store.begin().await?;
-            sqlx::query("CREATE TABLE filler (bytes BLOB)")
-                .execute(&mut *transaction)
-                .await?;
-            transaction.commit().await?;
-            Ok::<_, StoreError>(())
-        };
-        again.await.expect("there is room again");
+        statement("INSERT INTO filler VALUES (zeroblob(10))")
+            .await
+            .expect("there is room again");
         store.close().await;
     }
 
