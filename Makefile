@@ -16,7 +16,7 @@ help:
 demo:
 	@deploy/setup build
 	@deploy/build release
-	@exec target/release/muster demo --sites $(SITES) --listen 127.0.0.1:$(PORT) $(if $(filter-out 0 no,$(FRESH)),--fresh)
+	@exec "$${CARGO_TARGET_DIR:-target}/release/muster" demo --sites $(SITES) --listen 127.0.0.1:$(PORT) $(if $(filter-out 0 no,$(FRESH)),--fresh)
 
 test:
 	@exec deploy/test
@@ -31,6 +31,6 @@ setup:
 bench:
 	@deploy/setup build
 	@cargo build --release --locked --quiet -p muster-bench
-	@target/release/muster-bench forward
-	@target/release/muster-bench forward --subs 200 --workers 2
-	@exec target/release/muster-bench surge
+	@"$${CARGO_TARGET_DIR:-target}/release/muster-bench" forward
+	@"$${CARGO_TARGET_DIR:-target}/release/muster-bench" forward --subs 200 --workers 2
+	@exec "$${CARGO_TARGET_DIR:-target}/release/muster-bench" surge
