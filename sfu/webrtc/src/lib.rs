@@ -23,6 +23,7 @@
 mod answer;
 mod certificate;
 mod client_hello;
+pub mod congestion;
 mod crypto;
 mod dtls;
 mod event;
