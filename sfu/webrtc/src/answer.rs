@@ -11,8 +11,10 @@ use rtc_sdp::description::session::{Origin, SessionDescription, TimeDescription,
 
 use crate::leg::IceCredentials;
 use crate::media::Codec;
-use crate::negotiate::{Coding, Plan, Role, URI_AUDIO_LEVEL, URI_MID, URI_REPAIRED_RID, URI_RID, extension};
-use crate::offer::{Media, MediaKind, Offer};
+use crate::negotiate::{
+    Coding, Plan, Role, URI_AUDIO_LEVEL, URI_MID, URI_REPAIRED_RID, URI_RID, URI_TRANSPORT_CC, extension,
+};
+use crate::offer::{Media, MediaKind, Offer, TRANSPORT_CC};
 
 /// Our side of the answer.
 pub(crate) struct Ours<'a> {
@@ -23,6 +25,8 @@ pub(crate) struct Ours<'a> {
     pub cname: &'a str,
     /// One SSRC per slot of the plan.
     pub slot_ssrcs: &'a [u32],
+    /// For each slot the SSRC of its retransmissions, used where they are negotiated.
+    pub slot_rtx_ssrcs: &'a [u32],
 }
 
 /// The answer's text.
@@ -124,7 +128,13 @@ fn accept(media: &Media, role: &Role, plan: &Plan, ours: &Ours<'_>, first: bool)
     let formats = if codings.is_empty() {
         media.formats.clone()
     } else {
-        codings.iter().map(|c| c.pt.to_string()).collect()
+        let types = codings.iter().flat_map(|c| [Some(c.pt), c.rtx_pt]);
+        types.flatten().map(|pt| pt.to_string()).collect()
+    };
+    let twcc = match role {
+        Role::Publishes(i) => plan.sources[*i].twcc_extension,
+        Role::Shows(i) => plan.slots[*i].twcc_extension,
+        Role::Rejected | Role::Inactive => None,
     };
     let mut out = description(media, 9, formats);
     let a = &mut out.attributes;
@@ -143,18 +153,25 @@ fn accept(media: &Media, role: &Role, plan: &Plan, ours: &Ours<'_>, first: bool)
         a.push(property("rtcp-rsize"));
     }
     for coding in codings {
-        codec_lines(a, media, coding);
+        codec_lines(a, media, coding, twcc.is_some());
     }
-    extension_lines(a, media, role);
+    extension_lines(a, media, role, twcc);
     match role {
         Role::Publishes(i) => layer_lines(a, &plan.sources[*i].offered.rids),
         Role::Shows(i) => {
-            let ssrc = ours.slot_ssrcs[*i];
+            let mut ssrcs = vec![ours.slot_ssrcs[*i]];
+            if plan.slots[*i].has_rtx() {
+                let [ssrc, repeats] = [ssrcs[0], ours.slot_rtx_ssrcs[*i]];
+                ssrcs.push(repeats);
+                a.push(value("ssrc-group", format!("FID {ssrc} {repeats}")));
+            }
             // Distinct streams, so that no viewer ties the play-out of slots together.
             let msid = format!("{mid} {mid}", mid = media.mid);
             a.push(value("msid", msid.clone()));
-            a.push(value("ssrc", format!("{ssrc} cname:{}", ours.cname)));
-            a.push(value("ssrc", format!("{ssrc} msid:{msid}")));
+            for ssrc in ssrcs {
+                a.push(value("ssrc", format!("{ssrc} cname:{}", ours.cname)));
+                a.push(value("ssrc", format!("{ssrc} msid:{msid}")));
+            }
         }
         Role::Rejected | Role::Inactive => {}
     }
@@ -165,7 +182,7 @@ fn accept(media: &Media, role: &Role, plan: &Plan, ours: &Ours<'_>, first: bool)
     out
 }
 
-fn codec_lines(a: &mut Vec<Attribute>, media: &Media, coding: &Coding) {
+fn codec_lines(a: &mut Vec<Attribute>, media: &Media, coding: &Coding, twcc: bool) {
     let pt = coding.pt;
     let name = match coding.codec {
         Codec::Vp8 => "VP8/90000",
@@ -176,14 +193,22 @@ fn codec_lines(a: &mut Vec<Attribute>, media: &Media, coding: &Coding) {
     if !coding.fmtp.is_empty() {
         a.push(value("fmtp", format!("{pt} {}", coding.fmtp)));
     }
-    if coding.codec != Codec::Opus {
-        for feedback in media.feedback(pt) {
+    for feedback in media.feedback(pt) {
+        let ours = match feedback {
+            TRANSPORT_CC => twcc,
+            _ => coding.codec != Codec::Opus,
+        };
+        if ours {
             a.push(value("rtcp-fb", format!("{pt} {feedback}")));
         }
     }
+    if let Some(rtx) = coding.rtx_pt {
+        a.push(value("rtpmap", format!("{rtx} rtx/90000")));
+        a.push(value("fmtp", format!("{rtx} apt={pt}")));
+    }
 }
 
-fn extension_lines(a: &mut Vec<Attribute>, media: &Media, role: &Role) {
+fn extension_lines(a: &mut Vec<Attribute>, media: &Media, role: &Role, twcc: Option<u8>) {
     let mut uris = vec![URI_MID];
     if media.kind == MediaKind::Audio {
         uris.push(URI_AUDIO_LEVEL);
@@ -195,6 +220,9 @@ fn extension_lines(a: &mut Vec<Attribute>, media: &Media, role: &Role) {
         if let Some(id) = extension(media, uri) {
             a.push(value("extmap", format!("{id} {uri}")));
         }
+    }
+    if let Some(id) = twcc {
+        a.push(value("extmap", format!("{id} {URI_TRANSPORT_CC}")));
     }
 }
 

@@ -123,6 +123,7 @@ impl Leg {
         let session_id = u64::from(seed.number());
         let ssrc = seed.number();
         let slot_ssrcs: Vec<u32> = plan.slots.iter().map(|_| seed.number()).collect();
+        let slot_rtx_ssrcs: Vec<u32> = plan.slots.iter().map(|_| seed.number()).collect();
         let answer = answer::write(
             &offer,
             &plan,
@@ -133,10 +134,11 @@ impl Leg {
                 session_id,
                 cname: &cname,
                 slot_ssrcs: &slot_ssrcs,
+                slot_rtx_ssrcs: &slot_rtx_ssrcs,
             },
         );
         let receiver = Receiver::new(now, &offer.media, &plan.roles, plan.sources);
-        let sender = Sender::new(plan.slots, &slot_ssrcs);
+        let sender = Sender::new(plan.slots, &slot_ssrcs, &slot_rtx_ssrcs);
         let leg = Leg {
             started: now,
             seed,

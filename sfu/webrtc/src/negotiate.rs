@@ -3,12 +3,14 @@
 //! Values in, values out; `answer` writes them down, `receive` and `send` work by them.
 
 use crate::media::{Codec, OfferedSlot, OfferedSource, SourceKind};
-use crate::offer::{Direction, Media, MediaKind, Offer, OfferError, Payload};
+use crate::offer::{Direction, Media, MediaKind, Offer, OfferError, Payload, TRANSPORT_CC};
 
 pub(crate) const URI_MID: &str = "urn:ietf:params:rtp-hdrext:sdes:mid";
 pub(crate) const URI_RID: &str = "urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id";
 pub(crate) const URI_REPAIRED_RID: &str = "urn:ietf:params:rtp-hdrext:sdes:repaired-rtp-stream-id";
 pub(crate) const URI_AUDIO_LEVEL: &str = "urn:ietf:params:rtp-hdrext:ssrc-audio-level";
+pub(crate) const URI_TRANSPORT_CC: &str =
+    "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01";
 
 /// The most simulcast layers of a source.
 const MAX_LAYERS: usize = 4;
@@ -31,12 +33,15 @@ pub(crate) struct Coding {
     pub codec: Codec,
     pub pt: u8,
     pub fmtp: String,
+    /// Retransmission of this coding (RFC 4588).
+    pub rtx_pt: Option<u8>,
 }
 
 pub(crate) struct SourcePlan {
     pub offered: OfferedSource,
     pub coding: Coding,
     pub ssrcs: Vec<u32>,
+    pub twcc_extension: Option<u8>,
 }
 
 pub(crate) struct SlotPlan {
@@ -44,6 +49,15 @@ pub(crate) struct SlotPlan {
     pub codings: Vec<Coding>,
     pub mid_extension: Option<u8>,
     pub level_extension: Option<u8>,
+    /// Packets of this slot carry a transport-wide sequence number.
+    pub twcc_extension: Option<u8>,
+}
+
+impl SlotPlan {
+    /// A coding of the slot has retransmissions, and so the slot has an SSRC for them.
+    pub(crate) fn has_rtx(&self) -> bool {
+        self.codings.iter().any(|c| c.rtx_pt.is_some())
+    }
 }
 
 /// The whole choice, one role per m-line.
@@ -107,9 +121,10 @@ impl Plan {
             _ if media.slides || has(SourceKind::Camera) => SourceKind::Content,
             _ => SourceKind::Camera,
         };
-        let Some(coding) = codings.into_iter().next().filter(|_| !has(kind)) else {
+        let Some(mut coding) = codings.into_iter().next().filter(|_| !has(kind)) else {
             return Role::Rejected;
         };
+        coding.rtx_pt = None;
         let mut rids = smallest_first(&media.simulcast);
         rids.truncate(MAX_LAYERS);
         if rids.len() < 2 || kind == SourceKind::Audio {
@@ -124,6 +139,7 @@ impl Plan {
             },
             coding,
             ssrcs: media.ssrcs.clone(),
+            twcc_extension: None,
         });
         Role::Publishes(self.sources.len() - 1)
     }
@@ -135,6 +151,7 @@ impl Plan {
                 audio: media.kind == MediaKind::Audio,
                 codecs: codings.iter().map(|c| c.codec).collect(),
             },
+            twcc_extension: transport_cc(media, &codings).filter(|id| *id <= 14),
             codings,
             mid_extension: extension(media, URI_MID),
             level_extension: extension(media, URI_AUDIO_LEVEL),
@@ -149,28 +166,36 @@ pub(crate) fn extension(media: &Media, uri: &str) -> Option<u8> {
     Some(found.0)
 }
 
+/// The id of the transport-wide sequence number, where it and its feedback are offered for all of
+/// `codings`.
+fn transport_cc(media: &Media, codings: &[Coding]) -> Option<u8> {
+    let fed_back = |c: &Coding| media.feedback(c.pt).any(|kind| kind == TRANSPORT_CC);
+    extension(media, URI_TRANSPORT_CC).filter(|_| codings.iter().all(fed_back))
+}
+
 /// What of an m-line's payload types we can carry, best first, each codec once.
 fn codings(media: &Media) -> Vec<Coding> {
-    let listed = |p: &&Payload| media.formats.iter().any(|f| *f == p.pt.to_string());
-    let payloads: Vec<&Payload> = media.payloads.iter().filter(listed).collect();
-    let coding = |codec, p: &Payload, fmtp: String| Coding {
+    let payloads = media.listed();
+    if media.kind == MediaKind::Audio {
+        return opus(&payloads).into_iter().collect();
+    }
+    let mut repeats = [None; 128];
+    for p in payloads.iter().filter(|p| p.name == "RTX" && p.clock == 90_000) {
+        let of = p.parameter("apt").and_then(|apt| apt.parse::<usize>().ok());
+        if let Some(repeated @ None) = of.and_then(|apt| repeats.get_mut(apt)) {
+            *repeated = Some(p.pt);
+        }
+    }
+    let video = |codec, p: &Payload, fmtp: String| Coding {
         codec,
         pt: p.pt,
         fmtp,
+        rtx_pt: repeats[usize::from(p.pt)],
     };
-    if media.kind == MediaKind::Audio {
-        let opus = payloads
-            .iter()
-            .find(|p| p.name == "OPUS" && p.clock == 48_000 && p.channels == 2);
-        return opus
-            .map(|p| coding(Codec::Opus, p, "minptime=10;useinbandfec=1".to_owned()))
-            .into_iter()
-            .collect();
-    }
     let vp8 = payloads
         .iter()
         .find(|p| p.name == "VP8" && p.clock == 90_000)
-        .map(|p| coding(Codec::Vp8, p, String::new()));
+        .map(|p| video(Codec::Vp8, p, String::new()));
     let h264 = payloads
         .iter()
         .filter(|p| p.name == "H264" && p.clock == 90_000)
@@ -182,9 +207,21 @@ fn codings(media: &Media) -> Vec<Coding> {
                 .filter(|v| v.len() == 6 && v.bytes().all(|b| b.is_ascii_hexdigit()))
                 .unwrap_or("42e01f");
             let fmtp = format!("level-asymmetry-allowed=1;packetization-mode=1;profile-level-id={profile}");
-            coding(Codec::H264, p, fmtp)
+            video(Codec::H264, p, fmtp)
         });
     vp8.into_iter().chain(h264).collect()
+}
+
+fn opus(payloads: &[&Payload]) -> Option<Coding> {
+    let opus = payloads
+        .iter()
+        .find(|p| p.name == "OPUS" && p.clock == 48_000 && p.channels == 2)?;
+    Some(Coding {
+        codec: Codec::Opus,
+        pt: opus.pt,
+        fmtp: "minptime=10;useinbandfec=1".to_owned(),
+        rtx_pt: None,
+    })
 }
 
 /// Constrained baseline first (42e0..), other baselines next, the rest last (RFC 6184, 8.1).

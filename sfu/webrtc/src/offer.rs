@@ -8,6 +8,8 @@ mod lines;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
+
 pub(crate) use lines::read;
 
 /// The longest offer, in bytes.
@@ -78,28 +80,60 @@ pub(crate) struct Media {
     pub rtcp_mux: bool,
     pub rtcp_rsize: bool,
     pub slides: bool,
-    pub payloads: Vec<Payload>,
+    /// By payload type.
+    pub payloads: BTreeMap<u8, Payload>,
     /// (id, URI)
     pub extensions: Vec<(u8, String)>,
-    /// `a=rtcp-fb` of those kinds that we may answer: payload type (None: of all) and kind.
-    pub feedback: Vec<(Option<u8>, &'static str)>,
+    /// The kinds of `a=rtcp-fb:*`.
+    pub feedback: FeedbackKinds,
     /// rids of the simulcast line in the order listed; empty without simulcast.
     pub simulcast: Vec<String>,
     /// Primary SSRCs (those of retransmission and FEC left out), in order.
     pub ssrcs: Vec<u32>,
+    /// `a=ssrc-group:FID`: a primary SSRC and the one that repeats it.
+    pub repairs: Vec<(u32, u32)>,
 }
 
 /// The kinds of feedback that a leg sends or understands.
-const FEEDBACK: [&str; 4] = ["goog-remb", "ccm fir", "nack", "nack pli"];
+const FEEDBACK: [&str; 5] = ["goog-remb", TRANSPORT_CC, "ccm fir", "nack", "nack pli"];
+/// draft-holmer-rmcat-transport-wide-cc-extensions-01.
+pub(crate) const TRANSPORT_CC: &str = "transport-cc";
+
+/// A set of kinds of feedback, a bit for each of `FEEDBACK`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct FeedbackKinds(u8);
+
+impl FeedbackKinds {
+    /// Adds a kind that we have; others are skipped.
+    fn add(&mut self, kind: &str) {
+        if let Some(bit) = FEEDBACK.iter().position(|known| *known == kind) {
+            self.0 |= 1 << bit;
+        }
+    }
+}
 
 impl Media {
     /// The kinds of feedback to answer for a payload type: never one that was not offered (RFC 4585, 4.2).
     pub(crate) fn feedback(&self, pt: u8) -> impl Iterator<Item = &'static str> {
-        let offered = move |kind: &&str| {
-            let of = |(to, name): &(Option<u8>, &str)| name == kind && to.is_none_or(|to| to == pt);
-            self.feedback.iter().any(of)
-        };
-        FEEDBACK.into_iter().filter(offered)
+        let of = self.payloads.get(&pt).map_or(0, |p| p.feedback.0);
+        let kinds = of | self.feedback.0;
+        let offered = move |(bit, kind): (usize, &'static str)| (kinds & 1 << bit != 0).then_some(kind);
+        FEEDBACK.into_iter().enumerate().filter_map(offered)
+    }
+
+    /// The payload types of the m-line in its order, each once, that an `a=rtpmap` describes.
+    pub(crate) fn listed(&self) -> Vec<&Payload> {
+        let mut seen = 0u128;
+        let types = self.formats.iter().filter_map(|f| f.parse::<u8>().ok());
+        types
+            .filter(|pt| *pt < 128)
+            .filter(|pt| {
+                let first = seen & 1 << pt == 0;
+                seen |= 1 << pt;
+                first
+            })
+            .filter_map(|pt| self.payloads.get(&pt))
+            .collect()
     }
 }
 
@@ -112,6 +146,7 @@ pub(crate) struct Payload {
     pub clock: u32,
     pub channels: u8,
     pub fmtp: String,
+    pub feedback: FeedbackKinds,
 }
 
 impl Payload {

@@ -99,7 +99,7 @@ impl Rtp {
 }
 
 /// The longest that [`Header::write`] appends, in bytes.
-pub(crate) const MAX_HEADER: usize = 12 + 4 + 2 * 17 + 2;
+pub(crate) const MAX_HEADER: usize = 12 + 4 + 3 * 17 + 1;
 
 /// What is written in front of a payload.
 pub(crate) struct Header<'a> {
@@ -109,7 +109,7 @@ pub(crate) struct Header<'a> {
     pub timestamp: u32,
     pub ssrc: u32,
     /// One-byte form only: ids 1 to 14, values of 1 to 16 bytes. Others are left out.
-    pub extensions: [Option<(u8, &'a [u8])>; 2],
+    pub extensions: [Option<(u8, &'a [u8])>; 3],
 }
 
 impl Header<'_> {
@@ -127,7 +127,7 @@ impl Header<'_> {
             return;
         }
         let words = length.div_ceil(4);
-        out.extend_from_slice(&[0xbe, 0xde, 0, words as u8]); // at most 9 words
+        out.extend_from_slice(&[0xbe, 0xde, 0, words as u8]); // at most 13 words
         for (id, value) in extensions() {
             out.push(id << 4 | (value.len() - 1) as u8);
             out.extend_from_slice(value);
@@ -150,7 +150,7 @@ mod tests {
             seq: 65_535,
             timestamp: 7,
             ssrc: 0xdead_beef,
-            extensions: [Some((4, b"12")), Some((1, &[0x85]))],
+            extensions: [Some((4, b"12")), Some((1, &[0x85])), Some((3, &[1, 2]))],
         }
         .write(&mut data);
         data.extend_from_slice(b"payload");
@@ -159,6 +159,7 @@ mod tests {
         assert_eq!((rtp.pt, rtp.seq, rtp.ssrc), (96, 65_535, 0xdead_beef));
         assert_eq!(rtp.extension(&data, 4), Some(&b"12"[..]));
         assert_eq!(rtp.extension(&data, 1), Some(&[0x85][..]));
+        assert_eq!(rtp.extension(&data, 3), Some(&[1, 2][..]));
         assert_eq!(rtp.extension(&data, 2), None);
         assert_eq!(&data[rtp.payload], b"payload");
     }

@@ -23,6 +23,8 @@ const SILENCE: u8 = 127;
 struct Slot {
     plan: SlotPlan,
     ssrc: u32,
+    /// Of its retransmissions; None where no coding of the slot has them.
+    rtx_ssrc: Option<u32>,
     packets: u32,
     octets: u32,
     /// Packets at the last sender report.
@@ -56,10 +58,11 @@ pub(crate) struct Sender {
 }
 
 impl Sender {
-    pub(crate) fn new(plans: Vec<SlotPlan>, ssrcs: &[u32]) -> Self {
-        let slot = |(plan, ssrc): (SlotPlan, &u32)| Slot {
-            plan,
+    pub(crate) fn new(plans: Vec<SlotPlan>, ssrcs: &[u32], rtx_ssrcs: &[u32]) -> Self {
+        let slot = |(plan, (ssrc, rtx_ssrc)): (SlotPlan, (&u32, &u32))| Slot {
             ssrc: *ssrc,
+            rtx_ssrc: plan.has_rtx().then_some(*rtx_ssrc),
+            plan,
             packets: 0,
             octets: 0,
             reported: 0,
@@ -68,7 +71,11 @@ impl Sender {
             fraction_lost: 0,
         };
         Self {
-            slots: plans.into_iter().zip(ssrcs).map(slot).collect(),
+            slots: plans
+                .into_iter()
+                .zip(ssrcs.iter().zip(rtx_ssrcs))
+                .map(slot)
+                .collect(),
             totals: SendTotals::default(),
         }
     }
@@ -98,6 +105,7 @@ impl Sender {
             extensions: [
                 plan.mid_extension.map(|id| (id, plan.offered.mid.as_bytes())),
                 level_extension.map(|id| (id, &level[..])),
+                None,
             ],
         }
         .write(out);
@@ -139,9 +147,10 @@ impl Sender {
         Some(data)
     }
 
-    /// The slot that has this SSRC.
+    /// The slot that has this SSRC, or repeats by it.
     pub(crate) fn slot_of(&self, ssrc: u32) -> Option<usize> {
-        self.slots.iter().position(|s| s.ssrc == ssrc)
+        let has = |s: &Slot| s.ssrc == ssrc || s.rtx_ssrc == Some(ssrc);
+        self.slots.iter().position(has)
     }
 
     /// The viewer's report of a slot.

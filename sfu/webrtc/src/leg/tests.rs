@@ -189,7 +189,7 @@ impl Client {
             seq,
             timestamp: 0,
             ssrc,
-            extensions: [Some((4, b"p")), Some((10, rid.as_bytes()))],
+            extensions: [Some((4, b"p")), Some((10, rid.as_bytes())), None],
         }
         .write(&mut plain);
         let header = plain.len();

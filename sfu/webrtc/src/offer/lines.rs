@@ -1,6 +1,8 @@
 //! The line reader: one pass, one `match` over attribute names.
 
-use super::{Direction, FEEDBACK, MAX_MEDIA, MAX_OFFER, Media, MediaKind, Offer, OfferError, Payload};
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Direction, FeedbackKinds, MAX_MEDIA, MAX_OFFER, Media, MediaKind, Offer, OfferError, Payload};
 
 /// The most payload types, extensions or SSRCs that are kept of one m-line.
 const MAX_PER_MEDIA: usize = 128;
@@ -104,11 +106,12 @@ impl Reader {
             rtcp_mux: false,
             rtcp_rsize: false,
             slides: false,
-            payloads: Vec::new(),
+            payloads: BTreeMap::new(),
             extensions: Vec::new(),
-            feedback: Vec::new(),
+            feedback: FeedbackKinds::default(),
             simulcast: Vec::new(),
             ssrcs: Vec::new(),
+            repairs: Vec::new(),
         };
         self.media.push((media, Transport::default()));
         Ok(())
@@ -171,16 +174,16 @@ impl Reader {
         if self.media.is_empty() {
             return Err(OfferError::new(0, "at least one m-line"));
         }
-        for index in 0..self.media.len() {
-            let mid = self.media[index].0.mid.clone();
-            let line = self.media[index].0.line;
-            if mid.is_empty() {
-                return Err(OfferError::new(line, "a=mid in this m-line"));
+        let members: BTreeSet<&str> = bundle.iter().map(String::as_str).collect();
+        let mut mids = BTreeSet::new();
+        for (media, _) in &mut self.media {
+            if media.mid.is_empty() {
+                return Err(OfferError::new(media.line, "a=mid in this m-line"));
             }
-            if self.media[..index].iter().any(|(m, _)| m.mid == mid) {
-                return Err(OfferError::new(line, "an a=mid that no other m-line has"));
+            if !mids.insert(media.mid.clone()) {
+                return Err(OfferError::new(media.line, "an a=mid that no other m-line has"));
             }
-            self.media[index].0.bundled = bundle.contains(&mid);
+            media.bundled = members.contains(media.mid.as_str());
         }
         // RFC 9143: the transport's attributes are those of the group's first m-line.
         let tagged = bundle
@@ -240,7 +243,9 @@ fn media_attribute(
             if let Some((pt, parameters)) = value.split_once(' ')
                 && let Ok(pt) = pt.parse::<u8>()
             {
-                payload(media, pt, |p| p.fmtp = parameters.trim().to_owned());
+                if let Some(payload) = payload(media, pt) {
+                    payload.fmtp = parameters.trim().to_owned();
+                }
             }
         }
         "extmap" => extmap(media, line, value)?,
@@ -254,11 +259,14 @@ fn media_attribute(
             }
         }
         "ssrc-group" => {
-            let mut words = value.split(' ');
-            if matches!(words.next(), Some("FID" | "FEC" | "FEC-FR")) {
-                let rest = words.skip(1).filter_map(|s| s.parse::<u32>().ok());
-                secondary.extend(rest.take(MAX_PER_MEDIA));
-                secondary.truncate(MAX_PER_MEDIA);
+            let (semantics, ssrcs) = value.split_once(' ').unwrap_or((value, ""));
+            let ssrcs: Vec<u32> = ssrcs.split(' ').filter_map(|s| s.parse().ok()).take(3).collect();
+            let room = secondary.len() < MAX_PER_MEDIA;
+            if let ("FID" | "FEC" | "FEC-FR", [primary, repeats, ..], true) = (semantics, &ssrcs[..], room) {
+                secondary.extend(&ssrcs[1..]);
+                if semantics == "FID" {
+                    media.repairs.push((*primary, *repeats));
+                }
             }
         }
         _ => {}
@@ -266,53 +274,42 @@ fn media_attribute(
     Ok(())
 }
 
-fn payload(media: &mut Media, pt: u8, change: impl FnOnce(&mut Payload)) {
-    if let Some(known) = media.payloads.iter_mut().find(|p| p.pt == pt) {
-        change(known);
-    } else if media.payloads.len() < MAX_PER_MEDIA {
-        let mut new = Payload {
+fn payload(media: &mut Media, pt: u8) -> Option<&mut Payload> {
+    (pt < 128).then(|| {
+        media.payloads.entry(pt).or_insert_with(|| Payload {
             pt,
             channels: 1,
             ..Payload::default()
-        };
-        change(&mut new);
-        media.payloads.push(new);
-    }
+        })
+    })
 }
 
 fn rtpmap(media: &mut Media, line: usize, value: &str) -> Result<(), OfferError> {
     let expected = || OfferError::new(line, "a=rtpmap:TYPE NAME/CLOCK, TYPE from 0 to 127");
     let (pt, coding) = value.split_once(' ').ok_or_else(expected)?;
     let pt: u8 = pt.parse().map_err(|_| expected())?;
-    if pt > 127 {
-        return Err(expected());
-    }
     let mut parts = coding.trim().split('/');
     let name = parts.next().unwrap_or_default().to_ascii_uppercase();
     let clock: u32 = parts.next().and_then(|c| c.parse().ok()).ok_or_else(expected)?;
     let channels = parts.next().and_then(|c| c.parse().ok()).unwrap_or(1);
-    payload(media, pt, |p| {
-        p.name = name;
-        p.clock = clock;
-        p.channels = channels;
-    });
+    let payload = payload(media, pt).ok_or_else(expected)?;
+    payload.name = name;
+    payload.clock = clock;
+    payload.channels = channels;
     Ok(())
 }
 
-/// Kinds that we have not are skipped, so this is bounded by the payload types.
+/// `a=rtcp-fb:96 nack pli`, or `*` for all payload types.
 fn feedback(media: &mut Media, value: &str) {
     let Some((to, kind)) = value.split_once(' ') else {
         return;
     };
-    let to: Option<u8> = to.parse().ok().filter(|pt| *pt < 128);
-    if to.is_none() && !value.starts_with('*') {
-        return;
-    }
-    let known = FEEDBACK.into_iter().find(|known| *known == kind.trim());
-    if let Some(entry) = known.map(|kind| (to, kind))
-        && !media.feedback.contains(&entry)
-    {
-        media.feedback.push(entry);
+    let kinds = match to.parse() {
+        Ok(pt) => payload(media, pt).map(|p| &mut p.feedback),
+        Err(_) => (to == "*").then_some(&mut media.feedback),
+    };
+    if let Some(kinds) = kinds {
+        kinds.add(kind.trim());
     }
 }
 
