@@ -1,26 +1,64 @@
 //! Send-side congestion control of a leg, and the feedback that it gives to publishers.
 //!
-//! Pure: time comes in, and no packet is held. After draft-ietf-rmcat-gcc-02 and
-//! draft-holmer-rmcat-transport-wide-cc-extensions-01, with what libwebrtc does otherwise.
+//! Pure: time comes in, and no packet is held. [`SendSide`] numbers what is sent and estimates from
+//! the peer's feedback what the path takes; [`Pacer`] spreads it; [`FeedbackRecorder`] is the other
+//! end, for what the peer sends. After draft-ietf-rmcat-gcc-02 and
+//! draft-holmer-rmcat-transport-wide-cc-extensions-01, with libwebrtc's trendline and probes; loss
+//! is judged in a way of our own, since loss alone is no congestion (see `loss`).
 //!
-//! [`SendSide`] numbers what is sent and estimates from the peer's feedback what the path takes;
-//! [`Pacer`] spreads it; [`FeedbackRecorder`] is the other end, for what the peer sends.
+//! Invariants: an estimate moves on what the peer tells only, never by the clock, so an idle leg
+//! keeps its own; bad feedback is refused whole; memory a leg is bounded (64 KiB at the most).
+//! It shares nothing out: that is the allocator's part.
 
+mod delay;
+mod fallback;
 mod history;
+mod loss;
 mod pacer;
+mod probe;
+mod rate;
 mod recorder;
+mod throughput;
 mod twcc;
 
 use std::time::{Duration, Instant};
 
+use delay::{Delay, Usage};
+use fallback::Fallback;
 use history::{History, News};
+use loss::{Loss, Verdict};
 pub use pacer::{Pacer, QUANTUM};
+use probe::{Outcome, Probes};
+use rate::{Rate, Room};
 pub use recorder::FeedbackRecorder;
+use throughput::{Rates, Throughput};
 pub use twcc::BadFeedback;
-use twcc::Message;
+use twcc::{Message, REFERENCE_US};
 
 /// IPv4 and UDP headers: what a packet takes on the path beyond its UDP payload, in bytes.
 const OVERHEAD: usize = 28;
+/// Feedback that was promised and has not come in this time after the first packet, never comes.
+const PROMISED: u64 = 3_000_000;
+/// Rates are taken over this; those that a decrease goes to over the shorter. Microseconds.
+const LONG: u64 = 400_000;
+const SHORT: u64 = 80_000;
+/// Less queue than this is no overuse; this much of it is one though it does not grow, three times
+/// at most in a row: what then is still there is not of our making.
+const SOME_QUEUE: u64 = 8_000;
+const STANDING_QUEUE: u64 = 100_000;
+const STANDING_CUTS: u32 = 3;
+/// More queue than this lets no estimate grow and no probe begin.
+const CALM_QUEUE: u64 = 40_000;
+/// Wanted, and not there: probes this far apart at first, and at most, in microseconds.
+const PROBE_EVERY: u64 = 1_500_000;
+const PROBE_SELDOM: u64 = 5_000_000;
+/// No probe for this long after a decrease; whether a fall was a passing thing is asked within
+/// the second.
+const PROBE_AFTER_DECREASE: u64 = 1_000_000;
+const PASSING_FALL: u64 = 15_000_000;
+/// A change worth telling, of 100, and how seldom, in microseconds.
+const TELL_PERCENT: u64 = 5;
+const TELL_EVERY: u64 = 100_000;
 
 /// Bounds of an estimate, bits per second.
 #[derive(Clone, Copy, Debug)]
@@ -46,128 +84,376 @@ impl Default for Bounds {
 /// The sending side of one leg.
 pub struct SendSide {
     started: Instant,
-    bounds: Bounds,
     history: History,
-    estimate: u64,
-    /// Something was heard, so that the estimate is more than a guess.
+    delay: Delay,
+    throughput: Throughput,
+    loss: Loss,
+    rate: Rate,
+    probes: Probes,
+    /// The peer promised transport-wide feedback, and may still keep its word.
+    transport_wide: bool,
+    fallback: Fallback,
+    first_sent: Option<u64>,
     heard: bool,
+    /// The peer's clock: unwrapped reference time, number and end of the last message.
+    reference: Option<i64>,
+    last_message: Option<(u8, u64)>,
+    round_trip: Option<Duration>,
     wanted: Option<u64>,
     can_probe: bool,
-    round_trip: Option<Duration>,
-    loss: f32,
+    /// Initial probes still to make, as multiples of the start.
+    initial: u64,
+    last_probe: u64,
+    probe_every: u64,
+    standing_cuts: u32,
+    told: Option<(u64, u64)>,
 }
 
 impl SendSide {
-    /// Starts with a guess.
-    pub fn new(now: Instant, bounds: Bounds) -> Self {
+    /// `transport_wide`: the peer promised transport-wide feedback. Else its REMB is the estimate,
+    /// or else what loss in its receiver reports leaves of what is sent.
+    pub fn new(now: Instant, bounds: Bounds, transport_wide: bool) -> Self {
         Self {
             started: now,
-            bounds,
             history: History::default(),
-            estimate: bounds.start,
+            delay: Delay::default(),
+            throughput: Throughput::default(),
+            loss: Loss::default(),
+            rate: Rate::new(bounds),
+            probes: Probes::default(),
+            transport_wide,
+            fallback: Fallback::new(bounds),
+            first_sent: None,
             heard: false,
+            reference: None,
+            last_message: None,
+            round_trip: None,
             wanted: None,
             can_probe: false,
-            round_trip: None,
-            loss: 0.0,
+            initial: 2,
+            last_probe: 0,
+            probe_every: PROBE_EVERY,
+            standing_cuts: 0,
+            told: None,
         }
     }
 
-    /// A packet of `bytes` UDP payload leaves now: its transport-wide sequence number. Every
-    /// packet that carries the extension is to be told, audio, resent ones and padding too.
+    /// A packet of `bytes` UDP payload leaves now: its transport-wide sequence number. Every RTP
+    /// packet is to be told, audio, resent ones and padding too, whether it carries the number or
+    /// not.
     pub fn sent(&mut self, now: Instant, bytes: usize) -> u16 {
-        let at = self.micros(now);
-        self.history.push(at, bytes + OVERHEAD, 0)
+        let now = self.micros(now);
+        let bytes = bytes + OVERHEAD;
+        if !self.transport_wide {
+            self.fallback.sent(bytes);
+            return 0;
+        }
+        self.first_sent.get_or_insert(now);
+        let probe = self.probes.sent(now, bytes);
+        self.history.push(now, bytes, probe)
     }
 
     /// Transport-wide feedback came; `fci` is what follows the two SSRCs (RTPFB, FMT 15).
     pub fn feedback(&mut self, now: Instant, fci: &[u8]) -> Result<(), BadFeedback> {
+        let now = self.micros(now);
         let message = Message::read(fci)?;
         let base = self.history.unwrap(message.base).ok_or(BadFeedback::NotSent)?;
-        if base + message.statuses as u64 > self.history.next() {
+        let end = base + message.statuses as u64;
+        if end > self.history.next() {
             return Err(BadFeedback::NotSent);
         }
-        let at = self.micros(now);
-        let (mut arrived, mut lost) = (0u32, 0u32);
+        let gap = self.last_message.is_none_or(|(_, expected)| base > expected);
+        let newest = self.last_message.map_or(end, |(_, expected)| expected.max(end));
+        self.last_message = Some((message.number, newest));
+        let reference = self.unwrap_reference(message.reference) * REFERENCE_US;
+        self.heard = true;
+        self.throughput.begin(gap);
         for (number, arrival) in (base..).zip(message.arrivals()) {
-            match self.history.told(at, number, arrival.is_some()) {
-                Some(News::Arrived(sent) | News::LateArrival(sent)) => {
-                    arrived += 1;
-                    self.round_trip = Some(Duration::from_micros(at - sent.at));
-                }
-                Some(News::Lost(_)) => lost += 1,
-                None => {}
+            if let Some(news) = self.history.told(now, number, arrival.is_some()) {
+                self.news(now, news, arrival.map_or(0, |after| reference + after));
             }
         }
-        if arrived + lost > 0 {
-            self.heard = true;
-            self.reported_loss(now, lost as f32 / (arrived + lost) as f32);
+        self.throughput.end();
+        self.delay.end_of_feedback(now);
+        self.estimate(now);
+        while let Some(outcome) = self.probes.outcome(self.loss.own()) {
+            self.probed(now, outcome);
         }
+        self.plan_probe(now);
         Ok(())
     }
 
-    /// A receiver report's loss, 0.0 to 1.0, of a peer that sends no transport-wide feedback.
-    pub fn reported_loss(&mut self, _now: Instant, fraction: f32) {
-        self.loss += (fraction - self.loss) * 0.2;
+    fn news(&mut self, now: u64, news: News, arrival: i64) {
+        let (sent, arrival) = match news {
+            News::Arrived(sent) => {
+                self.loss.arrived();
+                self.delay.arrived(now, sent.at, arrival);
+                let round_trip = now.saturating_sub(sent.at);
+                // The newest told of; it waited least for the feedback to leave.
+                self.round_trip = Some(Duration::from_micros(round_trip));
+                (sent, Some(arrival))
+            }
+            News::LateArrival(_) => return self.loss.came_late(),
+            News::Lost(sent) => {
+                self.loss.lost();
+                (sent, None)
+            }
+        };
+        self.throughput.told(sent.at, sent.bytes, arrival);
+        self.probes.told(sent.probe, sent.bytes, arrival);
     }
 
-    /// The peer's own estimate (REMB), bits per second.
-    pub fn reported_limit(&mut self, _now: Instant, bps: u64) {
-        self.heard = true;
-        self.estimate = bps.clamp(self.bounds.floor, self.bounds.ceiling);
+    /// 24 bits of 64 ms, unwrapped.
+    fn unwrap_reference(&mut self, reference: u32) -> i64 {
+        let last = self.reference.unwrap_or(i64::from(reference));
+        let step = (reference << 8).wrapping_sub((last as u32) << 8) as i32 >> 8;
+        let whole = last + i64::from(step);
+        self.reference = Some(whole);
+        whole
+    }
+
+    /// Moves the estimate by what the last message told.
+    fn estimate(&mut self, now: u64) {
+        let (Some(short), Some(long)) = (self.throughput.rates(SHORT), self.throughput.rates(LONG)) else {
+            return;
+        };
+        let verdict = self.loss.look(now, long.sent, self.delay.queue());
+        let queue = self.delay.queue();
+        if queue < STANDING_QUEUE / 2 {
+            self.standing_cuts = 0;
+        }
+        let usage = self.delay.usage();
+        let stands = queue > STANDING_QUEUE && usage != Usage::Under && self.standing_cuts < STANDING_CUTS;
+        let overused = usage == Usage::Over && queue > SOME_QUEUE;
+        let by_loss = match verdict {
+            Some(Verdict::Excess(excess)) => Some(excess),
+            _ => None,
+        };
+        let share = 1.0 - self.loss.own();
+        let arrived = short.arrived as f64 / share;
+        if overused || stands || by_loss.is_some() {
+            let pause = self.response_time() as u64;
+            let again = self.rate.decreased_within(now, pause) && arrived > self.rate.bps() as f64 * 0.7;
+            if !again {
+                self.standing_cuts += u32::from(stands && !overused);
+                match by_loss {
+                    Some(excess) if queue <= CALM_QUEUE && !overused => {
+                        self.rate.decrease_by_loss(now, arrived, excess);
+                    }
+                    _ => self
+                        .rate
+                        .decrease(now, arrived, queue, self.is_full(short, share)),
+                }
+            }
+            self.rate.hold(now);
+        } else if usage == Usage::Normal && verdict != Some(Verdict::Hold) && queue < CALM_QUEUE {
+            let trial = self.wanted.filter(|_| !self.can_probe);
+            self.rate.increase(
+                now,
+                &Room {
+                    arrived: long.arrived as f64 / share,
+                    round_trip: self.round_trip.unwrap_or_default().as_secs_f64(),
+                    trial: trial.map(|bps| bps as f64),
+                },
+            );
+        } else {
+            self.rate.hold(now);
+        }
+    }
+
+    /// The path is what limits: less arrived than was sent, or the estimate was made use of.
+    fn is_full(&self, rates: Rates, share: f64) -> bool {
+        let (sent, arrived) = (rates.sent as f64, rates.arrived as f64 / share);
+        arrived < sent * 0.9 || sent > self.rate.bps() as f64 * 0.7
+    }
+
+    /// Microseconds after which a decrease shows.
+    fn response_time(&self) -> u128 {
+        self.round_trip.unwrap_or_default().as_micros().min(300_000) + 50_000
+    }
+
+    fn probed(&mut self, now: u64, outcome: Outcome) {
+        let before = self.rate.bps();
+        if self.delay.usage() != Usage::Over {
+            self.rate.raise(now, outcome.took);
+        }
+        let better = self.rate.bps() > before + before / 10;
+        if better && outcome.took >= outcome.target / 10 * 7 {
+            self.probe_every = PROBE_EVERY;
+            self.begin_probe(now, self.rate.bps() * 2);
+        } else if !better && self.initial == 0 {
+            self.probe_every = (self.probe_every * 3 / 2).min(PROBE_SELDOM);
+        }
+    }
+
+    /// Begins a probe if one is due: the initial ones, one after a fall, or because more is wanted.
+    fn plan_probe(&mut self, now: u64) {
+        if !self.can_probe || !self.transport_wide || self.probes.sending().is_some() {
+            return;
+        }
+        if self.initial > 0 && self.first_sent.is_some() {
+            let times = if self.initial == 2 { 3 } else { 6 };
+            self.initial -= 1;
+            return self.begin_probe(now, self.rate.bps() * times);
+        }
+        let calm = self.delay.queue() < CALM_QUEUE && self.delay.usage() == Usage::Normal;
+        if !self.heard || !calm || self.rate.decreased_within(now, PROBE_AFTER_DECREASE) {
+            return;
+        }
+        if let Some((before, at)) = self.rate.take_before_fall()
+            && now - at < PASSING_FALL
+        {
+            self.probe_every = PROBE_EVERY;
+            return self.begin_probe(now, before / 20 * 17);
+        }
+        let more = self.wanted.is_some_and(|wanted| wanted > self.rate.bps());
+        if more && now.saturating_sub(self.last_probe) >= self.probe_every {
+            self.begin_probe(now, self.rate.bps() * 2);
+        }
+    }
+
+    fn begin_probe(&mut self, now: u64, target: u64) {
+        let target = self.wanted.map_or(target, |wanted| target.min(wanted * 2));
+        if self.can_probe && target > self.rate.bps() / 10 * 11 && self.probes.sending().is_none() {
+            self.last_probe = now;
+            self.probes.begin(now, target);
+        }
+    }
+
+    /// A receiver report's loss, 0.0 to 1.0: of use where no transport-wide feedback comes.
+    pub fn reported_loss(&mut self, now: Instant, fraction: f64) {
+        let now = self.micros(now);
+        self.fallback.reported_loss(now, fraction, self.wanted);
+    }
+
+    /// The peer's own estimate (REMB), bits per second: of use where no transport-wide feedback
+    /// comes.
+    pub fn reported_limit(&mut self, bps: u64) {
+        self.fallback.reported_limit(bps);
     }
 
     /// A round trip from a receiver report.
-    pub fn reported_round_trip(&mut self, _now: Instant, round_trip: Duration) {
-        self.round_trip = Some(round_trip);
+    pub fn reported_round_trip(&mut self, round_trip: Duration) {
+        self.fallback.reported_round_trip(round_trip);
+        if !self.transport_wide {
+            self.round_trip = Some(round_trip);
+        }
     }
 
-    /// What the leg would use if it had the room; None: not known. No probe goes above twice that.
-    pub fn set_wanted_bps(&mut self, _now: Instant, bps: Option<u64>) {
+    /// What the leg would use if it had the room; None: not known, and no probe but the initial
+    /// ones. No probe goes above twice that.
+    pub fn set_wanted_bps(&mut self, now: Instant, bps: Option<u64>) {
+        let now = self.micros(now);
+        let rose = bps.unwrap_or(0) > self.wanted.unwrap_or(0);
         self.wanted = bps;
+        if rose {
+            self.probe_every = PROBE_EVERY;
+        }
+        self.plan_probe(now);
     }
 
-    /// Whether padding can be sent (RTX is negotiated), so that probes are possible.
+    /// Whether padding can be sent (RTX is negotiated). Where it can not, media itself is the probe:
+    /// the estimate grows towards what is wanted as long as nothing speaks against it.
     pub fn set_can_probe(&mut self, can: bool) {
         self.can_probe = can;
     }
 
-    /// Bits per second that the path takes, with IP and UDP headers; None while nothing is known.
+    /// Bits per second that the path takes, IP and UDP headers included. None: not known, nothing
+    /// limits yet (no transport-wide feedback, no REMB and no loss).
     pub fn estimate_bps(&self) -> Option<u64> {
-        self.heard.then_some(self.estimate)
+        if self.transport_wide {
+            Some(self.rate.bps())
+        } else {
+            self.fallback.estimate()
+        }
     }
 
-    /// The rate for the [`Pacer`]: 2.5 times the estimate, more while a probe runs.
+    /// What of the estimate is left for media once lost packets are sent again.
+    pub fn media_bps(&self) -> Option<u64> {
+        let estimate = self.estimate_bps()? as f64;
+        Some((estimate * (1.0 - self.loss().min(0.5))) as u64)
+    }
+
+    /// The estimate, if it differs by more than 5 % from the one told last, at most every 100 ms.
+    pub fn poll_estimate(&mut self, now: Instant) -> Option<u64> {
+        let now = self.micros(now);
+        let estimate = self.estimate_bps()?;
+        if let Some((at, told)) = self.told
+            && (estimate.abs_diff(told) * 100 <= told * TELL_PERCENT || now < at + TELL_EVERY)
+        {
+            return None;
+        }
+        self.told = Some((now, estimate));
+        Some(estimate)
+    }
+
+    /// The rate for the [`Pacer`], bits per second: 2.5 times the estimate, at least that of a
+    /// running probe, and little more than the estimate while a queue is to drain.
     pub fn pacing_bps(&self) -> u64 {
-        self.estimate * 5 / 2
+        let Some(estimate) = self.estimate_bps() else {
+            return Fallback::UNLIMITED;
+        };
+        if self.delay.queue() > STANDING_QUEUE {
+            return estimate * 6 / 5;
+        }
+        (estimate * 5 / 2).max(self.probes.sending().unwrap_or(0))
     }
 
-    /// Bytes of padding or repeated packets to send now, beyond what media there is; call it after
-    /// the media that may leave has left, and until it says None. Each is to be told to
-    /// [`SendSide::sent`].
-    pub fn poll_probe(&mut self, _now: Instant) -> Option<usize> {
-        None
+    /// Bytes of padding or repeated packets to send now, beyond what media there is. Call it after
+    /// the media that may leave has left, send one packet of about that size and tell it to
+    /// [`SendSide::sent`], until this says None or there is nothing to send.
+    pub fn poll_probe(&mut self, now: Instant) -> Option<usize> {
+        let now = self.micros(now);
+        if self.initial > 0 {
+            self.plan_probe(now);
+        }
+        let bytes = self.probes.due(now)?;
+        Some(bytes.saturating_sub(OVERHEAD))
     }
 
     /// When [`SendSide::poll_probe`] or [`SendSide::handle_timeout`] is due.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        None
+        let unheard = self.first_sent.filter(|_| self.transport_wide && !self.heard);
+        let due = [self.probes.timeout(), unheard.map(|at| at + PROMISED)];
+        let due = due.into_iter().flatten().min()?;
+        Some(self.started + Duration::from_micros(due))
     }
 
-    /// Does what is due.
-    pub fn handle_timeout(&mut self, _now: Instant) {}
-
-    /// Smoothed loss, 0.0 to 1.0.
-    pub fn loss(&self) -> f32 {
-        self.loss
+    /// Does what is due: gives up waiting for transport-wide feedback that never came.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        let now = self.micros(now);
+        let overdue = self.first_sent.is_some_and(|at| now >= at + PROMISED);
+        if self.transport_wide && !self.heard && overdue {
+            self.transport_wide = false;
+            self.probes = Probes::default();
+        }
+        if self.probes.timeout().is_some_and(|at| at <= now) {
+            // Where nobody asks for it, a probe ends here.
+            self.probes.abandon(now);
+        }
     }
 
-    /// The latest round trip.
+    /// Smoothed loss of what is sent, 0.0 to 1.0.
+    pub fn loss(&self) -> f64 {
+        if self.transport_wide {
+            self.loss.smoothed()
+        } else {
+            self.fallback.loss()
+        }
+    }
+
+    /// How long packets wait in the path's queue, as far as is seen.
+    pub fn queue(&self) -> Duration {
+        Duration::from_micros(self.delay.queue())
+    }
+
+    /// The latest round trip, the peer's wait before it sent feedback included.
     pub fn round_trip(&self) -> Option<Duration> {
         self.round_trip
     }
 
     fn micros(&self, now: Instant) -> u64 {
-        now.saturating_duration_since(self.started).as_micros() as u64
+        let since = now.saturating_duration_since(self.started);
+        since.as_secs() * 1_000_000 + u64::from(since.subsec_micros())
     }
 }

@@ -45,10 +45,8 @@ pub(crate) struct Message<'a> {
     pub base: u16,
     pub statuses: usize,
     /// In units of 64 ms, 24 bits.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the estimate by delay reads it"))]
     pub reference: u32,
     /// Counts messages, modulo 256.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the estimate by delay reads it"))]
     pub number: u8,
     chunks: &'a [u8],
     deltas: &'a [u8],
