@@ -387,6 +387,7 @@ impl Agent {
             SlotStatus::Stale => "stale",
             SlotStatus::Absent => "absent",
             SlotStatus::Refused => "refused",
+            SlotStatus::Paused => "paused",
             SlotStatus::Empty | SlotStatus::Unspecified => "empty",
         };
         self.status.stage_site = site;

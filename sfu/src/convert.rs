@@ -79,6 +79,7 @@ pub(crate) fn slot_state(slot: &str, state: &forward::SlotState, bitrate_bps: u3
         forward::SlotStatus::Stale => wire::SlotStatus::Stale,
         forward::SlotStatus::Absent => wire::SlotStatus::Absent,
         forward::SlotStatus::Refused => wire::SlotStatus::Refused,
+        forward::SlotStatus::Paused => wire::SlotStatus::Paused,
     };
     let reason = match state.reason {
         None => wire::SlotReason::Unspecified,
@@ -86,6 +87,8 @@ pub(crate) fn slot_state(slot: &str, state: &forward::SlotState, bitrate_bps: u3
         Some(forward::SlotReason::LegLeft) => wire::SlotReason::LegLeft,
         Some(forward::SlotReason::NoMedia) => wire::SlotReason::NoMedia,
         Some(forward::SlotReason::UnknownSource) => wire::SlotReason::UnknownSource,
+        Some(forward::SlotReason::LimitedByYourLink) => wire::SlotReason::LimitedByYourLink,
+        Some(forward::SlotReason::LimitedBySendersLink) => wire::SlotReason::LimitedBySendersLink,
     };
     wire::SlotState {
         slot: slot.to_owned(),

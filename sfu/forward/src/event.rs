@@ -47,6 +47,8 @@ pub enum SlotStatus {
     Stale,
     Absent,
     Refused,
+    /// Nothing of the source fits the viewer's link: no picture for now.
+    Paused,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +61,10 @@ pub enum SlotReason {
     NoMedia,
     /// No such source has come to this meeting as far as the slot knows.
     UnknownSource,
+    /// The viewer's link carries no more: less than was wished for is shown (`Live`), or nothing (`Paused`).
+    LimitedByYourLink,
+    /// The source's site sends no layer of the size wished for.
+    LimitedBySendersLink,
 }
 
 /// What is in a slot. `width` and `height` are 0 while unknown; `age_ms` counts from the last packet and is 0 unless

@@ -3,9 +3,10 @@
 //! HOT. Cost is one look-up, what the codec's first bytes say, and then the slots of this layer. It allocates nothing
 //! once `out` and `touched` have grown; whatever changes the mapping is done after the loop, and seldom.
 
-use crate::frame::{KeyStart, inspect};
+use crate::frame::{KeyStart, Picture, inspect};
+use crate::lane::{Incoming, Tag, Then};
 use crate::meeting::Meeting;
-use crate::slot::{Feed, Incoming, Then};
+use crate::slot::Feed;
 use crate::source::{SILENT_US, SourceKey};
 use crate::types::{Forwarded, Micros, Packet, SourceId, SourceKind};
 
@@ -21,7 +22,7 @@ impl Meeting {
         out: &mut Vec<Forwarded>,
     ) {
         let now = self.advance(now);
-        let Some(&key) = self.source_keys.get(&source) else {
+        let Some(key) = self.source_keys.find(source) else {
             return;
         };
         match self.sources.get(key).map(|source| source.kind) {
@@ -29,6 +30,7 @@ impl Meeting {
             Some(_) => self.handle_picture(now, Feed { source: key, layer }, packet, out),
             None => {}
         }
+        self.finish(now);
     }
 
     fn handle_picture(&mut self, now: Micros, feed: Feed, packet: &Packet<'_>, out: &mut Vec<Forwarded>) {
@@ -42,7 +44,7 @@ impl Meeting {
         let Some(accepted) = layer.sequence.accept(packet.seq) else {
             return;
         };
-        let seen = inspect(codec, packet.payload);
+        let mut seen = inspect(codec, packet.payload);
         let entry = match seen.key_start {
             KeyStart::No => false,
             KeyStart::Yes => true,
@@ -51,6 +53,8 @@ impl Meeting {
         if accepted.newest {
             layer.timestamp = Some(packet.timestamp);
         }
+        layer.rate.count(now, seen.picture.tid, packet.payload.len());
+        seen.picture.top = seen.picture.tid >= layer.rate.highest;
         let was_silent = !layer.delivers(now);
         layer.last_packet = Some(now);
         if entry {
@@ -69,23 +73,22 @@ impl Meeting {
         }
         let incoming = Incoming {
             now,
-            feed,
+            tag: Tag::of(feed),
             codec,
             packet,
             accepted,
             run_start: layer.sequence.run_start(),
             entry,
-            vp8: None,
-        }
-        .with_picture(&seen);
+            picture: seen.picture,
+        };
         // A layer that delivers again may be better than what slots of this source fell back to.
         let mut refit = resized || was_silent;
         self.touched.clear();
         for &slot in &layer.subscribers {
-            let Some(slot_state) = self.slots.get_mut(slot) else {
+            let Some(lane) = self.lanes.get_mut(slot) else {
                 continue;
             };
-            match slot_state.take(&incoming, out) {
+            match lane.take(&incoming, out) {
                 Then::Nothing => {}
                 Then::Settle => self.touched.push(slot),
                 Then::KeyFrame => ask = true,
@@ -141,6 +144,7 @@ impl Meeting {
             return;
         };
         layer.last_packet = Some(now);
+        layer.rate.count(now, 0, packet.payload.len());
         self.selector.hear(now, key, packet.audio_level);
         if self.selector.is_due(now) {
             self.select_voices(now);
@@ -158,20 +162,20 @@ impl Meeting {
         let run_start = layer.sequence.run_start();
         let incoming = Incoming {
             now,
-            feed,
+            tag: Tag::of(feed),
             codec,
             packet,
             accepted,
             run_start,
             entry: true,
-            vp8: None,
+            picture: Picture::default(),
         };
         self.touched.clear();
         for &slot in &layer.subscribers {
-            let Some(slot_state) = self.slots.get_mut(slot) else {
+            let Some(lane) = self.lanes.get_mut(slot) else {
                 continue;
             };
-            if slot_state.take(&incoming, out) == Then::Settle {
+            if lane.take(&incoming, out) == Then::Settle {
                 self.touched.push(slot);
             }
         }

@@ -1,4 +1,5 @@
-//! What the core needs to know of a payload, whatever its codec: where a key frame begins, its size, its picture ids.
+//! What the core needs to know of a payload, whatever its codec: where a key frame begins, its size, its picture ids,
+//! its temporal layer.
 
 use crate::h264::{self, KeyFrame};
 use crate::types::Codec;
@@ -16,6 +17,20 @@ pub(crate) enum KeyStart {
 pub(crate) struct Seen {
     pub key_start: KeyStart,
     pub size: Option<(u16, u16)>,
+    pub picture: Picture,
+}
+
+/// What a slot must know of the picture that a packet belongs to.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Picture {
+    /// The first packet of the picture, as far as the codec tells.
+    pub start: bool,
+    /// Temporal layer, 0 if there is only one.
+    pub tid: u8,
+    /// A viewer of the layers below can step up to `tid` here.
+    pub sync: bool,
+    /// No temporal layer is above `tid`.
+    pub top: bool,
     pub vp8: Option<Descriptor>,
 }
 
@@ -23,15 +38,24 @@ pub(crate) fn inspect(codec: Codec, payload: &[u8]) -> Seen {
     let mut seen = Seen {
         key_start: KeyStart::No,
         size: None,
-        vp8: None,
+        picture: Picture::default(),
     };
     match codec {
         Codec::Vp8 => {
-            seen.vp8 = vp8::parse(payload);
-            seen.size = seen.vp8.as_ref().and_then(|d| vp8::key_frame_size(payload, d));
+            let Some(descriptor) = vp8::parse(payload) else {
+                return seen;
+            };
+            seen.size = vp8::key_frame_size(payload, &descriptor);
             if seen.size.is_some() {
                 seen.key_start = KeyStart::Yes;
             }
+            seen.picture = Picture {
+                start: descriptor.frame_start,
+                tid: descriptor.tid.unwrap_or(0),
+                sync: descriptor.layer_sync,
+                top: false,
+                vp8: Some(descriptor),
+            };
         }
         Codec::H264 => match h264::key_frame(payload) {
             KeyFrame::None => {}

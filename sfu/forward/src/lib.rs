@@ -10,14 +10,18 @@
 //! It does *not* decide who may meet, speak or be seen (the stage says so), nor does it touch payload bytes, SSRCs,
 //! payload types, header extensions or encryption: those belong to the leg.
 
+mod allocation;
 mod audio;
 mod event;
 mod forwarding;
 mod frame;
 pub mod h264;
+mod index;
 mod keyframes;
+mod lane;
 mod mapping;
 mod meeting;
+mod rate;
 mod rewrite;
 mod sequence;
 mod slab;
@@ -25,6 +29,7 @@ mod slot;
 mod source;
 mod stage;
 mod telling;
+mod thinning;
 mod timing;
 mod types;
 pub mod vp8;

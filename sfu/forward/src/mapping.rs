@@ -5,8 +5,9 @@
 
 use crate::audio::HEARD;
 use crate::event::{SlotReason, SlotState, SlotStatus};
+use crate::lane::Cap;
 use crate::meeting::{LegSlots, Meeting};
-use crate::slot::{Bound, Feed, Slot};
+use crate::slot::{Bound, Feed, Slot, age_ms};
 use crate::source::{SlotKey, SourceKey};
 use crate::types::{LegId, Micros, SourceKind, WishWhat};
 
@@ -42,7 +43,7 @@ impl Meeting {
     fn miss(&mut self, now: Micros, key: SlotKey) {
         let Some(slot) = self.slots.get(key) else { return };
         let (reason, age_ms) = if slot.was_bound {
-            (SlotReason::LegLeft, slot.age_ms(now))
+            (SlotReason::LegLeft, age_ms(&self.lanes[key], now))
         } else {
             (SlotReason::UnknownSource, 0)
         };
@@ -57,7 +58,7 @@ impl Meeting {
         self.set_state(key, state);
     }
 
-    /// Binds a video slot to the layer of the source that fits, or refuses.
+    /// Binds a video slot to the source, or refuses; the allocation decides what of it is shown.
     fn bind_picture(&mut self, now: Micros, key: SlotKey, source_key: SourceKey) {
         let (Some(slot), Some(source)) = (self.slots.get_mut(key), self.sources.get(source_key)) else {
             return;
@@ -72,28 +73,12 @@ impl Meeting {
             .as_ref()
             .map_or((0, 0), |wish| (wish.max_width, wish.max_height));
         let fitting = source.fitting(width, height);
-        // A layer that nobody wanted may be paused: it gets its time from now on.
-        let asleep = source.layers[fitting].subscribers.is_empty();
-        let target = if asleep {
-            fitting
-        } else {
-            source.best(now, fitting)
-        };
-        let before = slot.target();
-        slot.bound = Some(Bound {
-            source: source_key,
-            fitting,
-            target,
-        });
-        let feed = Feed {
-            source: source_key,
-            layer: target,
-        };
-        let ask = before != Some(feed) && slot.awaits(feed);
-        self.settle(now, key);
-        if ask {
-            self.want_key_frame(now, feed);
+        let same = |bound: &Bound| bound.source == source_key && bound.fitting == fitting;
+        if !slot.bound.as_ref().is_some_and(same) {
+            slot.bound = Some(Bound::new(source_key, fitting));
         }
+        let leg = slot.leg;
+        self.reallocate(leg);
     }
 
     pub(crate) fn remap_where(&mut self, now: Micros, which: impl Fn(&Slot) -> bool) {
@@ -113,7 +98,7 @@ impl Meeting {
     pub(crate) fn unbind(&mut self, now: Micros, key: SlotKey) {
         if let Some(slot) = self.slots.get_mut(key) {
             slot.bound = None;
-            slot.current = None;
+            self.lanes[key].clear();
         }
         self.subscribe(now, key);
     }
@@ -146,7 +131,7 @@ impl Meeting {
         let Some(source) = slot.bound.and_then(|bound| self.sources.get(bound.source)) else {
             return;
         };
-        let state = slot.bound_state(now, source);
+        let state = slot.bound_state(now, &self.lanes[key], source);
         let audio = slot.audio;
         self.set_state(key, state);
         if !audio {
@@ -159,7 +144,7 @@ impl Meeting {
         let Some(slot) = self.slots.get_mut(key) else {
             return;
         };
-        let needs = slot.needs();
+        let needs = slot.needs(&self.lanes[key]);
         let had = std::mem::replace(&mut slot.subscriptions, needs);
         for feed in needs
             .into_iter()
@@ -239,7 +224,7 @@ impl Meeting {
             for subscription in &mut slot.subscriptions {
                 *subscription = subscription.filter(|feed| feed.source != gone);
             }
-            slot.current = slot.current.filter(|feed| feed.source != gone);
+            self.lanes[key].forget(|feed| feed.source == gone);
             slot.bound = slot.bound.filter(|bound| bound.source != gone);
             if slot.audio {
                 self.unbind(now, key);
@@ -328,11 +313,17 @@ impl Meeting {
             return;
         };
         slot.name = Some((source.site.clone(), source.kind));
-        slot.bound = Some(Bound {
-            source: voice,
-            fitting: 0,
-            target: 0,
-        });
+        slot.bound = Some(Bound::new(voice, 0));
+        let (feed, leg) = (
+            Feed {
+                source: voice,
+                layer: 0,
+            },
+            slot.leg,
+        );
+        self.lanes[key].aim(feed, Cap::ALL, Cap::ALL);
+        // Its share of the leg's link is taken from the pictures.
+        self.reallocate(leg);
         self.settle(now, key);
     }
 

@@ -8,8 +8,11 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use crate::allocation::{Ask, Budget};
 use crate::audio::AudioSelector;
 use crate::event::{SlotReason, SlotState};
+use crate::index::SourceIndex;
+use crate::lane::Lane;
 use crate::slab::Slab;
 use crate::slot::Slot;
 use crate::source::{SlotKey, Source, SourceKey};
@@ -26,7 +29,9 @@ pub struct Meeting {
     pub(crate) now: Micros,
     pub(crate) sources: Slab<Source>,
     pub(crate) slots: Slab<Slot>,
-    pub(crate) source_keys: BTreeMap<SourceId, SourceKey>,
+    /// The hot halves of the slots, by the same keys; one without a slot is clear.
+    pub(crate) lanes: Vec<Lane>,
+    pub(crate) source_keys: SourceIndex,
     pub(crate) slot_keys: BTreeMap<SlotId, SlotKey>,
     pub(crate) names: BTreeMap<(Arc<str>, SourceKind), SourceKey>,
     pub(crate) legs: BTreeMap<LegId, LegSlots>,
@@ -38,6 +43,12 @@ pub struct Meeting {
     pub(crate) speakers_told: Vec<Arc<str>>,
     /// When the video state must be looked at again.
     pub(crate) look_at: Option<Micros>,
+    /// Legs to share a budget over before the present call returns; any number of times in it.
+    pub(crate) unsettled: Vec<LegId>,
+    /// When the next leg's budget must be looked at.
+    pub(crate) budgets_at: Option<Micros>,
+    /// Kept for its capacity.
+    pub(crate) asks: Vec<Ask>,
     /// Slots to settle after a packet; kept for its capacity.
     pub(crate) touched: Vec<SlotKey>,
 }
@@ -49,6 +60,7 @@ pub(crate) struct LegSlots {
     pub all: Vec<SlotKey>,
     /// Those of `all` that can play Opus.
     pub audio: Vec<SlotKey>,
+    pub budget: Budget,
 }
 
 impl Meeting {
@@ -65,7 +77,7 @@ impl Meeting {
     /// the earlier one in all slots.
     pub fn add_source(&mut self, now: Micros, spec: SourceSpec) {
         let now = self.advance(now);
-        if self.source_keys.contains_key(&spec.id) {
+        if self.source_keys.get(spec.id).is_some() {
             self.remove_source(now, spec.id);
         }
         let id = spec.id;
@@ -81,12 +93,13 @@ impl Meeting {
             self.want_audio(key);
         }
         self.remap_where(now, |slot| slot.name.as_ref() == Some(&name));
+        self.finish(now);
     }
 
     /// Its slots become absent, or go to another source of the same name.
     pub fn remove_source(&mut self, now: Micros, id: SourceId) {
         let now = self.advance(now);
-        let Some(key) = self.source_keys.remove(&id) else {
+        let Some(key) = self.source_keys.remove(id) else {
             return;
         };
         let Some(source) = self.sources.remove(key) else {
@@ -112,11 +125,12 @@ impl Meeting {
             self.selector.remove(key);
             self.select_voices(now);
         }
+        self.finish(now);
     }
 
     /// The size of a layer as the shell learnt it, in pixels. Key frames tell it too.
     pub fn set_layer_size(&mut self, source: SourceId, layer: usize, width: u16, height: u16) {
-        let Some(&key) = self.source_keys.get(&source) else {
+        let Some(key) = self.source_keys.get(source) else {
             return;
         };
         let Some(known) = self
@@ -129,6 +143,7 @@ impl Meeting {
         if (known.width, known.height) != (width, height) {
             (known.width, known.height) = (width, height);
             self.refit(self.now, key);
+            self.finish(self.now);
         }
     }
 
@@ -136,7 +151,7 @@ impl Meeting {
     /// It counts as done at the time that was told last, by a packet or by [`Meeting::handle_timeout`].
     pub fn set_paused(&mut self, source: SourceId, layer: usize, paused: bool) {
         let now = self.now;
-        let Some(&key) = self.source_keys.get(&source) else {
+        let Some(key) = self.source_keys.get(source) else {
             return;
         };
         let Some(known) = self
@@ -155,6 +170,7 @@ impl Meeting {
             known.resumed_at = now;
         }
         self.refit(now, key);
+        self.finish(now);
     }
 
     /// Adds a slot; one with the same id is replaced. It is empty until wishes come, or voices for an audio slot.
@@ -165,12 +181,18 @@ impl Meeting {
         }
         let (id, leg, site, audio) = (spec.id, spec.leg, spec.site.clone(), spec.audio);
         let plays = audio && spec.codecs.contains(&Codec::Opus);
+        let lane = Lane::new(id, audio, spec.seed);
         let key = self.slots.insert(Slot::new(spec));
+        match self.lanes.get_mut(key) {
+            Some(old) => *old = lane,
+            None => self.lanes.push(lane),
+        }
         self.slot_keys.insert(id, key);
         let of_leg = self.legs.entry(leg).or_insert_with(|| LegSlots {
             site,
             all: Vec::new(),
             audio: Vec::new(),
+            budget: Budget::default(),
         });
         of_leg.all.push(key);
         if plays {
@@ -180,6 +202,7 @@ impl Meeting {
         } else if audio {
             self.refuse(now, key, SlotReason::CodecNotSupported);
         }
+        self.finish(now);
     }
 
     /// Removes the leg's slots and sources.
@@ -197,6 +220,7 @@ impl Meeting {
         for id in sources {
             self.remove_source(now, id);
         }
+        self.finish(now);
     }
 
     /// The whole wish of a leg: its video slots that are not named are emptied. Of two wishes for a slot the last
@@ -216,6 +240,7 @@ impl Meeting {
                 self.remap(now, key);
             }
         }
+        self.finish(now);
     }
 
     /// Takes the stage, if its version is higher than any before.
@@ -236,18 +261,20 @@ impl Meeting {
             now,
             |slot| matches!(&slot.wish, Some(wish) if wish.what == WishWhat::Stage),
         );
+        self.finish(now);
     }
 
     /// A viewer's PLI or FIR: asks the publisher of what the slot shows, or waits for.
     pub fn request_key_frame(&mut self, now: Micros, slot: SlotId) {
         let now = self.advance(now);
-        let Some(slot) = self.slot_keys.get(&slot).and_then(|&key| self.slots.get(key)) else {
+        let Some(&key) = self.slot_keys.get(&slot) else {
             return;
         };
-        if slot.audio {
+        if self.slots.get(key).is_none_or(|slot| slot.audio) {
             return;
         }
-        if let Some(feed) = slot.target().or(slot.current) {
+        let lane = &self.lanes[key];
+        if let Some(feed) = lane.target().or(lane.current()) {
             self.want_key_frame(now, feed);
         }
     }

@@ -1,13 +1,16 @@
 //! The numbers that a viewer sees in one slot, unbroken whatever is switched in behind them.
 //!
 //! A *segment* is a stretch of one layer of one source. Inside a segment the numbers are the publisher's, shifted: so
-//! gaps stay gaps, a late packet gets its own number, and the viewer's NACK means what it says. At the start of a
-//! segment the shift is chosen anew: sequence number, picture id and TL0PICIDX go on by one, the timestamp by the
-//! time that has passed (at least a frame). Invariant: no number of a segment is at or before one of an earlier
-//! segment. Each incoming number must be given at most once (see `sequence`).
+//! gaps stay gaps, a late packet gets its own number, and the viewer's NACK means what it says. Only what is left out
+//! on purpose (`thinning`) leaves no gap. At the start of a segment the shift is chosen anew: sequence number, picture
+//! id and TL0PICIDX go on by one, the timestamp by the time that has passed (at least a frame). Invariant: no number
+//! of a segment is at or before one of an earlier segment. Each incoming number must be given at most once (see
+//! `sequence`).
 
-use crate::types::Micros;
-use crate::vp8::{Descriptor, PictureId, Vp8Patch};
+use crate::frame::Picture;
+use crate::thinning::{LeftOut, Neighbour, Thinning};
+use crate::types::{Micros, Packet};
+use crate::vp8::{Descriptor, PictureId, Vp8Patch, distance};
 
 /// Longest step of the timestamp over a pause: an hour, well within half of the 32-bit range.
 const MAX_STEP_US: u64 = 3_600_000_000;
@@ -29,6 +32,8 @@ pub(crate) struct Rewriter {
     /// When `timestamp` was first given out.
     at: Option<Micros>,
     segment: Segment,
+    /// Of this segment, since something was left out of it.
+    thinning: Option<Box<Thinning>>,
 }
 
 #[derive(Debug, Default)]
@@ -37,7 +42,7 @@ struct Segment {
     newest: i64,
     seq_shift: u16,
     timestamp_shift: u32,
-    /// Incoming and outgoing picture id of the newest packet that had one.
+    /// Incoming picture id of the newest packet that had one, and what it would be if nothing were left out.
     picture: Option<(PictureId, u16)>,
     tl0: Option<(u8, u8)>,
 }
@@ -53,6 +58,7 @@ impl Rewriter {
             tl0: (seed >> 40) as u8,
             at: None,
             segment: Segment::default(),
+            thinning: None,
         }
     }
 
@@ -73,6 +79,7 @@ impl Rewriter {
             picture: None,
             tl0: None,
         };
+        self.thinning = None;
         if self.at.is_none() {
             self.timestamp = first;
         }
@@ -84,20 +91,49 @@ impl Rewriter {
         self.segment.start >= number
     }
 
-    /// `None` for a packet of before the segment.
+    /// Whether a packet of this timestamp is of the picture that the newest packet sent was of.
+    pub fn within(&self, timestamp: u32) -> bool {
+        timestamp.wrapping_add(self.segment.timestamp_shift) == self.timestamp
+    }
+
+    /// Leaves a packet out: what follows gets its numbers.
+    pub fn leave_out(&mut self, number: i64, packet: &Packet<'_>, picture: &Picture) {
+        if number < self.segment.start {
+            return;
+        }
+        let thinning = self.thinning.get_or_insert_with(|| {
+            let last = Neighbour {
+                number: self.segment.newest,
+                timestamp: self.timestamp.wrapping_sub(self.segment.timestamp_shift),
+                marker: false,
+                start: false,
+                picture: self.segment.picture.map(|(id, _)| id),
+            };
+            Box::new(Thinning::new(last, self.segment.start))
+        });
+        thinning.leave_out(neighbour(number, packet, picture));
+    }
+
+    /// `None` for a packet of before the segment, and for one of a stretch that is left out.
     pub fn rewrite(
         &mut self,
         now: Micros,
         number: i64,
-        timestamp: u32,
-        vp8: Option<&Descriptor>,
+        packet: &Packet<'_>,
+        picture: &Picture,
     ) -> Option<Numbers> {
         if number < self.segment.start {
             return None;
         }
+        let left_out = match &mut self.thinning {
+            None => LeftOut::default(),
+            Some(thinning) => thinning.keep(neighbour(number, packet, picture))?,
+        };
         let newest = number > self.segment.newest;
-        let seq = (number as u16).wrapping_add(self.segment.seq_shift);
-        let timestamp = timestamp.wrapping_add(self.segment.timestamp_shift);
+        let seq = (number as u16)
+            .wrapping_add(self.segment.seq_shift)
+            .wrapping_sub(left_out.packets);
+        let timestamp = packet.timestamp.wrapping_add(self.segment.timestamp_shift);
         if newest {
             self.segment.newest = number;
             self.seq = seq;
@@ -106,14 +142,18 @@ impl Rewriter {
                 self.at = Some(now);
             }
         }
+        let patch = match &picture.vp8 {
+            Some(descriptor) => self.picture_numbers(descriptor, newest, left_out.pictures),
+            None => None,
+        };
         Some(Numbers {
             seq,
             timestamp,
-            patch: vp8.and_then(|d| self.picture_numbers(d, newest)),
+            patch,
         })
     }
 
-    fn picture_numbers(&mut self, descriptor: &Descriptor, newest: bool) -> Option<Vp8Patch> {
+    fn picture_numbers(&mut self, descriptor: &Descriptor, newest: bool, left_out: u16) -> Option<Vp8Patch> {
         if descriptor.picture_id.is_none() && descriptor.tl0_pic_idx.is_none() {
             return None;
         }
@@ -124,11 +164,11 @@ impl Rewriter {
         if let Some(id) = descriptor.picture_id {
             let out = match self.segment.picture {
                 Some((anchor, out)) => out.wrapping_add_signed(distance(anchor, id)),
-                None => self.picture_id.wrapping_add(1),
+                None => self.picture_id.wrapping_add(1).wrapping_add(left_out),
             };
-            patch.picture_id = out & 0x7fff;
+            patch.picture_id = out.wrapping_sub(left_out) & 0x7fff;
             if newest || self.segment.picture.is_none() {
-                self.segment.picture = Some((id, patch.picture_id));
+                self.segment.picture = Some((id, out & 0x7fff));
                 self.picture_id = patch.picture_id;
             }
         }
@@ -146,10 +186,14 @@ impl Rewriter {
     }
 }
 
-/// The shorter way from one picture id to the other, in the bits that both have.
-fn distance(from: PictureId, to: PictureId) -> i16 {
-    let unused = 16 - u32::from(from.bits.min(to.bits));
-    (to.value.wrapping_sub(from.value) << unused) as i16 >> unused
+fn neighbour(number: i64, packet: &Packet<'_>, picture: &Picture) -> Neighbour {
+    Neighbour {
+        number,
+        timestamp: packet.timestamp,
+        marker: packet.marker,
+        start: picture.start,
+        picture: picture.vp8.as_ref().and_then(|vp8| vp8.picture_id),
+    }
 }
 
 /// Spreads a seed over all bits (the finaliser of SplitMix64), so that small seeds serve too.

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use crate::keyframes::{FirstKeyFrame, Throttle};
+use crate::rate::Rate;
 use crate::sequence::Sequence;
 use crate::types::{Codec, LayerSpec, LegId, Micros, SourceId, SourceKind, SourceSpec};
 
@@ -31,6 +32,9 @@ pub(crate) struct Source {
 pub(crate) struct Layer {
     pub width: u16,
     pub height: u16,
+    /// As the publisher said, bits a second; 0 if it did not.
+    pub max_bps: u32,
+    pub rate: Rate,
     pub sequence: Sequence,
     /// Timestamp of the newest packet.
     pub timestamp: Option<u32>,
@@ -61,6 +65,8 @@ impl Layer {
         Layer {
             width: spec.width,
             height: spec.height,
+            max_bps: spec.max_bps,
+            rate: Rate::default(),
             sequence: Sequence::default(),
             timestamp: None,
             subscribers: Vec::new(),
@@ -84,6 +90,12 @@ impl Layer {
         self.last_packet
             .map_or(self.expected_since, |at| at.max(self.expected_since))
             .plus(SILENT_US)
+    }
+
+    /// Packets come or may be expected: it comes, or was wanted a moment ago, or nobody wants it and it is paused.
+    /// The layer that fits a wish is given a try whenever nobody watches it.
+    pub fn usable(&self, now: Micros, fitting: bool) -> bool {
+        now < self.silent_from() || (self.subscribers.is_empty() && (self.paused || fitting))
     }
 
     fn covers(&self, max_width: u16, max_height: u16) -> bool {
@@ -122,18 +134,5 @@ impl Source {
             .iter()
             .position(|layer| layer.covers(max_width, max_height))
             .unwrap_or(largest)
-    }
-
-    /// The fitting layer if anything may be expected of it, else the nearest that delivers, smaller ones first.
-    pub fn best(&self, now: Micros, fitting: usize) -> usize {
-        if now < self.layers[fitting].silent_from() {
-            return fitting;
-        }
-        let smaller = (0..fitting).rev();
-        let larger = fitting + 1..self.layers.len();
-        smaller
-            .chain(larger)
-            .find(|&layer| self.layers[layer].delivers(now))
-            .unwrap_or(fitting)
     }
 }

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use crate::event::{Event, SlotState};
+use crate::event::{Event, SlotState, SlotStatus};
 use crate::meeting::Meeting;
 use crate::slot::Feed;
 use crate::source::{SlotKey, SourceKey};
@@ -90,6 +90,9 @@ impl Meeting {
         let Some(slot) = self.slots.get_mut(key) else {
             return;
         };
+        if let Some(lane) = self.lanes.get_mut(key) {
+            lane.stale = state.status == SlotStatus::Stale;
+        }
         slot.state = state;
         if slot.state != slot.told && !slot.queued {
             slot.queued = true;

@@ -5,7 +5,7 @@
 
 use crate::event::SlotStatus;
 use crate::meeting::Meeting;
-use crate::slot::Feed;
+use crate::slot::{Feed, Slot};
 use crate::source::SlotKey;
 use crate::types::Micros;
 
@@ -15,7 +15,11 @@ const LATE_LOOK_US: u64 = 200_000;
 impl Meeting {
     /// When to call [`Meeting::handle_timeout`] at the latest; it may find nothing to do.
     pub fn poll_timeout(&self) -> Option<Micros> {
-        self.look_at.into_iter().chain(self.selector.timeout()).min()
+        self.look_at
+            .into_iter()
+            .chain(self.budgets_at)
+            .chain(self.selector.timeout())
+            .min()
     }
 
     pub fn handle_timeout(&mut self, now: Micros) {
@@ -23,6 +27,8 @@ impl Meeting {
         if self.selector.timeout().is_some_and(|at| at <= now) {
             self.select_voices(now);
         }
+        self.look_at_budgets(now);
+        self.finish(now);
         if self.look_at.is_none_or(|at| at > now) {
             return;
         }
@@ -72,23 +78,22 @@ impl Meeting {
             return;
         };
         let Some(bound) = slot.bound else { return };
-        let Some(source) = self.sources.get(bound.source) else {
-            return;
-        };
-        if source.best(now, bound.fitting) != bound.target {
-            self.remap(now, key);
+        let leg = slot.leg;
+        if self.best_has_changed(now, key) {
+            self.allocate(now, leg);
         }
         self.settle(now, key);
         let Some(slot) = self.slots.get(key) else { return };
-        let Some(source) = self.sources.get(bound.source) else {
+        let (Some(source), lane) = (self.sources.get(bound.source), &self.lanes[key]) else {
             return;
         };
-        let silent_from = source.layers[bound.target].silent_from();
+        let target = lane.target().filter(|feed| feed.source == bound.source);
+        let silent_from = target.map_or(Micros(u64::MAX), |feed| source.layers[feed.layer].silent_from());
         let next = match slot.state.status {
             SlotStatus::Waiting => Some(silent_from),
-            SlotStatus::Live => slot.stale_from(source).map(|at| at.min(silent_from.max(now))),
+            SlotStatus::Live => Slot::stale_from(lane, source).map(|at| at.min(silent_from.max(now))),
             SlotStatus::Stale => Some(slot.retell_at()),
-            SlotStatus::Empty | SlotStatus::Absent | SlotStatus::Refused => None,
+            SlotStatus::Empty | SlotStatus::Absent | SlotStatus::Refused | SlotStatus::Paused => None,
         };
         if let Some(next) = next {
             let next = if next > now { next } else { now.plus(LATE_LOOK_US) };

@@ -12,6 +12,8 @@ pub struct Descriptor {
     pub tl0_pic_idx: Option<u8>,
     /// Temporal layer index, 0..=3.
     pub tid: Option<u8>,
+    /// The Y bit: this frame needs nothing but the base layer, so a viewer of it can step up here.
+    pub layer_sync: bool,
     /// Temporal key frame index, 0..=31.
     pub key_idx: Option<u8>,
     /// Length of the descriptor in bytes.
@@ -27,6 +29,12 @@ pub struct PictureId {
     pub bits: u8,
 }
 
+/// The shorter way from one picture id to the other, in the bits that both have.
+pub(crate) fn distance(from: PictureId, to: PictureId) -> i16 {
+    let unused = 16 - u32::from(from.bits.min(to.bits));
+    (to.value.wrapping_sub(from.value) << unused) as i16 >> unused
+}
+
 /// Parses the descriptor at the start of an RTP payload; `None` if it is cut short.
 pub fn parse(payload: &[u8]) -> Option<Descriptor> {
     let first = *payload.first()?;
@@ -35,6 +43,7 @@ pub fn parse(payload: &[u8]) -> Option<Descriptor> {
         picture_id: None,
         tl0_pic_idx: None,
         tid: None,
+        layer_sync: false,
         key_idx: None,
         len: 1,
         picture_id_at: 0,
@@ -71,6 +80,7 @@ pub fn parse(payload: &[u8]) -> Option<Descriptor> {
     if extension & 0x30 != 0 {
         let byte = *payload.get(d.len)?;
         d.tid = (extension & 0x20 != 0).then_some(byte >> 6);
+        d.layer_sync = extension & 0x20 != 0 && byte & 0x20 != 0;
         d.key_idx = (extension & 0x10 != 0).then_some(byte & 0x1f);
         d.len += 1;
     }

@@ -1,0 +1,449 @@
+//! What a leg's link carries, shared over its slots.
+//!
+//! A slot climbs *rungs*: first the smallest layer of its source with more and more of its frames, then larger and larger
+//! layers. `share` deals the budget out; `Meeting::allocate` compares that with what the slots have. Less is taken
+//! away at once. More is given if it would still fit with some room to spare, and has done so for a while; the while
+//! grows where it was taken back soon. Invariant: what is given never costs more than the budget, as measured.
+//! It does not estimate what a link carries, and it drops no voice.
+
+use crate::lane::Cap;
+use crate::meeting::{LegSlots, Meeting};
+use crate::slot::{Bound, Feed, Granted};
+use crate::source::{Layer, SlotKey, Source};
+use crate::types::{LegId, Micros, WishWhat};
+
+/// Reserved for a voice whose rate is not measured yet, bits a second: Opus at 32 kbit/s and its headers.
+const VOICE_BPS: u64 = 60_000;
+/// What a video layer is taken to cost, before it is measured, where nobody has said: bits a second and pixel.
+const BITS_PER_PIXEL: u64 = 3;
+/// The same for a layer of unknown size.
+const UNKNOWN_LAYER_BPS: u64 = 500_000;
+/// Room above what is used, in per cent, before more is given.
+const HEADROOM_PERCENT: u64 = 15;
+/// How often the rates are looked at again, in microseconds.
+const LOOK_EVERY_US: u64 = 200_000;
+/// How long there must be room for more before it is given, in microseconds.
+const HOLD_US: u64 = 1_000_000;
+/// The same where it was taken back again and again.
+const HOLD_MAX_US: u64 = 8_000_000;
+/// What is taken back within this time of being given was given too early, in microseconds.
+const TOO_EARLY_US: u64 = 5_000_000;
+/// Rungs that are told apart; of a source with more layers the largest are out of reach.
+const RUNGS: usize = 12;
+
+/// A layer of the source, up to a temporal layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Rung {
+    pub layer: usize,
+    pub cap: Cap,
+}
+
+/// A slot's ladder.
+#[derive(Debug)]
+pub(crate) struct Ask {
+    slot: SlotKey,
+    stage: bool,
+    /// Pixels asked for, the more the earlier it is served.
+    size: u64,
+    rungs: [(Rung, u64); RUNGS],
+    count: usize,
+    /// How many of the rungs are of the smallest layer.
+    frames: usize,
+}
+
+/// What a leg's link carries, and how it has gone so far.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    /// Bits a second; `None`: no limit is known.
+    pub bps: Option<u64>,
+    hold_us: u64,
+    given_at: Option<Micros>,
+    /// When to look again.
+    look_at: Option<Micros>,
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Budget {
+            bps: None,
+            hold_us: HOLD_US,
+            given_at: None,
+            look_at: None,
+        }
+    }
+}
+
+impl Budget {
+    fn gave(&mut self, now: Micros) {
+        if self
+            .given_at
+            .is_none_or(|at| now.since(at) > HOLD_MAX_US + TOO_EARLY_US)
+        {
+            self.hold_us = HOLD_US;
+        }
+        self.given_at = Some(now);
+    }
+
+    fn took(&mut self, now: Micros) {
+        if self
+            .given_at
+            .take()
+            .is_some_and(|at| now.since(at) < TOO_EARLY_US)
+        {
+            self.hold_us = (self.hold_us * 2).min(HOLD_MAX_US);
+        }
+    }
+}
+
+impl Meeting {
+    /// What the way to this leg carries, in bits a second; `None`: no limit is known. It is shared over the leg's slots:
+    /// voices first, then a picture in each slot, then all that the stage asks for, then frames and then size of the
+    /// others, large boxes before small ones. Less is taken away at once, more is given with some room and after
+    /// some time. Unknown legs, and legs that have no slot yet, are ignored.
+    pub fn set_budget(&mut self, now: Micros, leg: LegId, bps: Option<u64>) {
+        let now = self.advance(now);
+        let Some(of_leg) = self.legs.get_mut(&leg) else {
+            return;
+        };
+        if of_leg.budget.bps != bps {
+            of_leg.budget.bps = bps;
+            self.allocate(now, leg);
+        }
+    }
+
+    /// What the leg would use if its link carried everything that it wishes for, in bits a second, with the room that
+    /// the allocation wants above it. To look for more than this is in vain. 0 for an unknown leg.
+    pub fn wanted_bps(&self, leg: LegId) -> u64 {
+        let Some(of_leg) = self.legs.get(&leg) else {
+            return 0;
+        };
+        let video = of_leg.all.iter().filter_map(|&key| {
+            let ask = self.ask(self.now, key)?;
+            Some(ask.rungs[..ask.count].last()?.1)
+        });
+        let wanted = self.voices_bps(of_leg) + video.sum::<u64>();
+        wanted.saturating_mul(100 + HEADROOM_PERCENT) / 100
+    }
+
+    /// Notes that a leg's slots must be looked at before the present call returns.
+    pub(crate) fn reallocate(&mut self, leg: LegId) {
+        self.unsettled.push(leg);
+    }
+
+    /// Does what `reallocate` has noted.
+    pub(crate) fn finish(&mut self, now: Micros) {
+        if self.unsettled.is_empty() {
+            return;
+        }
+        let mut legs = std::mem::take(&mut self.unsettled);
+        legs.sort_unstable();
+        legs.dedup();
+        for leg in legs.drain(..) {
+            self.allocate(now, leg);
+        }
+        self.unsettled = legs;
+    }
+
+    /// Looks at the legs whose time has come.
+    pub(crate) fn look_at_budgets(&mut self, now: Micros) {
+        if self.budgets_at.is_none_or(|at| at > now) {
+            return;
+        }
+        self.budgets_at = None;
+        let due = |of_leg: &LegSlots| of_leg.budget.look_at.is_some_and(|at| at <= now);
+        self.unsettled.extend(
+            self.legs
+                .iter()
+                .filter(|(_, of_leg)| due(of_leg))
+                .map(|(&leg, _)| leg),
+        );
+        self.finish(now);
+        let next = self
+            .legs
+            .values()
+            .filter_map(|of_leg| of_leg.budget.look_at)
+            .min();
+        self.budgets_at = next;
+    }
+
+    /// Shares the budget of one leg over its video slots.
+    pub(crate) fn allocate(&mut self, now: Micros, leg: LegId) {
+        // Taken out so that the slots can be changed meanwhile; nothing below looks for this leg.
+        let Some((leg, mut of_leg)) = self.legs.remove_entry(&leg) else {
+            return;
+        };
+        let mut asks = std::mem::take(&mut self.asks);
+        asks.extend(of_leg.all.iter().filter_map(|&key| self.ask(now, key)));
+        match of_leg.budget.bps {
+            None => {
+                of_leg.budget.look_at = None;
+                for ask in &asks {
+                    let best = ask.rung(ask.count);
+                    self.grant(now, ask, best, None);
+                }
+            }
+            Some(bps) => {
+                let left = bps.saturating_sub(self.voices_bps(&of_leg));
+                self.deal(now, &mut of_leg.budget, &mut asks, left);
+                let look_at = Micros((now.0 / 25_000) * 25_000).plus(LOOK_EVERY_US);
+                of_leg.budget.look_at = Some(look_at);
+                self.budgets_at = Some(self.budgets_at.map_or(look_at, |at| at.min(look_at)));
+            }
+        }
+        asks.clear();
+        self.asks = asks;
+        self.legs.insert(leg, of_leg);
+    }
+
+    fn deal(&mut self, now: Micros, budget: &mut Budget, asks: &mut [Ask], left: u64) {
+        asks.sort_by_key(|ask| (!ask.stage, std::cmp::Reverse(ask.size)));
+        let (mut now_fits, mut fits_well) = (Vec::new(), Vec::new());
+        share(asks, left, &mut now_fits);
+        share(
+            asks,
+            left.saturating_mul(100) / (100 + HEADROOM_PERCENT),
+            &mut fits_well,
+        );
+        let mut spare = left;
+        for ((ask, given), &well) in asks.iter().zip(&mut now_fits).zip(&fits_well) {
+            *given = self.choose(now, budget, ask, *given, well);
+            spare = spare.saturating_sub(ask.cost(*given));
+        }
+        for (ask, &given) in asks.iter().zip(&now_fits) {
+            let meanwhile = ask.cost(given).saturating_add(spare);
+            self.grant(now, ask, ask.rung(given), Some(meanwhile));
+        }
+    }
+
+    /// How many rungs a slot is up from now on, if `fits` do and `well` would with room to spare.
+    fn choose(&mut self, now: Micros, budget: &mut Budget, ask: &Ask, fits: usize, well: usize) -> usize {
+        let Some(bound) = self.slots.get_mut(ask.slot).and_then(|slot| slot.bound.as_mut()) else {
+            return fits;
+        };
+        let more_since = bound.more_since.take();
+        let had = match bound.granted {
+            Granted::Open => return fits,
+            Granted::Nothing => 0,
+            Granted::Some(rung) if ask.offers(rung.layer) => ask.below(rung),
+            Granted::Some(_) => return fits,
+        };
+        if fits < had {
+            budget.took(now);
+            return fits;
+        }
+        let more = well.min(fits);
+        if more <= had {
+            return had;
+        }
+        let since = more_since.unwrap_or(now);
+        if now.since(since) < budget.hold_us {
+            bound.more_since = Some(since);
+            return had;
+        }
+        budget.gave(now);
+        more
+    }
+
+    /// Gives a slot what was decided. `meanwhile` is what it may use until the switch is done, bits a second.
+    fn grant(&mut self, now: Micros, ask: &Ask, rung: Option<Rung>, meanwhile: Option<u64>) {
+        let key = ask.slot;
+        let (Some(slot), Some(lane)) = (self.slots.get_mut(key), self.lanes.get_mut(key)) else {
+            return;
+        };
+        let Some(bound) = slot.bound.as_mut() else { return };
+        bound.best = ask.rung(ask.count);
+        bound.granted = rung.map_or(Granted::Nothing, Granted::Some);
+        let Some(rung) = rung else {
+            lane.clear();
+            return self.settle(now, key);
+        };
+        let target = Feed {
+            source: bound.source,
+            layer: rung.layer,
+        };
+        let passes = match (meanwhile, lane.current().filter(|&feed| feed != target)) {
+            (Some(bps), Some(current)) => self.sources.get(current.source).map_or(Cap::ALL, |source| {
+                source
+                    .layers
+                    .get(current.layer)
+                    .map_or(Cap::ALL, |layer| layer.within(bps))
+            }),
+            _ => Cap::ALL,
+        };
+        let before = lane.target();
+        let was_shown = lane.current() == Some(target);
+        lane.aim(target, rung.cap, passes);
+        let ask = lane.is_switching() && (before != Some(target) || was_shown);
+        self.settle(now, key);
+        if ask {
+            self.want_key_frame(now, target);
+        }
+    }
+
+    /// The ladder of a video slot that is bound.
+    fn ask(&self, now: Micros, key: SlotKey) -> Option<Ask> {
+        let slot = self.slots.get(key).filter(|slot| !slot.audio)?;
+        let bound = slot.bound.as_ref()?;
+        let source = self.sources.get(bound.source)?;
+        let wish = slot.wish.as_ref()?;
+        let mut ask = Ask {
+            slot: key,
+            stage: wish.what == WishWhat::Stage,
+            size: pixels(wish.max_width, wish.max_height),
+            rungs: [(
+                Rung {
+                    layer: 0,
+                    cap: Cap::ALL,
+                },
+                0,
+            ); RUNGS],
+            count: 0,
+            frames: 0,
+        };
+        ask.climb(now, source, bound);
+        Some(ask)
+    }
+
+    /// What the voices that the leg hears take.
+    fn voices_bps(&self, of_leg: &LegSlots) -> u64 {
+        let voices = of_leg.audio.iter().filter_map(|&key| self.slots.get(key)?.bound);
+        voices
+            .filter_map(|bound| self.sources.get(bound.source)?.layers.first())
+            .map(|layer| layer.rate.bps(0).unwrap_or(VOICE_BPS))
+            .sum()
+    }
+
+    /// Whether another rung is the best of a slot than when it was looked at last.
+    pub(crate) fn best_has_changed(&self, now: Micros, key: SlotKey) -> bool {
+        let Some(ask) = self.ask(now, key) else {
+            return false;
+        };
+        let bound = self.slots.get(key).and_then(|slot| slot.bound);
+        bound.is_some_and(|bound| {
+            bound.best.map(|best| best.layer) != ask.rung(ask.count).map(|best| best.layer)
+        })
+    }
+}
+
+impl Ask {
+    /// Finds the rungs: the layers up to the fitting one that come or may come; where there are none, the smallest
+    /// of the larger ones that comes, and else the fitting one, to be waited for.
+    fn climb(&mut self, now: Micros, source: &Source, bound: &Bound) {
+        let usable = |layer: &usize| source.layers[*layer].usable(now, *layer == bound.fitting);
+        let mut upto = (0..=bound.fitting).filter(usable).peekable();
+        let smallest = match upto.peek() {
+            Some(&layer) => layer,
+            None => (bound.fitting + 1..source.layers.len())
+                .find(|&layer| source.layers[layer].delivers(now))
+                .unwrap_or(bound.fitting),
+        };
+        let layer = &source.layers[smallest];
+        for tid in 0..layer.rate.top() {
+            let cap = Cap::upto(tid);
+            self.push(Rung { layer: smallest, cap }, layer.rate.bps(tid).unwrap_or(0));
+        }
+        let whole = |layer| Rung { layer, cap: Cap::ALL };
+        self.push(whole(smallest), layer.bps());
+        self.frames = self.count;
+        for larger in upto.filter(|&layer| layer > smallest) {
+            self.push(whole(larger), source.layers[larger].bps());
+        }
+    }
+
+    /// A larger rung never costs less, whatever is measured.
+    fn push(&mut self, rung: Rung, bps: u64) {
+        let below = self.cost(self.count);
+        if let Some(place) = self.rungs.get_mut(self.count) {
+            *place = (rung, bps.max(below));
+            self.count += 1;
+        }
+    }
+
+    /// Of so many rungs, bits a second.
+    fn cost(&self, rungs: usize) -> u64 {
+        rungs.checked_sub(1).map_or(0, |last| self.rungs[last].1)
+    }
+
+    fn rung(&self, rungs: usize) -> Option<Rung> {
+        rungs.checked_sub(1).map(|last| self.rungs[last].0)
+    }
+
+    fn offers(&self, layer: usize) -> bool {
+        self.rungs[..self.count]
+            .iter()
+            .any(|(rung, _)| rung.layer == layer)
+    }
+
+    /// How many rungs are not above this one.
+    fn below(&self, had: Rung) -> usize {
+        self.rungs[..self.count]
+            .iter()
+            .take_while(|(rung, _)| *rung <= had)
+            .count()
+    }
+
+    /// Climbs as far as `limit` and what is left allow.
+    fn raise(&self, given: &mut usize, limit: usize, left: &mut u64) {
+        while *given < limit {
+            let more = self.cost(*given + 1) - self.cost(*given);
+            if more > *left {
+                return;
+            }
+            *left -= more;
+            *given += 1;
+        }
+    }
+}
+
+/// Deals out `left` bits a second to those who ask, in their order: how many rungs each is given.
+fn share(asks: &[Ask], mut left: u64, given: &mut Vec<usize>) {
+    given.clear();
+    given.resize(asks.len(), 0);
+    let every: fn(&Ask) -> bool = |_| true;
+    let stages: [(fn(&Ask) -> bool, fn(&Ask) -> usize); 4] = [
+        (every, |_| 1),
+        (|ask| ask.stage, |ask| ask.count),
+        (every, |ask| ask.frames),
+        (every, |ask| ask.count),
+    ];
+    for (who, limit) in stages {
+        for (ask, given) in asks.iter().zip(&mut *given).filter(|(ask, _)| who(ask)) {
+            ask.raise(given, limit(ask), &mut left);
+        }
+    }
+}
+
+/// Of a box; an open side is taken to be as 16:9 has it.
+fn pixels(width: u16, height: u16) -> u64 {
+    match (u64::from(width), u64::from(height)) {
+        (0, 0) => u64::MAX,
+        (0, height) => height * height * 16 / 9,
+        (width, 0) => width * width * 9 / 16,
+        (width, height) => width * height,
+    }
+}
+
+impl Layer {
+    /// What the whole layer costs: as measured, else as the publisher said, else as its size suggests.
+    fn bps(&self) -> u64 {
+        let pixels = u64::from(self.width) * u64::from(self.height);
+        let guess = match (self.max_bps, pixels) {
+            (0, 0) => UNKNOWN_LAYER_BPS,
+            (0, pixels) => pixels * BITS_PER_PIXEL,
+            (said, _) => u64::from(said),
+        };
+        self.rate.bps(u8::MAX).unwrap_or(guess)
+    }
+
+    /// How much of it fits this rate.
+    fn within(&self, bps: u64) -> Cap {
+        if self.bps() <= bps {
+            return Cap::ALL;
+        }
+        let fits = |tid: &u8| self.rate.bps(*tid).is_some_and(|cost| cost <= bps);
+        (0..self.rate.top())
+            .rev()
+            .find(fits)
+            .map_or(Cap::NOTHING, Cap::upto)
+    }
+}
