@@ -28,6 +28,8 @@ const HOLD_US: u64 = 1_000_000;
 const HOLD_MAX_US: u64 = 8_000_000;
 /// What is taken back within this time of being given was given too early, in microseconds.
 const TOO_EARLY_US: u64 = 5_000_000;
+/// After this long the hold is short again, in microseconds.
+const FORGIVEN_US: u64 = 15_000_000;
 /// Rungs that are told apart; of a source with more layers the largest are out of reach.
 const RUNGS: usize = 12;
 
@@ -58,6 +60,7 @@ pub(crate) struct Budget {
     pub bps: Option<u64>,
     hold_us: u64,
     given_at: Option<Micros>,
+    too_early_at: Option<Micros>,
     /// When to look again.
     look_at: Option<Micros>,
 }
@@ -68,6 +71,7 @@ impl Default for Budget {
             bps: None,
             hold_us: HOLD_US,
             given_at: None,
+            too_early_at: None,
             look_at: None,
         }
     }
@@ -75,10 +79,7 @@ impl Default for Budget {
 
 impl Budget {
     fn gave(&mut self, now: Micros) {
-        if self
-            .given_at
-            .is_none_or(|at| now.since(at) > HOLD_MAX_US + TOO_EARLY_US)
-        {
+        if self.too_early_at.is_none_or(|at| now.since(at) > FORGIVEN_US) {
             self.hold_us = HOLD_US;
         }
         self.given_at = Some(now);
@@ -91,6 +92,7 @@ impl Budget {
             .is_some_and(|at| now.since(at) < TOO_EARLY_US)
         {
             self.hold_us = (self.hold_us * 2).min(HOLD_MAX_US);
+            self.too_early_at = Some(now);
         }
     }
 }

@@ -1,26 +1,557 @@
-//! How a leg's link is shared over its slots.
+//! How a leg's link is shared over its slots, in virtual time: what reaches the viewer is counted and never exceeds the
+//! budget for long, the numbers are unbroken, and the reason is told.
 mod common;
-use common::{Publisher, Room};
-use muster_forward::LegId;
+use std::collections::BTreeMap;
+
+use common::{Publisher, Room, Sent};
+use muster_forward::{Codec, Forwarded, LegId, SlotReason, SlotStatus, SourceKind, vp8};
+use proptest::prelude::*;
+
+const HEIGHTS: [u16; 3] = [180, 360, 720];
+/// What the layers send, bits a second on the wire.
+const RATES: [u64; 3] = [150_000, 500_000, 2_000_000];
+/// Three temporal layers as browsers send them (RFC 7741): base, upper, middle, upper.
+const TIDS: [(u8, bool); 4] = [(0, false), (2, true), (1, true), (2, false)];
+const FRAME_MS: u64 = 33;
+/// Bytes that the core counts for a packet beside its payload.
+const OVERHEAD: usize = 64;
+
+/// One layer of a simulcast camera with temporal layers, that sends a key frame when asked.
+struct Layer {
+    publisher: Publisher,
+    rate: u64,
+    frame: usize,
+    key: bool,
+    temporal: bool,
+    on: bool,
+    tl0: u8,
+}
+
+impl Layer {
+    fn new(index: usize, temporal: bool) -> Self {
+        Layer {
+            publisher: Publisher::new(1000 * (index as u16 + 1), HEIGHTS[index]),
+            rate: RATES[index],
+            frame: 0,
+            key: true,
+            temporal,
+            on: true,
+            tl0: 0,
+        }
+    }
+
+    fn packets(&mut self) -> Vec<Sent> {
+        let bytes = (self.rate * FRAME_MS / 8000) as usize;
+        let packets = bytes.div_ceil(1200).max(1);
+        if std::mem::take(&mut self.key) {
+            self.frame = 0;
+        }
+        let key = self.frame == 0;
+        let (tid, sync) = if self.temporal {
+            TIDS[self.frame % 4]
+        } else {
+            (0, false)
+        };
+        self.tl0 = self.tl0.wrapping_add(u8::from(tid == 0));
+        self.frame += 1;
+        let mut sent = self.publisher.frame(key, packets);
+        for packet in &mut sent {
+            packet.payload[4] = self.tl0;
+            packet.payload[5] = tid << 6 | u8::from(sync) << 5;
+            packet
+                .payload
+                .resize((bytes / packets).max(OVERHEAD + 30) - OVERHEAD, 0x11);
+        }
+        sent
+    }
+}
+
+/// Cameras "s1".. of source 1.., and one viewer: leg 100, slots 10...
+struct World {
+    room: Room,
+    layers: BTreeMap<(u64, usize), Layer>,
+    viewers: BTreeMap<u64, Viewer>,
+    /// Bytes that reached the viewer, by time in milliseconds.
+    arrived: Vec<(u64, usize)>,
+    /// Key frames asked for come this much later.
+    answer_ms: u64,
+    asked: Vec<(u64, u64, usize)>,
+    ms: u64,
+}
+
+/// What one slot has seen.
+#[derive(Default)]
+struct Viewer {
+    last: Option<(u16, u16, u8, u32)>,
+    last_ms: u64,
+    /// The longest time between two packets.
+    freeze: u64,
+    frames: usize,
+    height: u16,
+    feed: Option<(u64, usize)>,
+    /// The highest temporal layer whose references are whole.
+    clean: u8,
+}
+
+impl Viewer {
+    /// Every packet arrives in order here, so every number must be the next.
+    fn take(&mut self, ms: u64, feed: (u64, usize), sent: &Sent, out: &Forwarded) {
+        let patch = out.patch.expect("picture ids");
+        let mut payload = sent.payload.clone();
+        patch.apply(&mut payload);
+        let d = vp8::parse(&payload).expect("ours");
+        let key = vp8::key_frame_size(&payload, &d);
+        if let Some((seq, picture, tl0, timestamp)) = self.last {
+            assert_eq!(out.seq, seq.wrapping_add(1), "a gap in the numbers");
+            let pictures = u16::from(d.frame_start);
+            assert_eq!(
+                patch.picture_id,
+                (picture + pictures) & 0x7fff,
+                "picture ids go on by one"
+            );
+            let base = u8::from(d.frame_start && d.tid == Some(0));
+            assert_eq!(
+                patch.tl0_pic_idx,
+                tl0.wrapping_add(base),
+                "TL0PICIDX counts base pictures"
+            );
+            assert!(out.timestamp.wrapping_sub(timestamp) as i32 >= 0);
+            self.freeze = self.freeze.max(ms - self.last_ms);
+        }
+        self.last = Some((out.seq, patch.picture_id, patch.tl0_pic_idx, out.timestamp));
+        self.last_ms = ms;
+        if self.feed != Some(feed) {
+            assert!(key.is_some(), "a switch begins with a key frame");
+            self.feed = Some(feed);
+        }
+        if let Some((_, height)) = key {
+            self.height = height;
+            self.clean = 3;
+        }
+        let tid = d.tid.unwrap_or(0);
+        if d.frame_start {
+            self.frames += 1;
+            assert!(
+                tid <= self.clean || d.layer_sync && tid == self.clean + 1,
+                "a picture of layer {tid} whose references were left out"
+            );
+            self.clean = self.clean.max(tid);
+        }
+    }
+}
+
+impl World {
+    fn new(cameras: u64, temporal: bool) -> Self {
+        let mut room = Room::new();
+        let mut layers = BTreeMap::new();
+        for source in 1..=cameras {
+            room.camera(source, &format!("s{source}"), &HEIGHTS);
+            for layer in 0..3 {
+                layers.insert((source, layer), Layer::new(layer, temporal));
+            }
+        }
+        for slot in 0..cameras {
+            room.video_slot(10 + slot, 100);
+        }
+        World {
+            room,
+            layers,
+            viewers: (0..cameras).map(|slot| (10 + slot, Viewer::default())).collect(),
+            arrived: Vec::new(),
+            answer_ms: 150,
+            asked: Vec::new(),
+            ms: 0,
+        }
+    }
+
+    fn wish(&mut self, wishes: &[(u64, &str, u16)]) {
+        self.room.wish(100, wishes);
+    }
+
+    fn budget(&mut self, bps: Option<u64>) {
+        self.room.meeting.set_budget(self.room.now, LegId(100), bps);
+        self.room.drain();
+    }
+
+    fn arrive(&mut self, source: u64, layer: usize, sent: &Sent) {
+        for out in self.room.send(source, layer, sent) {
+            self.arrived.push((self.ms, sent.payload.len() + OVERHEAD));
+            let viewer = self.viewers.get_mut(&out.slot.0).expect("a slot of ours");
+            viewer.take(self.ms, (source, layer), sent, &out);
+        }
+    }
+
+    /// Runs frame by frame, and checks after each what must always hold.
+    fn run(&mut self, ms: u64) {
+        for _ in 0..ms / FRAME_MS {
+            for at in std::mem::take(&mut self.asked) {
+                match self.layers.get_mut(&(at.1, at.2)) {
+                    Some(layer) if at.0 <= self.ms => layer.key = true,
+                    _ => self.asked.push(at),
+                }
+            }
+            let keys: Vec<_> = self.layers.keys().copied().collect();
+            for (source, layer) in keys {
+                let of = self.layers.get_mut(&(source, layer)).expect("a key of it");
+                if of.on {
+                    for sent in of.packets() {
+                        self.arrive(source, layer, &sent);
+                    }
+                }
+            }
+            self.room.pass(FRAME_MS);
+            self.ms += FRAME_MS;
+            for event in self.room.take_events() {
+                if let muster_forward::Event::KeyFrameNeeded { source, layer } = event {
+                    self.asked.push((self.ms + self.answer_ms, source.0, layer));
+                }
+            }
+        }
+    }
+
+    /// Bits a second that reached the viewer in the last `ms`.
+    fn rate(&self, ms: u64) -> u64 {
+        let since = self.ms.saturating_sub(ms);
+        let bytes: usize = self
+            .arrived
+            .iter()
+            .filter(|(at, _)| *at >= since)
+            .map(|(_, bytes)| bytes)
+            .sum();
+        bytes as u64 * 8000 / ms
+    }
+
+    fn height(&self, slot: u64) -> u16 {
+        self.room.state(slot).height
+    }
+
+    fn told(&self, slot: u64) -> (SlotStatus, Option<SlotReason>, u16) {
+        let state = self.room.state(slot);
+        (state.status, state.reason, state.height)
+    }
+}
+
+use SlotReason::{LimitedBySendersLink, LimitedByYourLink};
+use SlotStatus::{Live, Paused};
 
 #[test]
 fn what_is_wanted_is_guessed_by_size_and_then_measured() {
-    let mut room = Room::new();
-    room.camera(1, "a", &[180, 360]);
-    room.video_slot(10, 100);
-    assert_eq!(room.meeting.wanted_bps(LegId(100)), 0);
-    room.wish(100, &[(10, "a", 360)]);
-    let guess = room.meeting.wanted_bps(LegId(100));
+    let mut world = World::new(1, true);
+    assert_eq!(world.room.meeting.wanted_bps(LegId(100)), 0);
+    world.wish(&[(10, "s1", 360)]);
+    let guess = world.room.meeting.wanted_bps(LegId(100));
     assert_eq!(guess, 640 * 360 * 3 * 115 / 100);
-    let mut large = Publisher::new(1, 360);
-    for frame in 0..90 {
-        for sent in large.frame(frame == 0, 4) {
-            room.send(1, 1, &sent);
-        }
-        room.pass(33);
+    world.run(4000);
+    let measured = world.room.meeting.wanted_bps(LegId(100));
+    assert!((520_000..620_000).contains(&measured), "{measured}");
+    assert_eq!(world.room.meeting.wanted_bps(LegId(101)), 0);
+}
+
+#[test]
+fn what_is_wanted_does_not_shrink_with_the_budget() {
+    let mut world = World::new(1, true);
+    world.wish(&[(10, "s1", 720)]);
+    world.run(4000);
+    let wanted = world.room.meeting.wanted_bps(LegId(100));
+    world.budget(Some(300_000));
+    world.run(4000);
+    assert_eq!(
+        world.room.meeting.wanted_bps(LegId(100)) / 100_000,
+        wanted / 100_000
+    );
+}
+
+/// The scenario of the design: a link of 4 Mbit/s falls to 350 kbit/s and comes back.
+#[test]
+fn a_link_that_narrows_and_widens_is_followed_without_a_freeze() {
+    let mut world = World::new(1, true);
+    world.wish(&[(10, "s1", 720)]);
+    world.budget(Some(4_000_000));
+    world.run(10_000);
+    assert_eq!(world.told(10), (Live, None, 720));
+    world.budget(Some(350_000));
+    world.run(2000);
+    assert_eq!(world.told(10), (Live, Some(LimitedByYourLink), 180));
+    world.run(8000);
+    assert!(world.rate(6000) <= 350_000, "{}", world.rate(6000));
+    assert!(world.viewers[&10].freeze < 1000, "{}", world.viewers[&10].freeze);
+    world.budget(Some(4_000_000));
+    world.run(3000);
+    assert_eq!(world.told(10), (Live, None, 720));
+    assert!(world.viewers[&10].freeze < 1000);
+}
+
+#[test]
+fn the_old_layer_goes_on_at_fewer_frames_until_the_key_frame_where_that_fits() {
+    let mut world = World::new(1, true);
+    world.answer_ms = 600;
+    world.wish(&[(10, "s1", 720)]);
+    world.budget(Some(4_000_000));
+    world.run(10_000);
+    // The base frames of the large layer take 500 kbit/s.
+    world.budget(Some(600_000));
+    let before = world.viewers[&10].frames;
+    world.run(500);
+    let frames = world.viewers[&10].frames - before;
+    assert!(
+        (3..=5).contains(&frames),
+        "{frames} frames in half a second: every fourth"
+    );
+    assert!(world.rate(400) <= 650_000, "{}", world.rate(400));
+    assert_eq!(world.height(10), 720);
+    world.run(600);
+    assert_eq!(world.height(10), 360);
+    assert!(world.viewers[&10].freeze <= 5 * FRAME_MS);
+}
+
+#[test]
+fn frames_are_dropped_only_where_the_smallest_layer_does_not_fit() {
+    let mut world = World::new(1, true);
+    world.wish(&[(10, "s1", 720)]);
+    world.budget(Some(180_000));
+    world.run(6000);
+    let per_second = |world: &mut World| {
+        let before = world.viewers[&10].frames;
+        world.run(4000);
+        (world.viewers[&10].frames - before) / 4
+    };
+    assert_eq!(world.height(10), 180);
+    let all = per_second(&mut world);
+    world.budget(Some(100_000));
+    let half = per_second(&mut world);
+    world.budget(Some(60_000));
+    let quarter = per_second(&mut world);
+    let rates = [all, half, quarter];
+    assert!(
+        (28..=31).contains(&all) && (14..=16).contains(&half) && (7..=8).contains(&quarter),
+        "{rates:?}"
+    );
+    assert_eq!(world.told(10), (Live, Some(LimitedByYourLink), 180));
+    // And back, where the publisher lets the viewer step up: the numbers are checked by the viewer.
+    world.budget(Some(200_000));
+    world.run(2000);
+    assert!((28..=31).contains(&per_second(&mut world)));
+    assert!(world.viewers[&10].freeze <= 5 * FRAME_MS);
+}
+
+#[test]
+fn where_nothing_fits_the_slot_is_paused_and_its_layers_are_let_go() {
+    let mut world = World::new(1, false);
+    world.wish(&[(10, "s1", 720)]);
+    world.run(3000);
+    world.budget(Some(100_000));
+    assert_eq!(world.told(10), (Paused, Some(LimitedByYourLink), 0));
+    let wanted = world.room.wanted(1, 2);
+    assert_eq!(wanted, [false]);
+    let before = world.arrived.len();
+    world.run(3000);
+    assert_eq!(world.arrived.len(), before);
+    world.budget(Some(200_000));
+    world.run(2000);
+    assert_eq!(world.told(10), (Live, Some(LimitedByYourLink), 180));
+}
+
+#[test]
+fn voices_come_first() {
+    let mut world = World::new(1, false);
+    world.room.microphone(50, "loud");
+    world.room.slot(20, 100, "viewer", true, &[Codec::Opus]);
+    world.wish(&[(10, "s1", 180)]);
+    world.budget(Some(180_000));
+    world.run(3000);
+    assert_eq!(world.told(10), (Live, None, 180));
+    let mut voice = Publisher::new(1, 0);
+    for _ in 0..10 {
+        let sent = voice.voice(Some(20));
+        world.room.send(50, 0, &sent);
+        world.room.pass(20);
     }
-    // 30 frames a second, 4 packets of 64 bytes beside the payload.
-    let measured = room.meeting.wanted_bps(LegId(100));
-    assert!((80_000..100_000).contains(&measured), "{measured}");
-    assert_eq!(room.meeting.wanted_bps(LegId(101)), 0);
+    assert_eq!(world.told(10), (Paused, Some(LimitedByYourLink), 0));
+    assert_eq!(world.room.site(20), Some("loud"), "the voice is there");
+}
+
+#[test]
+fn the_stage_comes_before_size_and_every_slot_has_a_picture_first() {
+    let mut world = World::new(3, true);
+    world.room.stage(1, Some("s3"), "s3", &[]);
+    world.wish(&[(10, "s1", 180), (11, "s2", 360), (12, "stage", 720)]);
+    world.run(4000);
+    let heights = |world: &World| [10, 11, 12].map(|slot| world.height(slot));
+    assert_eq!(heights(&world), [180, 360, 720]);
+    for (bps, expected) in [
+        (2_700_000, [180, 360, 720]),
+        (2_400_000, [180, 180, 720]),
+        (1_000_000, [180, 180, 360]),
+        (500_000, [180, 180, 180]),
+    ] {
+        world.budget(Some(bps));
+        world.run(6000);
+        assert_eq!(heights(&world), expected, "at {bps}");
+        assert!(world.rate(4000) <= bps, "{} at {bps}", world.rate(4000));
+    }
+    assert_eq!(world.told(10), (Live, None, 180));
+    world.budget(Some(130_000));
+    world.run(6000);
+    let told = [10, 11, 12].map(|slot| world.told(slot).0);
+    assert_eq!(told, [Live, Live, Live], "base frames of three");
+    world.budget(Some(80_000));
+    world.run(6000);
+    let told = [10, 11, 12].map(|slot| world.told(slot).0);
+    assert_eq!(told, [Paused, Live, Live], "the smallest box goes first");
+}
+
+#[test]
+fn a_budget_that_wavers_does_not_make_the_picture_waver() {
+    let mut world = World::new(1, true);
+    world.wish(&[(10, "s1", 720)]);
+    world.budget(Some(1_000_000));
+    world.run(5000);
+    assert_eq!(world.height(10), 360);
+    let mut switches = 0;
+    // Below the headroom of the large layer, which takes 2 Mbit/s, and above it for moments only.
+    for n in 0..100 {
+        let before = world.height(10);
+        world.budget(Some(if n % 3 == 0 { 2_500_000 } else { 2_100_000 }));
+        world.run(200);
+        switches += usize::from(world.height(10) != before);
+    }
+    assert_eq!(switches, 0);
+}
+
+#[test]
+fn a_layer_that_is_taken_back_again_and_again_is_given_later_and_later() {
+    let mut world = World::new(1, true);
+    world.wish(&[(10, "s1", 720)]);
+    world.budget(Some(1_000_000));
+    world.run(5000);
+    let (mut given, mut at) = (Vec::new(), world.ms);
+    while given.len() < 4 {
+        world.budget(Some(3_000_000));
+        while world.height(10) != 720 {
+            world.run(FRAME_MS);
+            assert!(world.ms - at < 20_000, "it comes in the end");
+        }
+        given.push(world.ms - at);
+        world.run(1000);
+        world.budget(Some(1_000_000));
+        world.run(1000);
+        at = world.ms;
+    }
+    assert!(
+        given.is_sorted() && given[0] < 2000 && (8000..10_000).contains(&given[3]),
+        "{given:?}"
+    );
+}
+
+#[test]
+fn a_layer_that_the_sender_stopped_is_told_as_its_links_fault() {
+    let mut world = World::new(1, true);
+    world.wish(&[(10, "s1", 720)]);
+    world.budget(Some(5_000_000));
+    world.run(3000);
+    world.layers.get_mut(&(1, 2)).expect("it").on = false;
+    world.run(3000);
+    assert_eq!(world.told(10), (Live, Some(LimitedBySendersLink), 360));
+    assert!(world.viewers[&10].freeze < 1600, "{}", world.viewers[&10].freeze);
+    let of = world.layers.get_mut(&(1, 2)).expect("it");
+    (of.on, of.key) = (true, true);
+    world.run(4000);
+    assert_eq!(world.told(10), (Live, None, 720));
+}
+
+#[test]
+fn a_wish_for_more_is_not_held_back_where_there_is_room() {
+    let mut world = World::new(1, true);
+    world.wish(&[(10, "s1", 180)]);
+    world.budget(Some(2_100_000));
+    world.run(3000);
+    world.wish(&[(10, "s1", 720)]);
+    world.run(400);
+    assert_eq!(world.told(10), (Live, None, 720));
+}
+
+#[test]
+fn without_a_budget_everything_is_given_at_once() {
+    let mut world = World::new(2, true);
+    world.wish(&[(10, "s1", 720), (11, "s2", 720)]);
+    world.budget(Some(100_000));
+    world.run(3000);
+    world.budget(None);
+    world.run(400);
+    assert_eq!([world.told(10), world.told(11)], [(Live, None, 720); 2]);
+}
+
+#[test]
+fn h264_has_layers_but_no_frames_to_drop() {
+    let mut room = Room::new();
+    room.source(1, "h", SourceKind::Camera, Codec::H264, &[180]);
+    room.slot(10, 100, "viewer", false, &[Codec::H264]);
+    room.wish(100, &[(10, "h", 180)]);
+    room.meeting.set_budget(room.now, LegId(100), Some(100_000));
+    assert_eq!(
+        (room.status(10), room.state(10).reason),
+        (Paused, Some(LimitedByYourLink))
+    );
+    room.meeting.set_budget(room.now, LegId(100), Some(300_000));
+    room.pass(1500);
+    assert_eq!(
+        (room.status(10), room.key_frames_asked(1, 0) > 0),
+        (SlotStatus::Waiting, true)
+    );
+}
+
+#[derive(Clone, Debug)]
+enum Action {
+    Budget(Option<u64>),
+    Wish(Vec<(usize, u16)>),
+    Toggle { source: u64, layer: usize },
+    Run { ms: u64 },
+}
+
+fn action() -> impl Strategy<Value = Action> {
+    let wish = (0..4usize, prop::sample::select(vec![90u16, 180, 360, 720, 0]));
+    prop_oneof![
+        3 => prop::option::weighted(0.95, 30_000..6_000_000u64).prop_map(Action::Budget),
+        1 => prop::collection::vec(wish, 3).prop_map(Action::Wish),
+        1 => (1..4u64, 0..3usize).prop_map(|(source, layer)| Action::Toggle { source, layer }),
+        4 => (33..4000u64).prop_map(|ms| Action::Run { ms }),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Whatever is asked for and whatever the link does: unbroken numbers and whole references (the viewers check
+    /// them), and after some seconds of peace no more than the link carries.
+    #[test]
+    fn any_course_of_budgets_and_wishes_keeps_within_the_link(
+        temporal in any::<bool>(),
+        actions in prop::collection::vec(action(), 1..25),
+    ) {
+        let mut world = World::new(3, temporal);
+        let mut budget = None;
+        world.wish(&[(10, "s1", 720), (11, "s2", 180), (12, "s3", 360)]);
+        for action in &actions {
+            match action {
+                Action::Budget(bps) => {
+                    budget = *bps;
+                    world.budget(budget);
+                }
+                Action::Wish(wishes) => {
+                    let names = ["s1", "s2", "s3", "stage"];
+                    let wishes: Vec<_> = (10..).zip(wishes).map(|(slot, &(site, height))| (slot, names[site], height)).collect();
+                    world.wish(&wishes);
+                }
+                Action::Toggle { source, layer } => {
+                    let of = world.layers.get_mut(&(*source, *layer)).expect("it");
+                    (of.on, of.key) = (!of.on, true);
+                }
+                Action::Run { ms } => world.run(*ms),
+            }
+        }
+        world.run(6000);
+        if let Some(bps) = budget {
+            prop_assert!(world.rate(3000) <= bps.max(1) + RATES[0] / 10, "{} of {bps}", world.rate(3000));
+        }
+    }
 }
