@@ -86,6 +86,8 @@ impl Worker {
                         self.drain_core(now, key);
                     }
                 }
+                // The meeting takes no budget yet.
+                Some(LegEvent::Estimate { .. }) => {}
                 Some(LegEvent::Quality(quality)) => self.tell_quality(id, &leg_quality(&quality)),
                 Some(LegEvent::Closed { reason }) => {
                     self.remove(id, reason.as_str());

@@ -106,7 +106,8 @@ pub struct SendSide {
     last_probe: u64,
     probe_every: u64,
     standing_cuts: u32,
-    told: Option<(u64, u64)>,
+    /// When the estimate was told last, and what.
+    told: Option<(u64, Option<u64>)>,
 }
 
 impl SendSide {
@@ -374,17 +375,20 @@ impl SendSide {
         Some((estimate * (1.0 - self.loss().min(0.5))) as u64)
     }
 
-    /// The estimate, if it differs by more than 5 % from the one told last, at most every 100 ms.
-    pub fn poll_estimate(&mut self, now: Instant) -> Option<u64> {
+    /// What is left for media differs by more than 5 % from when this was true last; true at most
+    /// every 100 ms.
+    pub fn estimate_changed(&mut self, now: Instant) -> bool {
         let now = self.micros(now);
-        let estimate = self.estimate_bps()?;
-        if let Some((at, told)) = self.told
-            && (estimate.abs_diff(told) * 100 <= told * TELL_PERCENT || now < at + TELL_EVERY)
-        {
-            return None;
+        let estimate = self.media_bps();
+        let changed = match (self.told, estimate) {
+            (Some((at, _)), _) if now < at + TELL_EVERY => false,
+            (Some((_, Some(told))), Some(bps)) => bps.abs_diff(told) * 100 > told * TELL_PERCENT,
+            (told, bps) => told.and_then(|(_, told)| told).is_some() != bps.is_some(),
+        };
+        if changed {
+            self.told = Some((now, estimate));
         }
-        self.told = Some((now, estimate));
-        Some(estimate)
+        changed
     }
 
     /// The rate for the [`Pacer`], bits per second: 2.5 times the estimate, at least that of a

@@ -22,6 +22,12 @@ pub enum LegEvent {
         /// The slot.
         slot: usize,
     },
+    /// What the path takes of media has changed by more than 5 %; at most every 100 ms.
+    Estimate {
+        /// Bits per second, with all headers, and without what lost packets sent again will take.
+        /// None: nothing limits, as far as is known.
+        bps: Option<u64>,
+    },
     /// How the last second went; once a second while connected.
     Quality(Quality),
     /// The leg is over, for good. The last event.

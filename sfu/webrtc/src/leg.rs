@@ -5,6 +5,7 @@
 //! the two bounded queues that the shell drains.
 
 mod feedback;
+mod flow;
 #[cfg(test)]
 mod tests;
 
@@ -12,6 +13,8 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+pub(crate) use flow::Flow;
 
 use crate::answer::{self, Ours};
 use crate::certificate::Certificate;
@@ -102,6 +105,7 @@ pub struct Leg {
     srtp: Option<Box<Srtp>>,
     receiver: Receiver,
     sender: Sender,
+    flow: Flow,
     round_trip: Option<Duration>,
     next_report: Option<Instant>,
     /// (received packets, bytes; sent packets, bytes, resent) at the last Quality.
@@ -138,6 +142,7 @@ impl Leg {
             },
         );
         let receiver = Receiver::new(now, &offer.media, &plan.roles, plan.sources);
+        let flow = Flow::new(now, &plan.slots);
         let sender = Sender::new(plan.slots, &slot_ssrcs, &slot_rtx_ssrcs);
         let leg = Leg {
             started: now,
@@ -152,6 +157,7 @@ impl Leg {
             srtp: None,
             receiver,
             sender,
+            flow,
             round_trip: None,
             next_report: None,
             counted: [0; 5],
@@ -264,6 +270,7 @@ impl Leg {
                 self.srtp = Some(srtp);
                 self.next_report = Some(now + rtcp::INTERVAL);
                 self.event(LegEvent::Connected);
+                self.tell_estimate(now);
             }
             Progress::PeerClosed => self.finish(CloseReason::HungUp),
             Progress::Failed => self.finish(CloseReason::HandshakeFailed),
@@ -342,6 +349,8 @@ impl Leg {
             return self.finish(CloseReason::HandshakeFailed);
         }
         self.send_nacks(now);
+        self.flow.side.handle_timeout(now);
+        self.tell_estimate(now);
         if self.next_report.is_some_and(|next| now >= next) {
             self.next_report = Some(now + rtcp::INTERVAL);
             self.send_reports(now);
@@ -360,6 +369,7 @@ impl Leg {
             self.dtls.poll_timeout(),
             self.receiver.next_nack(),
             self.next_report,
+            self.flow.side.poll_timeout(),
         ]
         .into_iter()
         .flatten()

@@ -1,4 +1,4 @@
-//! RTCP packets, read and written through rtc-rtcp.
+//! RTCP packets, read and written through rtc-rtcp but for the congestion feedback.
 //!
 //! Each packet of a compound is read for itself, so that one of a kind that we do not know spoils
 //! nothing. Every compound that we write begins with a receiver report from the same SSRC of ours.
@@ -56,6 +56,14 @@ pub(crate) enum Feedback {
     KeyFrame {
         ssrc: u32,
     },
+    /// The FCI of transport-wide feedback, for [`crate::congestion`] to read.
+    TransportWide {
+        fci: Vec<u8>,
+    },
+    /// REMB: bits per second that the peer thinks can come.
+    Limit {
+        bps: u64,
+    },
 }
 
 /// Reads a decrypted compound packet.
@@ -67,6 +75,10 @@ pub(crate) fn read(mut data: &[u8]) -> Vec<Feedback> {
             break;
         };
         data = rest;
+        if let Some(known) = by_hand(packet) {
+            feedback.push(known);
+            continue;
+        }
         for packet in rtc_rtcp::packet::unmarshal(&mut packet).unwrap_or_default() {
             one(packet.as_ref(), &mut feedback);
         }
@@ -75,6 +87,33 @@ pub(crate) fn read(mut data: &[u8]) -> Vec<Feedback> {
         }
     }
     feedback
+}
+
+/// What is read without rtc-rtcp: transport-wide feedback, which comes ten times a second and is
+/// checked by its reader, and REMB (draft-alvestrand-rmcat-remb-03, 2.2).
+fn by_hand(packet: &[u8]) -> Option<Feedback> {
+    const FORMAT_15: u8 = 15;
+    let (header, body) = packet.split_at_checked(12)?;
+    if header[0] & 0x1f != FORMAT_15 {
+        return None;
+    }
+    match header[1] {
+        205 => {
+            let padded = header[0] & 0x20 != 0;
+            let padding = body.last().filter(|_| padded).map_or(0, |n| usize::from(*n));
+            let fci = body[..body.len().saturating_sub(padding)].to_vec();
+            Some(Feedback::TransportWide { fci })
+        }
+        206 => {
+            let (name, rest) = body.split_first_chunk::<4>()?;
+            let (bps, _) = rest.split_first_chunk::<4>()?;
+            let exponent = u32::from(bps[1] >> 2);
+            let mantissa = u64::from(u32::from_be_bytes([0, bps[1] & 3, bps[2], bps[3]]));
+            let bps = mantissa.saturating_mul(1u64.checked_shl(exponent).unwrap_or(u64::MAX));
+            (name == b"REMB").then_some(Feedback::Limit { bps })
+        }
+        _ => None,
+    }
 }
 
 fn one(packet: &dyn Packet, out: &mut Vec<Feedback>) {

@@ -24,8 +24,11 @@ impl Leg {
                     if self.sender.reported(ssrc, fraction_lost) {
                         let heard = rtcp::round_trip(self.ntp(now), last_report, delay);
                         self.round_trip = heard.or(self.round_trip);
+                        self.flow.reported(now, fraction_lost, heard);
                     }
                 }
+                Feedback::TransportWide { fci } => self.flow.feedback(now, &fci),
+                Feedback::Limit { bps } => self.flow.side.reported_limit(bps),
                 Feedback::Nack { ssrc, seqs } => self.answer_nack(now, ssrc, &seqs),
                 Feedback::KeyFrame { ssrc } => {
                     if let Some(slot) = self.sender.slot_of(ssrc) {
@@ -36,6 +39,16 @@ impl Leg {
                     }
                 }
             }
+        }
+        self.tell_estimate(now);
+    }
+
+    /// Tells the shell what the path takes, where that has changed.
+    pub(super) fn tell_estimate(&mut self, now: Instant) {
+        if self.flow.side.estimate_changed(now) {
+            let bps = self.flow.side.media_bps();
+            self.events.retain(|e| !matches!(e, LegEvent::Estimate { .. }));
+            self.event(LegEvent::Estimate { bps });
         }
     }
 
@@ -106,7 +119,7 @@ impl Leg {
             sent_packets: since(2),
             sent_bytes: since(3),
             resent_packets: since(4),
-            sent_loss: f32::from(self.sender.worst_loss()) / 256.0,
+            sent_loss: (f32::from(self.sender.worst_loss()) / 256.0).max(self.flow.side.loss() as f32),
         };
         self.event(LegEvent::Quality(quality));
     }

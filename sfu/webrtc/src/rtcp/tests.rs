@@ -98,3 +98,54 @@ proptest! {
         prop_assert!(read(&data).len() <= 2 * MAX_FEEDBACK + MAX_BLOCKS);
     }
 }
+
+#[test]
+fn congestion_feedback_is_read_between_other_packets_and_without_its_padding() {
+    let mut data = pli(1, 9).expect("written");
+    // Transport-wide, FMT 15, 5 words after the first: two SSRCs, 12 bytes of which 3 are padding.
+    data.extend([0x80 | 0x20 | 15, 205, 0, 5, 0, 0, 0, 1, 0, 0, 0, 2]);
+    data.extend([1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 0, 3]);
+    // REMB of 0x20000 << 3, about one SSRC.
+    data.extend([0x80 | 15, 206, 0, 5, 0, 0, 0, 1, 0, 0, 0, 0]);
+    data.extend(b"REMB");
+    data.extend([1, 3 << 2 | 2, 0, 0, 0, 0, 0, 9]);
+    let expected = [
+        Feedback::KeyFrame { ssrc: 9 },
+        Feedback::TransportWide {
+            fci: vec![1, 2, 3, 4, 5, 6, 7, 8, 9],
+        },
+        Feedback::Limit { bps: 1 << 20 },
+    ];
+    assert_eq!(read(&data), expected);
+}
+
+#[test]
+fn congestion_feedback_that_lies_about_its_size_is_harmless() {
+    let all_padding = [0x80 | 0x20 | 15, 205, 0, 3, 0, 0, 0, 1, 0, 0, 0, 2, 1, 2, 3, 255];
+    assert_eq!(read(&all_padding), [Feedback::TransportWide { fci: vec![] }]);
+    let empty = [0x80 | 15, 205, 0, 2, 0, 0, 0, 1, 0, 0, 0, 2];
+    assert_eq!(read(&empty), [Feedback::TransportWide { fci: vec![] }]);
+    let huge = [
+        0x80 | 15,
+        206,
+        0,
+        4,
+        0,
+        0,
+        0,
+        1,
+        0,
+        0,
+        0,
+        0,
+        b'R',
+        b'E',
+        b'M',
+        b'B',
+        0,
+        0xff,
+        0xff,
+        0xff,
+    ];
+    assert_eq!(read(&huge), [Feedback::Limit { bps: u64::MAX }]);
+}
