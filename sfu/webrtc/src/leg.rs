@@ -246,8 +246,8 @@ impl Leg {
         let rtp = header.opened(plain).ok_or(Ignored::RtpMalformed)?;
         let accepted = self.receiver.handle(now, &rtp, plain)?;
         Ok(accepted.map(|accepted| {
-            if accepted.wants_key_frame {
-                self.send_pli(rtp.ssrc);
+            if let Some(ssrc) = accepted.ask_key_frame {
+                self.send_pli(ssrc);
             }
             ReceivedRtp {
                 source: accepted.source,
@@ -255,7 +255,9 @@ impl Leg {
                 seq: accepted.seq,
                 timestamp: rtp.timestamp,
                 marker: rtp.marker,
-                payload: &plain[rtp.payload],
+                payload: &plain[accepted.payload],
+                redundancy: accepted.redundancy,
+                age_us: accepted.age_us,
                 audio_level: accepted.audio_level,
             }
         }))
@@ -310,9 +312,10 @@ impl Leg {
         Some(to)
     }
 
-    /// Asks the publisher for a key frame (PLI); remembered until the layer's SSRC is known.
-    pub fn request_key_frame(&mut self, _now: Instant, source: usize, layer: usize) {
-        if let Some(ssrc) = self.receiver.request_key_frame(source, layer) {
+    /// Asks the publisher for a key frame (PLI), at most every 500 ms a layer; remembered until it
+    /// may be asked for, and until the layer's SSRC is known.
+    pub fn request_key_frame(&mut self, now: Instant, source: usize, layer: usize) {
+        if let Some(ssrc) = self.receiver.request_key_frame(now, source, layer) {
             self.send_pli(ssrc);
         }
     }
@@ -348,7 +351,7 @@ impl Leg {
         if !in_time || !alive {
             return self.finish(CloseReason::HandshakeFailed);
         }
-        self.send_nacks(now);
+        self.send_requests(now);
         self.flow.side.handle_timeout(now);
         self.tell_estimate(now);
         if self.next_report.is_some_and(|next| now >= next) {
@@ -367,7 +370,7 @@ impl Leg {
             Some(self.ice.expires()),
             handshake,
             self.dtls.poll_timeout(),
-            self.receiver.next_nack(),
+            self.receiver.next_request(),
             self.next_report,
             self.flow.side.poll_timeout(),
         ]

@@ -80,6 +80,11 @@ pub struct ReceivedRtp<'a> {
     pub marker: bool,
     /// Payload without padding; never empty.
     pub payload: &'a [u8],
+    /// Bytes of it in front of the primary encoding (RED, RFC 2198); 0 for a plain packet.
+    pub redundancy: u16,
+    /// How long before its arrival it was sampled, in microseconds, by the publisher's sender
+    /// reports: comparable between the sources of one leg. 0 where that is not known.
+    pub age_us: i32,
     /// RFC 6464 level in -dBov: 0 is loudest, 127 is silence.
     pub audio_level: Option<u8>,
 }

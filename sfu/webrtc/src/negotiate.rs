@@ -35,12 +35,33 @@ pub(crate) struct Coding {
     pub fmtp: String,
     /// Retransmission of this coding (RFC 4588).
     pub rtx_pt: Option<u8>,
+    /// This coding with redundancy in front of it (RFC 2198).
+    pub red: Option<Red>,
+}
+
+/// Redundant audio as it was offered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Red {
+    pub pt: u8,
+    /// Listed before the plain coding: the offerer's choice, which the answer repeats.
+    pub first: bool,
+}
+
+impl Coding {
+    /// Packets of this payload type carry it, plain or with redundancy.
+    pub(crate) fn carried_by(&self, pt: u8) -> bool {
+        self.pt == pt || self.red.is_some_and(|red| red.pt == pt)
+    }
 }
 
 pub(crate) struct SourcePlan {
     pub offered: OfferedSource,
     pub coding: Coding,
+    /// Of `a=ssrc`, those of repeats left out.
     pub ssrcs: Vec<u32>,
+    /// An SSRC, and the one that repeats it.
+    pub repairs: Vec<(u32, u32)>,
+    /// Packets of this source carry a transport-wide sequence number.
     pub twcc_extension: Option<u8>,
 }
 
@@ -121,10 +142,9 @@ impl Plan {
             _ if media.slides || has(SourceKind::Camera) => SourceKind::Content,
             _ => SourceKind::Camera,
         };
-        let Some(mut coding) = codings.into_iter().next().filter(|_| !has(kind)) else {
+        let Some(coding) = codings.into_iter().next().filter(|_| !has(kind)) else {
             return Role::Rejected;
         };
-        coding.rtx_pt = None;
         let mut rids = smallest_first(&media.simulcast);
         rids.truncate(MAX_LAYERS);
         if rids.len() < 2 || kind == SourceKind::Audio {
@@ -137,9 +157,10 @@ impl Plan {
                 codec: coding.codec,
                 rids,
             },
+            twcc_extension: transport_cc(media, std::slice::from_ref(&coding)),
             coding,
             ssrcs: media.ssrcs.clone(),
-            twcc_extension: None,
+            repairs: media.repairs.clone(),
         });
         Role::Publishes(self.sources.len() - 1)
     }
@@ -191,6 +212,7 @@ fn codings(media: &Media) -> Vec<Coding> {
         pt: p.pt,
         fmtp,
         rtx_pt: repeats[usize::from(p.pt)],
+        red: None,
     };
     let vp8 = payloads
         .iter()
@@ -221,6 +243,7 @@ fn opus(payloads: &[&Payload]) -> Option<Coding> {
         pt: opus.pt,
         fmtp: "minptime=10;useinbandfec=1".to_owned(),
         rtx_pt: None,
+        red: None,
     })
 }
 

@@ -1,69 +1,80 @@
 //! The publishing side of a leg: which source and layer a packet belongs to, and what to tell the
-//! publisher about it (NACK, PLI, receiver reports).
+//! publisher about it (NACK, PLI, receiver reports, transport-wide feedback).
 //!
 //! SSRCs are learnt from the packets' mid and rid (RFC 9143, 8852), from `a=ssrc` lines, or from a
 //! payload type that only one m-line has. Invariant: every table is bounded, and a packet that
-//! gets here is authentic.
+//! gets here is authentic. A packet comes out once, whether it came by itself or was repeated by
+//! RTX; of a source's layer the newest SSRC counts.
 
+mod clock;
 mod nack;
 mod padding;
+mod place;
 mod reception;
+mod rtx;
+mod stream;
 
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use nack::{Arrival, Nack};
-use padding::Padding;
+use clock::WallClock;
+use nack::Arrival;
+use place::{Extensions, Place};
 pub(crate) use reception::Figures;
-use reception::Reception;
+use stream::Stream;
 
+use crate::congestion::FeedbackRecorder;
 use crate::event::Ignored;
 use crate::media::{Codec, OfferedSource};
-use crate::negotiate::{Role, SourcePlan, URI_AUDIO_LEVEL, URI_MID, URI_RID, extension};
+use crate::negotiate::{Role, SourcePlan};
 use crate::offer::Media;
+use crate::red;
 use crate::rtp::Rtp;
 use crate::srtp::MAX_SSRCS;
 
 /// Assumed where the peer receives nothing from us and so never reports.
 const DEFAULT_ROUND_TRIP: Duration = Duration::from_millis(60);
-
-/// Header extension ids of the offerer.
-#[derive(Default)]
-struct Extensions {
-    mid: Option<u8>,
-    rid: Option<u8>,
-    level: Option<u8>,
-}
-
-struct Stream {
-    ssrc: u32,
-    source: usize,
-    layer: usize,
-    codec: Codec,
-    reception: Reception,
-    nack: Option<Nack>,
-    padding: Padding,
-    /// Middle 32 bits of the last sender report's NTP time, and when it came.
-    last_report: Option<(u32, Instant)>,
-}
+/// An SSRC that was superseded takes over again when the newer is silent for this long.
+const SILENT: Duration = Duration::from_millis(500);
+/// An SSRC that is silent for this long gives its place to a new one when there is no other.
+const UNUSED: Duration = Duration::from_secs(2);
+/// REMB names the SSRCs that were heard within this.
+const ACTIVE: Duration = Duration::from_secs(5);
 
 /// Where a packet belongs.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Accepted {
     pub source: usize,
     pub layer: usize,
-    /// Without the packets that were padding only.
+    /// The original's, without the packets that were padding only.
     pub seq: u16,
+    /// Of the original in the datagram.
+    pub payload: Range<usize>,
+    /// Bytes in front of the primary encoding (RFC 2198); 0 unless it is RED.
+    pub redundancy: u16,
     pub audio_level: Option<u8>,
-    /// Feedback to send now: a PLI for this packet's SSRC.
-    pub wants_key_frame: bool,
+    /// How long ago it was sampled, in microseconds; 0 where that is not known.
+    pub age_us: i32,
+    /// Feedback to send now: a PLI for this SSRC.
+    pub ask_key_frame: Option<u32>,
 }
 
 /// One stream's part of a receiver report.
 pub(crate) struct StreamReport {
     pub ssrc: u32,
     pub codec: Codec,
+    pub repeats: bool,
     pub figures: Figures,
     pub last_report: Option<(u32, Instant)>,
+}
+
+/// What to ask the publisher for now.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Requests {
+    /// SSRCs, and the sequence numbers to send again.
+    pub nacks: Vec<(u32, Vec<u16>)>,
+    /// SSRCs.
+    pub key_frames: Vec<u32>,
 }
 
 pub(crate) struct Receiver {
@@ -73,32 +84,26 @@ pub(crate) struct Receiver {
     streams: Vec<Stream>,
     /// Key frames asked for before the layer's SSRC was known: (source, layer).
     wanted: Vec<(usize, usize)>,
-    next_nack: Option<Instant>,
+    clock: WallClock,
+    /// Of transport-wide sequence numbers; None where they are not negotiated.
+    recorder: Option<FeedbackRecorder>,
+    next_request: Option<Instant>,
     packets: u64,
     bytes: u64,
 }
 
 impl Receiver {
     pub(crate) fn new(now: Instant, media: &[Media], roles: &[Role], sources: Vec<SourcePlan>) -> Self {
-        let publishing: Vec<&Media> = media
-            .iter()
-            .zip(roles)
-            .filter(|(_, role)| matches!(role, Role::Publishes(_)))
-            .map(|(m, _)| m)
-            .collect();
-        // In a BUNDLE group an id means the same in every m-line (RFC 9143, 9.1).
-        let find = |uri| publishing.iter().find_map(|m| extension(m, uri));
+        let extensions = Extensions::of(media, roles, &sources);
         Self {
             started: now,
-            extensions: Extensions {
-                mid: find(URI_MID),
-                rid: find(URI_RID),
-                level: find(URI_AUDIO_LEVEL),
-            },
+            recorder: extensions.twcc.map(|_| FeedbackRecorder::new(now)),
+            extensions,
             sources,
             streams: Vec::new(),
             wanted: Vec::new(),
-            next_nack: None,
+            clock: WallClock::default(),
+            next_request: None,
             packets: 0,
             bytes: 0,
         }
@@ -108,173 +113,242 @@ impl Receiver {
         self.sources.iter().map(|s| &s.offered)
     }
 
-    /// Takes an authentic packet. None: it was padding only.
+    /// Takes an authentic packet. None: it brought nothing new (padding only, or known already).
     pub(crate) fn handle(
         &mut self,
         now: Instant,
         rtp: &Rtp,
         data: &[u8],
     ) -> Result<Option<Accepted>, Ignored> {
-        let index = match self.streams.iter().position(|s| s.ssrc == rtp.ssrc) {
+        if let (Some(recorder), Some(number)) = (&mut self.recorder, self.extensions.number(rtp, data)) {
+            recorder.received(now, number);
+            let due = recorder.poll_timeout();
+            self.next_request = earliest(self.next_request, due);
+        }
+        let found = self.streams.iter().position(|s| s.ssrc == rtp.ssrc);
+        let index = match found {
             Some(index) => index,
-            None => self.learn(rtp, data)?,
+            None => match self.learn(now, rtp, data)? {
+                Some(index) => index,
+                None => return Ok(None),
+            },
         };
-        let since_start = now.saturating_duration_since(self.started);
         let stream = &mut self.streams[index];
-        if self.sources[stream.source].coding.pt != rtp.pt {
+        let coding = &self.sources[stream.source].coding;
+        let expected = match stream.repeats {
+            Some(_) => coding.rtx_pt == Some(rtp.pt),
+            None => coding.carried_by(rtp.pt),
+        };
+        if !expected {
             return Err(Ignored::UnknownPayloadType);
         }
         self.packets += 1;
         self.bytes += rtp.payload.len() as u64;
-        let ticks = since_start.as_micros() * u128::from(stream.codec.clock_rate()) / 1_000_000;
+        stream.used = now;
+        stream.unreported = stream.unreported.saturating_add(1);
+        let since_start = now.saturating_duration_since(self.started).as_micros();
+        let ticks = since_start * u128::from(stream.codec.clock_rate()) / 1_000_000;
         let newest = stream.reception.record(rtp.seq, rtp.timestamp, ticks as u32);
+        let Some(primary) = stream.repeats else {
+            return self.original(now, index, rtp, data, (rtp.seq, rtp.payload.clone()), newest);
+        };
+        let of = |s: &Stream, seq| s.ssrc == primary && s.nack.as_ref().is_some_and(|n| n.may_repeat(seq));
+        let Some(original) = rtx::original(rtp, data) else {
+            return Ok(None);
+        };
+        match self.streams.iter().position(|s| of(s, original.0)) {
+            Some(index) => self.original(now, index, rtp, data, original, false),
+            None => Ok(None),
+        }
+    }
+
+    /// An original packet of a stream, however it came: its sequence number and payload.
+    fn original(
+        &mut self,
+        now: Instant,
+        index: usize,
+        rtp: &Rtp,
+        data: &[u8],
+        (seq, payload): (u16, Range<usize>),
+        newest: bool,
+    ) -> Result<Option<Accepted>, Ignored> {
+        if self.streams[index].superseded && !self.revive(now, index) {
+            return Ok(None);
+        }
+        let stream = &mut self.streams[index];
         let mut wants_key_frame = false;
         if let Some(nack) = &mut stream.nack {
-            match nack.received(now, rtp.seq) {
+            match nack.received(now, seq) {
                 Arrival::Fine => {}
-                Arrival::Hole => {
-                    let next = nack.next();
-                    self.next_nack = self.next_nack.into_iter().chain(next).min();
-                }
+                Arrival::Duplicate => return Ok(None),
+                Arrival::Hole => self.next_request = earliest(self.next_request, nack.next()),
                 Arrival::TooLargeHole => wants_key_frame = true,
             }
         }
-        if rtp.payload.is_empty() {
-            stream.padding.dropped(rtp.seq, newest);
+        if payload.is_empty() {
+            stream.padding.dropped(seq, newest);
             return Ok(None);
         }
-        let seq = stream.padding.renumber(rtp.seq);
         let place = (stream.source, stream.layer);
+        let coding = &self.sources[place.0].coding;
+        let redundancy = match coding.red {
+            Some(red) if red.pt == rtp.pt => {
+                red::redundancy(&data[payload.clone()], coding.pt).ok_or(Ignored::RtpMalformed)?
+            }
+            _ => 0,
+        };
         if let Some(at) = self.wanted.iter().position(|w| *w == place) {
             self.wanted.remove(at);
             wants_key_frame = true;
         }
-        let level = self.extensions.level.filter(|_| stream.codec == Codec::Opus);
+        let ask = wants_key_frame && stream.ask_key_frame(now);
+        self.next_request = earliest(self.next_request, stream.next_ask());
+        let micros = now.saturating_duration_since(self.started).as_micros() as i64;
+        let clock_rate = stream.codec.clock_rate();
         Ok(Some(Accepted {
             source: place.0,
             layer: place.1,
-            seq,
-            audio_level: level
-                .and_then(|id| rtp.extension(data, id))
-                .and_then(|v| v.first())
-                .map(|v| v & 0x7f),
-            wants_key_frame,
+            seq: stream.padding.renumber(seq),
+            payload,
+            redundancy,
+            audio_level: self.extensions.audio_level(stream.codec, rtp, data),
+            age_us: self
+                .clock
+                .age(micros, stream.time_line, rtp.timestamp, clock_rate),
+            ask_key_frame: ask.then_some(stream.ssrc),
         }))
     }
 
-    fn learn(&mut self, rtp: &Rtp, data: &[u8]) -> Result<usize, Ignored> {
-        let (source, layer) = self.place(rtp, data)?;
+    /// Whether an SSRC that was superseded is the one that goes on after all.
+    fn revive(&mut self, now: Instant, index: usize) -> bool {
+        let place = (self.streams[index].source, self.streams[index].layer);
+        let mut others = self.streams.iter_mut().filter(|s| s.carries(place.0, place.1));
+        let current = others.find(|s| !s.superseded);
+        if let Some(current) = current {
+            if now.saturating_duration_since(current.used) < SILENT {
+                return false;
+            }
+            current.superseded = true;
+        }
+        self.streams[index].superseded = false;
+        true
+    }
+
+    /// A place for an SSRC that is not known yet. None: it repeats what nobody has heard of.
+    fn learn(&mut self, now: Instant, rtp: &Rtp, data: &[u8]) -> Result<Option<usize>, Ignored> {
+        let place = place::of(&self.sources, &self.extensions, &self.streams, rtp, data)?;
+        let (source, layer, repeats) = match place {
+            Place::Nowhere => return Ok(None),
+            Place::Carries { source, layer } => (source, layer, None),
+            Place::Repeats(primary) => {
+                let of = self.streams.iter().find(|s| s.ssrc == primary);
+                let Some(of) = of else { return Ok(None) };
+                (of.source, of.layer, Some(primary))
+            }
+        };
         if self.streams.len() >= MAX_SSRCS {
-            return Err(Ignored::TooManySsrcs);
+            let oldest = self.streams.iter().enumerate().min_by_key(|(_, s)| s.used);
+            let unused = oldest.filter(|(_, s)| now.saturating_duration_since(s.used) >= UNUSED);
+            let (at, _) = unused.ok_or(Ignored::TooManySsrcs)?;
+            self.streams.remove(at);
+        }
+        if repeats.is_none() {
+            let before = self.streams.iter_mut().filter(|s| s.carries(source, layer));
+            before.for_each(|s| s.superseded = true);
         }
         let codec = self.sources[source].offered.codec;
-        self.streams.push(Stream {
-            ssrc: rtp.ssrc,
-            source,
-            layer,
-            codec,
-            reception: Reception::default(),
-            nack: (codec != Codec::Opus).then(Nack::default),
-            padding: Padding::default(),
-            last_report: None,
-        });
-        Ok(self.streams.len() - 1)
+        self.streams
+            .push(Stream::new(now, rtp.ssrc, (source, layer), codec, repeats));
+        Ok(Some(self.streams.len() - 1))
     }
 
-    /// Source and layer of an SSRC that is not known yet.
-    fn place(&self, rtp: &Rtp, data: &[u8]) -> Result<(usize, usize), Ignored> {
-        let text = |id: Option<u8>| {
-            id.and_then(|id| rtp.extension(data, id))
-                .and_then(|v| std::str::from_utf8(v).ok())
-        };
-        let (mid, rid) = (text(self.extensions.mid), text(self.extensions.rid));
-        let with_rid = |s: &SourcePlan| rid.is_some_and(|r| s.offered.rids.iter().any(|x| x == r));
-        let only = |matches: &dyn Fn(&SourcePlan) -> bool| {
-            let mut found = self.sources.iter().enumerate().filter(|(_, s)| matches(s));
-            found.next().filter(|_| found.next().is_none())
-        };
-        let found = if let Some(mid) = mid {
-            only(&|s| s.offered.mid == mid)
-        } else {
-            only(&|s| s.ssrcs.contains(&rtp.ssrc))
-                .or_else(|| only(&with_rid))
-                .or_else(|| only(&|s| s.coding.pt == rtp.pt))
-        };
-        let (index, source) = found.ok_or(Ignored::UnknownSource)?;
-        if source.coding.pt != rtp.pt {
-            return Err(Ignored::UnknownPayloadType);
-        }
-        if source.offered.rids.is_empty() {
-            return Ok((index, 0));
-        }
-        let layer = source.offered.rids.iter().position(|r| Some(r.as_str()) == rid);
-        layer.map(|l| (index, l)).ok_or(Ignored::UnknownSource)
-    }
-
-    /// The SSRC to ask for a key frame; remembered if it is not known yet.
-    pub(crate) fn request_key_frame(&mut self, source: usize, layer: usize) -> Option<u32> {
+    /// The SSRC to ask for a key frame now; it is asked for later if it is not known yet, or was
+    /// asked a moment ago.
+    pub(crate) fn request_key_frame(&mut self, now: Instant, source: usize, layer: usize) -> Option<u32> {
         let plan = self.sources.get(source)?;
         if plan.offered.codec == Codec::Opus || layer >= plan.offered.layers() {
             return None;
         }
-        let newest = self
-            .streams
-            .iter()
-            .rev()
-            .find(|s| (s.source, s.layer) == (source, layer));
-        if newest.is_none() && !self.wanted.contains(&(source, layer)) {
-            self.wanted.push((source, layer));
-        }
-        newest.map(|s| s.ssrc)
+        let mut streams = self.streams.iter_mut();
+        let Some(stream) = streams.find(|s| s.carries(source, layer) && !s.superseded) else {
+            if !self.wanted.contains(&(source, layer)) {
+                self.wanted.push((source, layer));
+            }
+            return None;
+        };
+        let ask = stream.ask_key_frame(now);
+        self.next_request = earliest(self.next_request, stream.next_ask());
+        ask.then_some(stream.ssrc)
     }
 
-    pub(crate) fn sender_report(&mut self, now: Instant, ssrc: u32, ntp_middle: u32) {
+    pub(crate) fn sender_report(&mut self, now: Instant, ssrc: u32, ntp: u64, timestamp: u32) {
+        let micros = now.saturating_duration_since(self.started).as_micros() as i64;
         if let Some(stream) = self.streams.iter_mut().find(|s| s.ssrc == ssrc) {
-            stream.last_report = Some((ntp_middle, now));
+            stream.last_report = Some(((ntp >> 16) as u32, now));
+            stream.time_line = self.clock.reported(micros, ntp, timestamp);
         }
     }
 
-    /// NACKs to send now: (SSRC, sequence numbers).
-    pub(crate) fn nacks(&mut self, now: Instant, round_trip: Option<Duration>) -> Vec<(u32, Vec<u16>)> {
-        if self.next_nack.is_none_or(|next| now < next) {
-            return Vec::new();
+    /// What to ask for now.
+    pub(crate) fn requests(&mut self, now: Instant, round_trip: Option<Duration>) -> Requests {
+        let mut out = Requests::default();
+        if self.next_request.is_none_or(|next| now < next) {
+            return out;
         }
         let round_trip = round_trip.unwrap_or(DEFAULT_ROUND_TRIP);
-        let mut out = Vec::new();
-        self.next_nack = None;
+        self.next_request = self.recorder.as_ref().and_then(FeedbackRecorder::poll_timeout);
         for stream in &mut self.streams {
-            let Some(nack) = &mut stream.nack else {
+            let Some(nack) = stream.nack.as_mut().filter(|_| !stream.superseded) else {
                 continue;
             };
             let due = nack.due(now, round_trip);
-            if !due.is_empty() {
-                out.push((stream.ssrc, due));
+            let next = nack.next();
+            if !due.seqs.is_empty() {
+                out.nacks.push((stream.ssrc, due.seqs));
             }
-            self.next_nack = self.next_nack.into_iter().chain(nack.next()).min();
+            let waited = stream.next_ask().is_some_and(|at| at <= now);
+            if (due.given_up || waited) && stream.ask_key_frame(now) {
+                out.key_frames.push(stream.ssrc);
+            }
+            let next = earliest(next, stream.next_ask());
+            self.next_request = earliest(self.next_request, next);
         }
         out
     }
 
-    pub(crate) fn next_nack(&self) -> Option<Instant> {
-        self.next_nack
+    /// Transport-wide feedback to send now: an SSRC of the publisher's, and the FCI. Drain it.
+    pub(crate) fn transport_feedback(&mut self, now: Instant) -> Option<(u32, Vec<u8>)> {
+        let recorder = self.recorder.as_mut()?;
+        let fci = recorder.poll(now)?;
+        // It is about all of them; the format wants one to be named.
+        Some((self.streams.last().map_or(0, |s| s.ssrc), fci))
     }
 
-    /// Every stream's figures since the last call.
+    pub(crate) fn next_request(&self) -> Option<Instant> {
+        self.next_request
+    }
+
+    /// The figures since the last call of every stream that was heard since.
     pub(crate) fn reports(&mut self) -> Vec<StreamReport> {
-        self.streams
-            .iter_mut()
-            .map(|s| StreamReport {
-                ssrc: s.ssrc,
-                codec: s.codec,
-                figures: s.reception.figures(),
-                last_report: s.last_report,
+        let heard = self.streams.iter_mut().filter(|s| s.unreported > 0);
+        heard
+            .map(|s| {
+                s.unreported = 0;
+                StreamReport {
+                    ssrc: s.ssrc,
+                    codec: s.codec,
+                    repeats: s.repeats.is_some(),
+                    figures: s.reception.figures(),
+                    last_report: s.last_report,
+                }
             })
             .collect()
     }
 
-    /// SSRCs of video, and how many video sources they are of.
-    pub(crate) fn video(&self) -> (Vec<u32>, usize) {
-        let video = self.streams.iter().filter(|s| s.codec != Codec::Opus);
+    /// SSRCs of video that are heard, and how many video sources they are of.
+    pub(crate) fn video(&self, now: Instant) -> (Vec<u32>, usize) {
+        let active = |s: &&Stream| now.saturating_duration_since(s.used) < ACTIVE;
+        let video = self.streams.iter().filter(|s| s.nack.is_some()).filter(active);
         let mut sources: Vec<usize> = video.clone().map(|s| s.source).collect();
         sources.sort_unstable();
         sources.dedup();
@@ -292,6 +366,13 @@ impl Receiver {
 
     pub(crate) fn missing(&self) -> usize {
         let nacks = self.streams.iter().filter_map(|s| s.nack.as_ref());
-        nacks.map(Nack::missing).sum()
+        nacks.map(nack::Nack::missing).sum()
     }
 }
+
+fn earliest(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
+    a.into_iter().chain(b).min()
+}
+
+#[cfg(test)]
+mod tests;

@@ -36,10 +36,11 @@ const MAX_SENDERS: usize = 16;
 /// What a peer said that a leg acts on.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Feedback {
-    /// A publisher's sender report; the middle 32 bits of its NTP time.
+    /// A publisher's sender report: wall-clock time, and the RTP timestamp of that time.
     SenderReport {
         ssrc: u32,
-        ntp_middle: u32,
+        ntp: u64,
+        timestamp: u32,
     },
     /// A viewer's report of one of our SSRCs.
     Reception {
@@ -127,7 +128,8 @@ fn one(packet: &dyn Packet, out: &mut Vec<Feedback>) {
     if let Some(sr) = any.downcast_ref::<SenderReport>() {
         out.push(Feedback::SenderReport {
             ssrc: sr.ssrc,
-            ntp_middle: (sr.ntp_time >> 16) as u32,
+            ntp: sr.ntp_time,
+            timestamp: sr.rtp_time,
         });
         out.extend(sr.reports.iter().map(reception));
     } else if let Some(rr) = any.downcast_ref::<ReceiverReport>() {
@@ -179,6 +181,25 @@ pub(crate) fn nack(ours: u32, media_ssrc: u32, seqs: &[u16]) -> Option<Vec<u8>> 
         media_ssrc,
         nacks: nack_pairs_from_sequence_numbers(seqs),
     }])
+}
+
+/// Transport-wide feedback (draft-holmer-rmcat-transport-wide-cc-extensions-01, 3.1) around its FCI.
+pub(crate) fn transport_feedback(ours: u32, media_ssrc: u32, fci: &[u8]) -> Vec<u8> {
+    const FMT_AND_TYPE: [u8; 2] = [0x80 | 15, 205];
+    const PADDED: u8 = 0x20;
+    let padding = fci.len().wrapping_neg() % 4;
+    let words = 2 + (fci.len() + padding) / 4; // an FCI is at most 1100 bytes
+    let mut out = FMT_AND_TYPE.to_vec();
+    out.extend((words as u16).to_be_bytes());
+    out.extend(ours.to_be_bytes());
+    out.extend(media_ssrc.to_be_bytes());
+    out.extend_from_slice(fci);
+    if padding > 0 {
+        out[0] |= PADDED;
+        out.resize(out.len() + padding - 1, 0);
+        out.push(padding as u8);
+    }
+    out
 }
 
 /// What the periodic reports are made of.

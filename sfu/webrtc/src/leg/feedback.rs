@@ -12,8 +12,8 @@ impl Leg {
     pub(super) fn handle_feedback(&mut self, now: Instant, plain: &[u8]) {
         for feedback in rtcp::read(plain) {
             match feedback {
-                Feedback::SenderReport { ssrc, ntp_middle } => {
-                    self.receiver.sender_report(now, ssrc, ntp_middle);
+                Feedback::SenderReport { ssrc, ntp, timestamp } => {
+                    self.receiver.sender_report(now, ssrc, ntp, timestamp);
                 }
                 Feedback::Reception {
                     ssrc,
@@ -68,10 +68,19 @@ impl Leg {
         self.send_rtcp(pli);
     }
 
-    pub(super) fn send_nacks(&mut self, now: Instant) {
-        for (media_ssrc, seqs) in self.receiver.nacks(now, self.round_trip) {
+    /// What is due to be asked of the publisher, and told of the arrival of its packets.
+    pub(super) fn send_requests(&mut self, now: Instant) {
+        while let Some((media_ssrc, fci)) = self.receiver.transport_feedback(now) {
+            let feedback = rtcp::transport_feedback(self.ssrc, media_ssrc, &fci);
+            self.send_rtcp(Some(feedback));
+        }
+        let requests = self.receiver.requests(now, self.round_trip);
+        for (media_ssrc, seqs) in requests.nacks {
             let nack = rtcp::nack(self.ssrc, media_ssrc, &seqs);
             self.send_rtcp(nack);
+        }
+        for media_ssrc in requests.key_frames {
+            self.send_pli(media_ssrc);
         }
     }
 
@@ -79,7 +88,7 @@ impl Leg {
     pub(super) fn send_reports(&mut self, now: Instant) {
         let streams = self.receiver.reports();
         let slots = self.sender.reports(now);
-        let (video, video_sources) = self.receiver.video();
+        let (video, video_sources) = self.receiver.video(now);
         let bps = self.video_bps.saturating_mul(video_sources as u64);
         let datagrams = rtcp::reports(&Periodic {
             now,
@@ -110,9 +119,14 @@ impl Leg {
             round_trip: self.round_trip,
             received_packets: since(0),
             received_bytes: since(1),
-            received_lost: streams.iter().map(|s| u64::from(s.figures.lost)).sum(),
+            received_lost: streams
+                .iter()
+                .filter(|s| !s.repeats)
+                .map(|s| u64::from(s.figures.lost))
+                .sum(),
             jitter: streams
                 .iter()
+                .filter(|s| !s.repeats)
                 .map(|s| jitter(s.codec, s.figures.jitter))
                 .max()
                 .unwrap_or_default(),

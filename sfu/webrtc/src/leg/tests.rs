@@ -369,7 +369,7 @@ fn sender_reports_run_on_and_give_the_round_trip() {
     c.send(1);
     c.wait(1000 * MS);
     let report = c.heard().into_iter().find_map(|f| match f {
-        Feedback::SenderReport { ssrc, ntp_middle } => Some((ssrc, ntp_middle)),
+        Feedback::SenderReport { ssrc, ntp, .. } => Some((ssrc, (ntp >> 16) as u32)),
         _ => None,
     });
     let (ssrc, ntp_middle) = report.expect("a sender report");

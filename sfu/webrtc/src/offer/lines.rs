@@ -242,10 +242,9 @@ fn media_attribute(
         "fmtp" => {
             if let Some((pt, parameters)) = value.split_once(' ')
                 && let Ok(pt) = pt.parse::<u8>()
+                && let Some(payload) = payload(media, pt)
             {
-                if let Some(payload) = payload(media, pt) {
-                    payload.fmtp = parameters.trim().to_owned();
-                }
+                payload.fmtp = parameters.trim().to_owned();
             }
         }
         "extmap" => extmap(media, line, value)?,

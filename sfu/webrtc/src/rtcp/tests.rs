@@ -34,6 +34,7 @@ fn reports_of_a_full_wall_fit_into_datagrams() {
         .map(|ssrc| StreamReport {
             ssrc,
             codec: Codec::Vp8,
+            repeats: false,
             figures: Figures {
                 fraction_lost: 3,
                 lost: 1,
