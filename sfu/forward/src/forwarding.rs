@@ -57,6 +57,7 @@ impl Meeting {
         seen.picture.top = seen.picture.tid >= layer.rate.highest;
         let was_silent = !layer.delivers(now);
         layer.last_packet = Some(now);
+        layer.gave_up_at = None;
         if entry {
             layer.throttle.satisfy();
         }

@@ -171,6 +171,9 @@ impl Meeting {
             layer.subscribers.retain(|&other| other != key);
             if layer.subscribers.is_empty() {
                 layer.throttle.satisfy();
+                if now >= layer.silent_from() {
+                    layer.gave_up_at = Some(now);
+                }
             }
             self.want_layer(feed);
         }

@@ -40,6 +40,8 @@ pub(crate) struct Rewriter {
 struct Segment {
     start: i64,
     newest: i64,
+    /// Of the newest packet.
+    marker: bool,
     seq_shift: u16,
     timestamp_shift: u32,
     /// Incoming picture id of the newest packet that had one, and what it would be if nothing were left out.
@@ -74,6 +76,7 @@ impl Rewriter {
         self.segment = Segment {
             start: number,
             newest: number - 1,
+            marker: false,
             seq_shift: self.seq.wrapping_add(1).wrapping_sub(number as u16),
             timestamp_shift: first.wrapping_sub(timestamp),
             picture: None,
@@ -105,7 +108,7 @@ impl Rewriter {
             let last = Neighbour {
                 number: self.segment.newest,
                 timestamp: self.timestamp.wrapping_sub(self.segment.timestamp_shift),
-                marker: false,
+                marker: self.segment.marker,
                 start: false,
                 picture: self.segment.picture.map(|(id, _)| id),
             };
@@ -136,6 +139,7 @@ impl Rewriter {
         let timestamp = packet.timestamp.wrapping_add(self.segment.timestamp_shift);
         if newest {
             self.segment.newest = number;
+            self.segment.marker = packet.marker;
             self.seq = seq;
             if timestamp.wrapping_sub(self.timestamp) as i32 > 0 {
                 self.timestamp = timestamp;

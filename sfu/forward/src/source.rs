@@ -15,6 +15,9 @@ pub(crate) type SlotKey = usize;
 /// After this long without a packet a layer delivers nothing, and a picture is stale. Microseconds.
 pub(crate) const SILENT_US: u64 = 1_000_000;
 
+/// How long a layer that was wanted and did not come is left alone. Microseconds.
+const TRY_AGAIN_US: u64 = 10_000_000;
+
 #[derive(Debug)]
 pub(crate) struct Source {
     pub id: SourceId,
@@ -47,6 +50,8 @@ pub(crate) struct Layer {
     /// When it was last reason to expect packets: added, wanted anew, resumed.
     pub expected_since: Micros,
     pub resumed_at: Micros,
+    /// When the last slot let go of it although it had not come.
+    pub gave_up_at: Option<Micros>,
     pub news: News,
 }
 
@@ -77,6 +82,7 @@ impl Layer {
             last_packet: None,
             expected_since: now,
             resumed_at: now,
+            gave_up_at: None,
             news: News::default(),
         }
     }
@@ -93,9 +99,11 @@ impl Layer {
     }
 
     /// Packets come or may be expected: it comes, or was wanted a moment ago, or nobody wants it and it is paused.
-    /// The layer that fits a wish is given a try whenever nobody watches it.
+    /// The layer that fits a wish is given a try where nobody watches it. What was tried in vain is not tried again
+    /// at once.
     pub fn usable(&self, now: Micros, fitting: bool) -> bool {
-        now < self.silent_from() || (self.subscribers.is_empty() && (self.paused || fitting))
+        let in_vain = self.gave_up_at.is_some_and(|at| now.since(at) < TRY_AGAIN_US);
+        now < self.silent_from() || (self.subscribers.is_empty() && (self.paused || fitting) && !in_vain)
     }
 
     fn covers(&self, max_width: u16, max_height: u16) -> bool {

@@ -36,6 +36,9 @@ struct Stretch {
     start: i64,
     end: i64,
     sum: LeftOut,
+    /// The pictures at its ends: more of them, coming late, is left out too.
+    first: Option<PictureId>,
+    last: Option<PictureId>,
 }
 
 #[derive(Debug)]
@@ -69,7 +72,7 @@ impl Thinning {
             self.last = packet;
             self.last_left_out = false;
         }
-        self.before(packet.number)
+        self.before(&packet)
     }
 
     /// Takes a packet that is to be left out. One that came late has its number already.
@@ -79,21 +82,29 @@ impl Thinning {
         }
         self.close_gap(&packet, true);
         let new_picture = packet.picture.is_some_and(|id| self.last.picture != Some(id));
-        self.stretch(packet.number, packet.number + 1, u16::from(new_picture));
+        self.stretch(
+            packet.number,
+            packet.number + 1,
+            u16::from(new_picture),
+            packet.picture,
+        );
         self.last = packet;
         self.last_left_out = true;
     }
 
-    fn before(&self, number: i64) -> Option<LeftOut> {
+    fn before(&self, packet: &Neighbour) -> Option<LeftOut> {
+        let same = |other: Option<PictureId>| packet.picture.is_some() && packet.picture == other;
+        let mut later_first = None;
         for stretch in self.stretches.iter().rev() {
-            if number >= stretch.end {
-                return Some(stretch.sum);
+            if packet.number >= stretch.end {
+                return (!same(stretch.last) && !same(later_first)).then_some(stretch.sum);
             }
-            if number >= stretch.start {
+            if packet.number >= stretch.start {
                 return None;
             }
+            later_first = stretch.first;
         }
-        (number >= self.known_from).then_some(self.before)
+        (packet.number >= self.known_from && !same(later_first)).then_some(self.before)
     }
 
     /// What is missing before this packet is left out too, if it is of a picture that is.
@@ -119,14 +130,20 @@ impl Thinning {
             self.last_left_out && left_out
         };
         if gone {
-            self.stretch(missing.start, missing.end, 0);
+            let picture = if self.last_left_out {
+                self.last.picture
+            } else {
+                packet.picture
+            };
+            self.stretch(missing.start, missing.end, 0, picture);
         }
     }
 
-    fn stretch(&mut self, start: i64, end: i64, pictures: u16) {
+    fn stretch(&mut self, start: i64, end: i64, pictures: u16, picture: Option<PictureId>) {
         let packets = (end - start) as u16;
         if let Some(last) = self.stretches.back_mut().filter(|last| last.end == start) {
             last.end = end;
+            last.last = picture;
             last.sum.packets = last.sum.packets.wrapping_add(packets);
             last.sum.pictures = last.sum.pictures.wrapping_add(pictures);
             return;
@@ -142,6 +159,12 @@ impl Thinning {
             packets: before.packets.wrapping_add(packets),
             pictures: before.pictures.wrapping_add(pictures),
         };
-        self.stretches.push_back(Stretch { start, end, sum });
+        self.stretches.push_back(Stretch {
+            start,
+            end,
+            sum,
+            first: picture,
+            last: picture,
+        });
     }
 }
