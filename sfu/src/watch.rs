@@ -63,8 +63,8 @@ impl Post {
         });
     }
 
-    pub fn speakers(&self, sites: Vec<String>) {
-        self.change(|pending| pending.speakers = Some(Speakers { sites }));
+    pub fn speakers(&self, speakers: Speakers) {
+        self.change(|pending| pending.speakers = Some(speakers));
     }
 
     pub fn quality(&self, quality: LegQuality) {

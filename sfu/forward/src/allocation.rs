@@ -401,15 +401,15 @@ impl Ask {
 fn share(asks: &[Ask], mut left: u64, given: &mut Vec<usize>) {
     given.clear();
     given.resize(asks.len(), 0);
-    let every: fn(&Ask) -> bool = |_| true;
-    let stages: [(fn(&Ask) -> bool, fn(&Ask) -> usize); 4] = [
-        (every, |_| 1),
-        (|ask| ask.stage, |ask| ask.count),
-        (every, |ask| ask.frames),
-        (every, |ask| ask.count),
+    // How far each may climb in each round: a picture, all that the stage asks for, frames, size.
+    let rounds: [fn(&Ask) -> usize; 4] = [
+        |_| 1,
+        |ask| if ask.stage { ask.count } else { 1 },
+        |ask| ask.frames,
+        |ask| ask.count,
     ];
-    for (who, limit) in stages {
-        for (ask, given) in asks.iter().zip(&mut *given).filter(|(ask, _)| who(ask)) {
+    for limit in rounds {
+        for (ask, given) in asks.iter().zip(&mut *given) {
             ask.raise(given, limit(ask), &mut left);
         }
     }

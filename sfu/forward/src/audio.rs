@@ -3,8 +3,8 @@
 //! Each packet costs O(1): its level (RFC 6464) moves a smoothed loudness, fast up, slowly down. A selection, O(voices),
 //! runs at most every 100 ms (sooner when a place is free). A challenger must be louder by a margin for some time, and
 //! who is chosen is held for a second, so that a cough cuts nobody off. Besides those heard there is a *reserve*, the
-//! next loudest: those who are heard hear it in place of themselves. A muted voice is never chosen. Which slot
-//! plays which voice is not decided here.
+//! next loudest: those who are heard hear it in place of themselves. One of the speakers is the *active* one. A muted
+//! voice is never chosen. Which slot plays which voice is not decided here.
 
 use crate::source::SourceKey;
 use crate::types::Micros;
@@ -33,6 +33,9 @@ const RELEASE_PER_S: Loudness = 3000;
 const SELECT_EVERY_US: u64 = 100_000;
 const SELECT_SOON_US: u64 = 20_000;
 const CHALLENGE_US: u64 = 200_000;
+/// How long another must be the loudest to be the active speaker: while that one goes on speaking, and once not.
+const INTERRUPTS_US: u64 = 1_200_000;
+const FOLLOWS_US: u64 = 500_000;
 const HOLD_US: u64 = 1_000_000;
 /// Without a packet for this long a voice is gone.
 const GONE_US: u64 = 1_000_000;
@@ -45,6 +48,10 @@ pub(crate) struct AudioSelector {
     heard: Vec<SourceKey>,
     reserve: Option<SourceKey>,
     speakers: Vec<SourceKey>,
+    /// Who speaks, or spoke last.
+    active: Option<SourceKey>,
+    /// Who has been louder than the active speaker, and since when.
+    next_active: Option<(SourceKey, Micros)>,
     select_at: Micros,
     selected_at: Option<Micros>,
 }
@@ -78,6 +85,7 @@ pub(crate) struct Changes {
     /// Who is heard, their order, or the reserve.
     pub heard: bool,
     pub speakers: bool,
+    pub active: bool,
 }
 
 impl AudioSelector {
@@ -141,9 +149,11 @@ impl AudioSelector {
         self.order(now);
         self.choose_reserve(now);
         let heard = before != self.chosen();
+        let speakers = self.list_speakers(now);
         Changes {
             heard,
-            speakers: self.list_speakers(now),
+            speakers,
+            active: self.follow_active(now),
         }
     }
 
@@ -159,6 +169,12 @@ impl AudioSelector {
     /// Those of the heard who spoke within the last second, loudest first.
     pub fn speakers(&self) -> &[SourceKey] {
         &self.speakers
+    }
+
+    /// The loudest of the speakers, held until another has been louder for a while. Who has spoken last stays it
+    /// through silence, until muted or gone.
+    pub fn active(&self) -> Option<SourceKey> {
+        self.active
     }
 
     fn voice_mut(&mut self, key: SourceKey) -> Option<&mut Voice> {
@@ -312,5 +328,32 @@ impl AudioSelector {
             self.speakers.extend(speakers.iter().flatten());
         }
         changed
+    }
+
+    fn follow_active(&mut self, now: Micros) -> bool {
+        let before = self.active;
+        let present = self.active.and_then(|key| self.voices.get(key)?.as_ref());
+        let goes_on = present.is_some_and(|voice| voice.loudness(now) >= SPEAKING);
+        let wait = if goes_on { INTERRUPTS_US } else { FOLLOWS_US };
+        if !present.is_some_and(|voice| voice.eligible(now)) {
+            self.active = None;
+        }
+        match self.speakers.first().copied() {
+            Some(first) if self.active.is_none() => self.active = Some(first),
+            Some(first) if self.active != Some(first) => {
+                let since = match self.next_active {
+                    Some((next, since)) if next == first => since,
+                    _ => now,
+                };
+                self.next_active = Some((first, since));
+                if now.since(since) < wait {
+                    return self.active != before;
+                }
+                self.active = Some(first);
+            }
+            _ => {}
+        }
+        self.next_active = None;
+        self.active != before
     }
 }

@@ -34,6 +34,11 @@ pub enum Event {
     SpeakersChanged {
         sites: Vec<Arc<str>>,
     },
+    /// The loudest, with hysteresis: another takes over after being louder for a while. Who spoke last stays the
+    /// active speaker through silence; `None` once muted or gone.
+    ActiveSpeakerChanged {
+        site: Option<Arc<str>>,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -247,6 +247,9 @@ impl Meeting {
         if changes.speakers {
             self.tell_speakers();
         }
+        if changes.active {
+            self.tell_active_speaker();
+        }
     }
 
     /// As `assign_voices`, for one leg.

@@ -41,6 +41,8 @@ pub struct Meeting {
     pub(crate) news: VecDeque<News>,
     pub(crate) speakers_queued: bool,
     pub(crate) speakers_told: Vec<Arc<str>>,
+    pub(crate) active_queued: bool,
+    pub(crate) active_told: Option<Arc<str>>,
     /// When the video state must be looked at again.
     pub(crate) look_at: Option<Micros>,
     /// Legs to share a budget over before the present call returns; any number of times in it.

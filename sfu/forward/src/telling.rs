@@ -1,6 +1,6 @@
 //! The queue of what has changed, told as it stands when it is asked for.
 //!
-//! A slot or layer is in the queue at most once, so it is never longer than slots plus layers plus one.
+//! A slot or layer is in the queue at most once, so it is never longer than slots plus layers plus two.
 
 use std::sync::Arc;
 
@@ -14,6 +14,7 @@ pub(crate) enum News {
     Slot(SlotKey),
     Layer(Feed),
     Speakers,
+    ActiveSpeaker,
 }
 
 impl Meeting {
@@ -24,6 +25,7 @@ impl Meeting {
                 News::Slot(key) => self.slot_event(key),
                 News::Layer(feed) => self.layer_event(feed),
                 News::Speakers => self.speakers_event(),
+                News::ActiveSpeaker => self.active_speaker_event(),
             };
             // A layer may have more than one thing to tell: it leaves the queue when it has none.
             if event.is_none() || !matches!(news, News::Layer(_)) {
@@ -86,6 +88,17 @@ impl Meeting {
         Some(Event::SpeakersChanged { sites })
     }
 
+    fn active_speaker_event(&mut self) -> Option<Event> {
+        self.active_queued = false;
+        let source = self.selector.active().and_then(|key| self.sources.get(key));
+        let site = source.map(|source| source.site.clone());
+        if site == self.active_told {
+            return None;
+        }
+        self.active_told.clone_from(&site);
+        Some(Event::ActiveSpeakerChanged { site })
+    }
+
     pub(crate) fn set_state(&mut self, key: SlotKey, state: SlotState) {
         let Some(slot) = self.slots.get_mut(key) else {
             return;
@@ -119,6 +132,13 @@ impl Meeting {
         if !self.speakers_queued {
             self.speakers_queued = true;
             self.news.push_back(News::Speakers);
+        }
+    }
+
+    pub(crate) fn tell_active_speaker(&mut self) {
+        if !self.active_queued {
+            self.active_queued = true;
+            self.news.push_back(News::ActiveSpeaker);
         }
     }
 

@@ -200,3 +200,66 @@ fn sound_is_wanted_while_anybody_can_hear() {
     room.drain();
     assert_eq!(room.wanted(1, 0), [true, false]);
 }
+
+/// Who was told to be the active speaker, each time it changed.
+fn active(hall: &Hall) -> Vec<String> {
+    let site = |event: &Event| match event {
+        Event::ActiveSpeakerChanged { site } => Some(site.as_deref().unwrap_or("nobody").to_owned()),
+        _ => None,
+    };
+    hall.room.events.iter().filter_map(site).collect()
+}
+
+#[test]
+fn the_active_speaker_is_the_loudest_and_is_told_once_a_change() {
+    let mut hall = Hall::new(4);
+    hall.speak(3000, &[(1, 20), (2, 40)]);
+    assert_eq!(active(&hall), ["s1"]);
+    hall.speak(3000, &[(1, 40), (2, 20)]);
+    assert_eq!(active(&hall), ["s1", "s2"]);
+}
+
+#[test]
+fn a_cough_or_a_little_more_does_not_make_an_active_speaker() {
+    let mut hall = Hall::new(4);
+    hall.speak(2000, &[(1, 30)]);
+    hall.speak(200, &[(1, 30), (2, 10)]);
+    hall.speak(2000, &[(1, 30)]);
+    hall.speak(3000, &[(1, 30), (3, 27)]);
+    assert_eq!(active(&hall), ["s1"]);
+    hall.speak(2000, &[(1, 30), (2, 10)]);
+    assert_eq!(active(&hall), ["s1", "s2"]);
+}
+
+#[test]
+fn who_takes_the_turn_is_the_active_speaker_within_a_second() {
+    let mut hall = Hall::new(4);
+    hall.speak(2000, &[(1, 30)]);
+    hall.speak(1000, &[(2, 30)]);
+    assert_eq!(active(&hall), ["s1", "s2"]);
+}
+
+#[test]
+fn who_spoke_last_stays_the_active_speaker_until_muted_or_gone() {
+    let mut hall = Hall::new(3);
+    hall.speak(1000, &[(1, 30)]);
+    hall.speak(5000, &[]);
+    assert_eq!(active(&hall), ["s1"]);
+    hall.room.stage(1, None, "", &["s1"]);
+    assert_eq!(active(&hall), ["s1", "nobody"]);
+    hall.speak(1000, &[(2, 30)]);
+    hall.room.meeting.remove_leg(hall.room.now, LegId(2));
+    hall.room.drain();
+    assert_eq!(active(&hall), ["s1", "nobody", "s2", "nobody"]);
+}
+
+#[test]
+fn two_who_talk_at_once_do_not_make_the_active_speaker_flicker() {
+    let mut hall = Hall::new(3);
+    hall.speak(1000, &[(1, 25), (2, 25)]);
+    for n in 0..50 {
+        let louder = [(1, 25 - (n % 2) * 8), (2, 17 + (n % 2) * 8)];
+        hall.speak(200, &louder);
+    }
+    assert!(active(&hall).len() <= 2, "{:?}", active(&hall));
+}

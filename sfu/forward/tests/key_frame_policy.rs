@@ -99,3 +99,65 @@ fn a_source_that_never_had_a_whole_key_frame_is_asked_though_nobody_watches() {
     }
     assert_eq!(room.key_frames_asked(1, 0), 0);
 }
+
+#[test]
+fn a_late_joiner_sees_a_picture_within_one_request() {
+    let (mut room, mut a) = watched_by(3);
+    room.send(1, 0, &a.key());
+    room.pass(5000);
+    room.take_events();
+    room.video_slot(50, 150);
+    room.wish(150, &[(50, "a", 180)]);
+    assert_eq!(
+        room.key_frames_asked(1, 0),
+        1,
+        "at once: the last was asked for long ago"
+    );
+    room.pass(150);
+    assert_eq!(room.send(1, 0, &a.delta()).len(), 3);
+    let out = room.send(1, 0, &a.key());
+    assert_eq!(out.len(), 4, "one key frame serves all");
+    room.pass(3000);
+    assert_eq!(room.key_frames_asked(1, 0), 1);
+}
+
+#[test]
+fn many_who_join_one_after_another_cost_two_requests_a_second() {
+    let (mut room, mut a) = watched_by(1);
+    room.send(1, 0, &a.key());
+    room.pass(1000);
+    room.take_events();
+    let mut asked_at = None;
+    for n in 0..200 {
+        room.video_slot(1000 + n, 2000 + n);
+        room.wish(2000 + n, &[(1000 + n, "a", 180)]);
+        if room.key_frames_asked(1, 0) > 0 {
+            let now = room.now;
+            let since = asked_at.replace(now).map_or(u64::MAX, |at| now.since(at));
+            assert!(since >= 500_000, "{since}");
+            room.take_events();
+            room.send(1, 0, &a.key());
+        }
+        room.pass(10);
+        if room.key_frames_asked(1, 0) > 0 {
+            asked_at = Some(room.now);
+            room.take_events();
+            room.send(1, 0, &a.key());
+        }
+    }
+    // Two seconds of joins: whoever joined is shown a picture at most 500 ms later.
+    room.pass(500);
+    let out = room.send(1, 0, &a.key());
+    assert_eq!(out.len(), 201);
+}
+
+#[test]
+fn a_key_frame_that_nobody_asked_for_serves_those_who_wait() {
+    let (mut room, mut a) = watched_by(2);
+    assert_eq!(room.key_frames_asked(1, 0), 1);
+    room.pass(100);
+    assert_eq!(room.send(1, 0, &a.key()).len(), 2);
+    room.take_events();
+    room.pass(3000);
+    assert_eq!(room.key_frames_asked(1, 0), 0);
+}

@@ -49,14 +49,28 @@ impl Worker {
                     let Some(meeting) = self.meetings.get_mut(&key) else {
                         continue;
                     };
-                    meeting.speakers = sites.iter().map(|site| site.to_string()).collect();
-                    for leg in meeting.legs.iter().filter_map(|id| self.legs.get(id)) {
-                        leg.posts
-                            .iter()
-                            .for_each(|post| post.speakers(meeting.speakers.clone()));
-                    }
+                    meeting.speakers.sites = sites.iter().map(|site| site.to_string()).collect();
+                    self.tell_speakers(key);
+                }
+                Event::ActiveSpeakerChanged { site } => {
+                    let Some(meeting) = self.meetings.get_mut(&key) else {
+                        continue;
+                    };
+                    meeting.speakers.active = site.as_deref().unwrap_or_default().to_owned();
+                    self.tell_speakers(key);
                 }
             }
+        }
+    }
+
+    fn tell_speakers(&self, key: MeetingKey) {
+        let Some(meeting) = self.meetings.get(&key) else {
+            return;
+        };
+        for leg in meeting.legs.iter().filter_map(|id| self.legs.get(id)) {
+            leg.posts
+                .iter()
+                .for_each(|post| post.speakers(meeting.speakers.clone()));
         }
     }
 

@@ -8,7 +8,7 @@ use muster_forward::{
 };
 use muster_identity::JoinClaims;
 use muster_proto::command::v1::LegState;
-use muster_proto::media::v1::{SlotWish, slot_wish};
+use muster_proto::media::v1::{SlotWish, Speakers, slot_wish};
 use muster_webrtc::{IceCredentials, Leg, LegConfig};
 
 use crate::convert;
@@ -191,7 +191,7 @@ impl Worker {
             legs: Vec::new(),
             remote: Vec::new(),
             stage: None,
-            speakers: Vec::new(),
+            speakers: Speakers::default(),
             close_at: None,
         };
         self.meetings.insert(key, meeting);

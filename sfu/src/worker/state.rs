@@ -14,7 +14,7 @@ use metrics::Counter;
 use muster_forward::{Codec, Forwarded, LegId, Meeting, Micros, SlotId, SourceId, SourceKind, Wish};
 use muster_link::RelaySender;
 use muster_proto::command::v1::{LegState, StageDocument};
-use muster_proto::media::v1::MeetingNotice;
+use muster_proto::media::v1::{MeetingNotice, Speakers};
 use muster_webrtc::{Certificate, Leg};
 
 use crate::admission::Admission;
@@ -77,7 +77,7 @@ pub(crate) struct LocalMeeting {
     /// Sources of other workers.
     pub remote: Vec<SourceId>,
     pub stage: Option<Arc<StageDocument>>,
-    pub speakers: Vec<String>,
+    pub speakers: Speakers,
     /// The meeting has ended: its legs go at this time.
     pub close_at: Option<Instant>,
 }
