@@ -100,8 +100,12 @@ impl Worker {
                         self.drain_core(now, key);
                     }
                 }
-                // The meeting takes no budget yet.
-                Some(LegEvent::Estimate { .. }) => {}
+                Some(LegEvent::Estimate { bps }) => {
+                    if let Some(meeting) = self.meetings.get_mut(&key) {
+                        meeting.core.set_budget(self.shared.micros(now), id, bps);
+                        self.drain_core(now, key);
+                    }
+                }
                 Some(LegEvent::Quality(quality)) => self.tell_quality(id, &leg_quality(&quality)),
                 Some(LegEvent::Closed { reason }) => {
                     self.remove(id, reason.as_str());

@@ -40,6 +40,7 @@ impl Worker {
         if now >= self.next_look {
             self.next_look = now + LOOK;
             self.look_for_silence(now);
+            self.tell_wanted(now);
         }
         if now >= self.next_second {
             self.next_second = now + Duration::from_secs(1);
@@ -79,6 +80,17 @@ impl Worker {
         changes
             .into_iter()
             .for_each(|(id, state)| self.set_state(id, state));
+    }
+
+    /// Tells each leg what its slots would use if there were room, so that it looks for no more.
+    fn tell_wanted(&mut self, now: Instant) {
+        for (&id, leg) in &mut self.legs {
+            if let Wire::WebRtc(wire) = &mut leg.wire
+                && let Some(meeting) = self.meetings.get(&leg.meeting)
+            {
+                wire.leg.set_wanted_bps(now, meeting.core.wanted_bps(id));
+            }
+        }
     }
 
     /// Whether any layer of the leg is not paused.
