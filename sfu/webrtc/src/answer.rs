@@ -18,7 +18,8 @@ use crate::offer::{Media, MediaKind, Offer, TRANSPORT_CC};
 
 /// Our side of the answer.
 pub(crate) struct Ours<'a> {
-    pub candidate: SocketAddr,
+    /// `a=candidate` values, the best first.
+    pub candidates: &'a [String],
     pub fingerprint: &'a str,
     pub ice: &'a IceCredentials,
     pub session_id: u64,
@@ -39,11 +40,15 @@ pub(crate) fn write(offer: &Offer, plan: &Plan, ours: &Ours<'_>) -> String {
         .filter(accepted)
         .map(|(m, _)| m.mid.as_str())
         .collect();
-    let mut attributes = vec![
-        property("ice-lite"),
-        value("group", format!("BUNDLE {}", mids.join(" "))),
-        value("msid-semantic", " WMS *".to_owned()),
-    ];
+    let mut attributes = vec![property("ice-lite"), value("msid-semantic", " WMS *".to_owned())];
+    if offer.has_bundle {
+        attributes.insert(1, value("group", format!("BUNDLE {}", mids.join(" "))));
+    }
+    let setup = if offer.peer_is_passive {
+        "active"
+    } else {
+        "passive"
+    };
     if offer.extmap_allow_mixed {
         attributes.push(property("extmap-allow-mixed"));
     }
@@ -54,7 +59,7 @@ pub(crate) fn write(offer: &Offer, plan: &Plan, ours: &Ours<'_>) -> String {
         .zip(&plan.roles)
         .map(|(media, role)| match role {
             Role::Rejected => rejected(media),
-            _ => accept(media, role, plan, ours, std::mem::take(&mut first)),
+            _ => accept(media, role, plan, ours, setup, std::mem::take(&mut first)),
         })
         .collect();
     let session = SessionDescription {
@@ -115,11 +120,22 @@ fn description(media: &Media, port: isize, formats: Vec<String>) -> MediaDescrip
 
 fn rejected(media: &Media) -> MediaDescription {
     let mut out = description(media, 0, media.formats.clone());
-    out.attributes = vec![value("mid", media.mid.clone()), property("inactive")];
+    out.attributes = mid(media).into_iter().chain([property("inactive")]).collect();
     out
 }
 
-fn accept(media: &Media, role: &Role, plan: &Plan, ours: &Ours<'_>, first: bool) -> MediaDescription {
+fn mid(media: &Media) -> Option<Attribute> {
+    media.has_mid.then(|| value("mid", media.mid.clone()))
+}
+
+fn accept(
+    media: &Media,
+    role: &Role,
+    plan: &Plan,
+    ours: &Ours<'_>,
+    setup: &str,
+    first: bool,
+) -> MediaDescription {
     let codings: &[Coding] = match role {
         Role::Publishes(i) => std::slice::from_ref(&plan.sources[*i].coding),
         Role::Shows(i) => &plan.slots[*i].codings,
@@ -138,11 +154,11 @@ fn accept(media: &Media, role: &Role, plan: &Plan, ours: &Ours<'_>, first: bool)
     };
     let mut out = description(media, 9, formats);
     let a = &mut out.attributes;
-    a.push(value("mid", media.mid.clone()));
+    a.extend(mid(media));
     a.push(value("ice-ufrag", ours.ice.ufrag.clone()));
     a.push(value("ice-pwd", ours.ice.pwd.clone()));
     a.push(value("fingerprint", format!("sha-256 {}", ours.fingerprint)));
-    a.push(value("setup", "passive".to_owned()));
+    a.push(value("setup", setup.to_owned()));
     a.push(property(match role {
         Role::Publishes(_) => "recvonly",
         Role::Shows(_) => "sendonly",
@@ -176,7 +192,9 @@ fn accept(media: &Media, role: &Role, plan: &Plan, ours: &Ours<'_>, first: bool)
         Role::Rejected | Role::Inactive => {}
     }
     if first {
-        a.push(value("candidate", candidate(ours.candidate)));
+        for candidate in ours.candidates {
+            a.push(value("candidate", candidate.clone()));
+        }
         a.push(property("end-of-candidates"));
     }
     out
@@ -236,7 +254,63 @@ fn layer_lines(a: &mut Vec<Attribute>, rids: &[String]) {
     a.push(value("simulcast", format!("recv {}", rids.join(";"))));
 }
 
-/// RFC 8839 5.1; the priority is that of a host candidate with the highest local preference.
-fn candidate(address: SocketAddr) -> String {
-    format!("1 1 udp 2130706431 {} {} typ host", address.ip(), address.port())
+/// The values of `a=candidate`: UDP first, as some clients take the first (RFC 8839, 5.1), then TCP
+/// (RFC 6544, 4.5). Both are host candidates; UDP has the highest local preference, and TCP's type
+/// preference is below that of any UDP candidate a peer may have.
+pub(crate) fn candidates(udp: SocketAddr, tcp: Option<SocketAddr>) -> Vec<String> {
+    const UDP: u32 = 126 << 24 | 65_535 << 8 | 255;
+    // Direction preference 4 for a passive one, other preference 8191.
+    const TCP: u32 = 90 << 24 | (4 << 13 | 8191) << 8 | 255;
+    let host = |protocol: &str, priority: u32, at: SocketAddr| {
+        let foundation = if protocol == "udp" { 1 } else { 2 };
+        let (ip, port) = (at.ip(), at.port());
+        format!("{foundation} 1 {protocol} {priority} {ip} {port} typ host")
+    };
+    let tcp = tcp.map(|at| host("tcp", TCP, at) + " tcptype passive");
+    [host("udp", UDP, udp)].into_iter().chain(tcp).collect()
+}
+
+/// What an answer to an ICE restart says besides the credentials (RFC 8840, section 9): the group,
+/// and the transport's m-line with its candidates.
+pub(crate) struct Fragment {
+    group: String,
+    media: String,
+}
+
+impl Fragment {
+    pub(crate) fn of(offer: &Offer, plan: &Plan, candidates: &[String]) -> Self {
+        let accepted = || {
+            let roles = offer.media.iter().zip(&plan.roles);
+            roles
+                .filter(|(_, role)| !matches!(role, Role::Rejected))
+                .map(|(m, _)| m)
+        };
+        let mids: Vec<&str> = accepted().map(|m| m.mid.as_str()).collect();
+        let group = if offer.has_bundle {
+            format!("a=group:BUNDLE {}\r\n", mids.join(" "))
+        } else {
+            String::new()
+        };
+        let media = accepted().next().map(|m| {
+            // One format is as good as all: the line only names the m-line.
+            let format = m.formats.first().map_or("0", String::as_str);
+            let mid = mid(m).and_then(|a| a.value);
+            let mid = mid.map(|mid| format!("a=mid:{mid}\r\n")).unwrap_or_default();
+            let lines: String = candidates
+                .iter()
+                .map(|c| format!("a=candidate:{c}\r\n"))
+                .collect();
+            let (name, proto) = (&m.name, &m.proto);
+            format!("m={name} 9 {proto} {format}\r\n{mid}{lines}a=end-of-candidates\r\n")
+        });
+        let media = media.unwrap_or_default();
+        Self { group, media }
+    }
+
+    /// With the credentials of now.
+    pub(crate) fn with(&self, ice: &IceCredentials) -> String {
+        let (ufrag, pwd) = (&ice.ufrag, &ice.pwd);
+        let (group, media) = (&self.group, &self.media);
+        format!("a=ice-lite\r\na=ice-ufrag:{ufrag}\r\na=ice-pwd:{pwd}\r\n{group}{media}")
+    }
 }

@@ -1,5 +1,6 @@
-//! The DTLS 1.2 server of a leg, by rtc-dtls: it agrees on the SRTP keys and hears close_notify.
+//! The DTLS 1.2 end of a leg, by rtc-dtls: it agrees on the SRTP keys and hears close_notify.
 //!
+//! It is the server, unless the offer says that the peer is (`a=setup:passive`, as ffmpeg's).
 //! Invariants: the client's certificate must have a fingerprint of the offer; datagrams reach the
 //! DTLS crate only well-formed and within a budget, since it buffers what it cannot use yet;
 //! application data never reaches it (there are no data channels).
@@ -15,7 +16,7 @@ use rtc_dtls::extension::extension_use_srtp::SrtpProtectionProfile;
 use rtc_shared::TransportProtocol;
 use rtc_shared::error::Error;
 
-use crate::certificate::{Certificate, fingerprint_of};
+use crate::certificate::{Certificate, Fingerprint};
 use crate::client_hello::{ClientHello, Hello, records};
 use crate::crypto::provider;
 use crate::event::Ignored;
@@ -29,6 +30,8 @@ const MAX_AFTER: usize = 32 * 1024;
 const MAX_HELD: usize = 32;
 /// First retransmission; a loaded relay and a village link both answer within it.
 const FLIGHT_INTERVAL: Duration = Duration::from_millis(500);
+/// What a client of ours offers, the best first.
+const PROFILES: [Profile; 2] = [Profile::AeadAes128Gcm, Profile::Aes128CmHmacSha1_80];
 /// The exporter label of RFC 5764.
 const LABEL: &str = "EXTRACTOR-dtls_srtp";
 
@@ -39,7 +42,10 @@ const PEER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOS
 enum State {
     /// Waiting for a whole ClientHello.
     Hello(ClientHello, Vec<Vec<u8>>),
-    Handshake(Box<Endpoint>, Profile),
+    /// The client before the peer's address is known.
+    Client,
+    /// With the profile that it must end with; a client takes what the server has chosen.
+    Handshake(Box<Endpoint>, Option<Profile>),
     Connected(Box<Endpoint>),
     Over,
 }
@@ -55,15 +61,23 @@ pub(crate) enum Progress {
 pub(crate) struct Dtls {
     state: State,
     certificate: Arc<Certificate>,
-    fingerprints: Arc<[String]>,
+    fingerprints: Arc<[Fingerprint]>,
     taken: usize,
     budget: usize,
 }
 
 impl Dtls {
-    pub(crate) fn new(certificate: Arc<Certificate>, fingerprints: Vec<String>) -> Self {
+    pub(crate) fn new(
+        certificate: Arc<Certificate>,
+        fingerprints: Vec<Fingerprint>,
+        is_client: bool,
+    ) -> Self {
         Self {
-            state: State::Hello(ClientHello::default(), Vec::new()),
+            state: if is_client {
+                State::Client
+            } else {
+                State::Hello(ClientHello::default(), Vec::new())
+            },
             certificate,
             fingerprints: fingerprints.into(),
             taken: 0,
@@ -74,6 +88,21 @@ impl Dtls {
     /// Bytes taken since the start.
     pub(crate) fn taken(&self) -> usize {
         self.taken
+    }
+
+    /// The peer's address is known: a client says hello, once. False if it cannot.
+    pub(crate) fn start(&mut self, now: Instant) -> bool {
+        if !matches!(self.state, State::Client) {
+            return true;
+        }
+        self.state = State::Over;
+        let Some(config) = self.config(&PROFILES, true) else {
+            return false;
+        };
+        let mut endpoint = Endpoint::new(PEER, TransportProtocol::UDP, None);
+        let started = endpoint.connect(now, PEER, Arc::new(config), None).is_ok();
+        self.state = State::Handshake(Box::new(endpoint), None);
+        started
     }
 
     /// Takes a datagram from an address that ICE has validated.
@@ -107,12 +136,12 @@ impl Dtls {
         let Some((profile, held)) = first else {
             return Ok(self.read(now, datagram));
         };
-        let Some((profile, config)) = profile.and_then(|p| Some((p, self.config(p)?))) else {
+        let Some((profile, config)) = profile.and_then(|p| Some((p, self.config(&[p], false)?))) else {
             self.state = State::Over;
             return Ok(Progress::Failed);
         };
         let endpoint = Endpoint::new(PEER, TransportProtocol::UDP, Some(Arc::new(config)));
-        self.state = State::Handshake(Box::new(endpoint), profile);
+        self.state = State::Handshake(Box::new(endpoint), Some(profile));
         let mut progress = Progress::Nothing;
         for datagram in held {
             progress = self.read(now, &datagram);
@@ -158,34 +187,40 @@ impl Dtls {
             }
         };
         self.budget = MAX_AFTER;
-        let keys = endpoint
-            .get_connection_state(PEER)
-            .filter(|s| s.srtp_protection_profile() as u16 == rtc_profile(profile) as u16)
-            .and_then(|s| s.export_keying_material(LABEL, &[], profile.keying_length()).ok())
-            .and_then(|material| Srtp::from_keying_material(profile, material.as_ref()));
+        let keys = endpoint.get_connection_state(PEER).and_then(|s| {
+            let number = s.srtp_protection_profile() as u16;
+            let chosen = PROFILES.into_iter().find(|p| p.number() == number)?;
+            if profile.is_some_and(|expected| expected != chosen) {
+                return None;
+            }
+            let material = s
+                .export_keying_material(LABEL, &[], chosen.keying_length())
+                .ok()?;
+            Srtp::from_material(chosen, material.as_ref(), profile.is_none())
+        });
         self.state = State::Connected(endpoint);
         keys.map_or(Progress::Failed, |keys| Progress::Keys(Box::new(keys)))
     }
 
-    fn config(&self, profile: Profile) -> Option<HandshakeConfig> {
+    fn config(&self, profiles: &[Profile], is_client: bool) -> Option<HandshakeConfig> {
         let fingerprints = self.fingerprints.clone();
         ConfigBuilder::default()
             .with_crypto_provider(provider().clone())
             .with_certificates(vec![self.certificate.dtls.clone()])
-            .with_srtp_protection_profiles(vec![rtc_profile(profile)])
+            .with_srtp_protection_profiles(profiles.iter().copied().map(rtc_profile).collect())
             .with_client_auth(ClientAuthType::RequireAnyClientCert)
             .with_insecure_skip_verify(true) // of a CA chain; the fingerprint is what counts
             .with_extended_master_secret(ExtendedMasterSecretType::Require)
             .with_flight_interval(FLIGHT_INTERVAL)
             .with_verify_peer_certificate(Some(Arc::new(move |chain, _| {
                 let leaf = chain.first().ok_or(Error::ErrNonCertificate)?;
-                if fingerprints.contains(&fingerprint_of(leaf)) {
+                if fingerprints.iter().any(|f| f.is_of(leaf)) {
                     Ok(())
                 } else {
                     Err(Error::ErrNoMatchingCertificateFingerprint)
                 }
             })))
-            .build(false, None)
+            .build(is_client, None)
             .ok()
     }
 

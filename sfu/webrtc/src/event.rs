@@ -40,7 +40,7 @@ pub enum LegEvent {
 /// Why a leg ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CloseReason {
-    /// No valid connectivity check for the consent time (10 s).
+    /// Neither a valid connectivity check nor authentic media for 10 s.
     TimedOut,
     /// The peer sent close_notify.
     HungUp,

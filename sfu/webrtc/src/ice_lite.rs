@@ -22,7 +22,8 @@ use crate::crypto::provider;
 use crate::event::Ignored;
 use crate::leg::IceCredentials;
 
-/// Consent ends when no valid check came for this long (RFC 7675 allows 30 s; pictures do not).
+/// The peer is gone when neither a valid check nor authentic media came for this long (RFC 7675
+/// allows 30 s; pictures do not).
 pub(crate) const CONSENT: Duration = Duration::from_secs(10);
 /// Addresses of one peer that are remembered; the oldest goes first.
 const MAX_ADDRESSES: usize = 8;
@@ -81,6 +82,12 @@ impl IceLite {
     /// When consent ends unless a check comes.
     pub(crate) fn expires(&self) -> Instant {
         self.last_valid + CONSENT
+    }
+
+    /// Something authentic came from a known address: who sends us media is there, though some
+    /// peers check once and never again. (RFC 7675 asks nothing of a lite end.)
+    pub(crate) fn heard(&mut self, now: Instant) {
+        self.last_valid = self.last_valid.max(now);
     }
 
     pub(crate) fn restart(&mut self, local: IceCredentials, remote_ufrag: &str) {

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) use flow::Flow;
 
-use crate::answer::{self, Ours};
+use crate::answer::{self, Fragment, Ours};
 use crate::certificate::Certificate;
 use crate::dtls::{Dtls, Progress};
 use crate::event::{CloseReason, Ignored, LegEvent, TableSizes, Transmit};
@@ -41,8 +41,10 @@ const HANDSHAKE: Duration = Duration::from_secs(30);
 /// What a leg needs from its shell.
 #[derive(Clone)]
 pub struct LegConfig {
-    /// The one host candidate of the answer: the worker's UDP address as the peer reaches it.
+    /// The first host candidate of the answer: the worker's UDP address as the peer reaches it.
     pub candidate: SocketAddr,
+    /// Where the shell takes TCP connections for this leg (RFC 6544), named after the UDP address.
+    pub tcp_candidate: Option<SocketAddr>,
     /// The relay's certificate.
     pub certificate: Arc<Certificate>,
     /// Fresh randomness: ICE credentials and SSRCs are drawn from it. Secret.
@@ -56,6 +58,7 @@ impl LegConfig {
     pub fn new(candidate: SocketAddr, certificate: Arc<Certificate>, seed: [u8; 32]) -> Self {
         Self {
             candidate,
+            tcp_candidate: None,
             certificate,
             seed,
             video_bps: 4_000_000,
@@ -101,6 +104,7 @@ pub struct Leg {
     sources: Vec<OfferedSource>,
     slots: Vec<OfferedSlot>,
     ice: IceLite,
+    fragment: Fragment,
     dtls: Dtls,
     srtp: Option<Box<Srtp>>,
     receiver: Receiver,
@@ -128,11 +132,12 @@ impl Leg {
         let ssrc = seed.number();
         let slot_ssrcs: Vec<u32> = plan.slots.iter().map(|_| seed.number()).collect();
         let slot_rtx_ssrcs: Vec<u32> = plan.slots.iter().map(|_| seed.number()).collect();
+        let candidates = answer::candidates(config.candidate, config.tcp_candidate);
         let answer = answer::write(
             &offer,
             &plan,
             &Ours {
-                candidate: config.candidate,
+                candidates: &candidates,
                 fingerprint: config.certificate.fingerprint(),
                 ice: &ice,
                 session_id,
@@ -141,6 +146,7 @@ impl Leg {
                 slot_rtx_ssrcs: &slot_rtx_ssrcs,
             },
         );
+        let fragment = Fragment::of(&offer, &plan, &candidates);
         let receiver = Receiver::new(now, &offer.media, &plan.roles, plan.sources);
         let flow = Flow::new(now, &plan.slots);
         let sender = Sender::new(plan.slots, &slot_ssrcs, &slot_rtx_ssrcs);
@@ -153,7 +159,12 @@ impl Leg {
             sources: receiver.offered().cloned().collect(),
             slots: sender.offered().cloned().collect(),
             ice: IceLite::new(now, ice, offer.ufrag),
-            dtls: Dtls::new(config.certificate.clone(), offer.fingerprints),
+            fragment,
+            dtls: Dtls::new(
+                config.certificate.clone(),
+                offer.fingerprints,
+                offer.peer_is_passive,
+            ),
             srtp: None,
             receiver,
             sender,
@@ -227,6 +238,10 @@ impl Leg {
             0..=3 => {
                 let data = self.ice.handle(now, from, datagram)?;
                 self.transmit(from, data);
+                if self.ice.selected().is_some() && !self.dtls.start(now) {
+                    self.finish(CloseReason::HandshakeFailed);
+                }
+                self.drain_dtls();
                 return Ok(None);
             }
             20..=63 | 128..=191 if !self.ice.knows(from) => return Err(Ignored::UnknownAddress),
@@ -237,11 +252,13 @@ impl Leg {
         let srtp = self.srtp.as_mut().ok_or(Ignored::NoKeysYet)?;
         if (192..=223).contains(&second) {
             let length = srtp.unprotect_rtcp(datagram)?;
+            self.ice.heard(now);
             self.handle_feedback(now, &datagram[..length]);
             return Ok(None);
         }
         let header = Rtp::header(datagram).ok_or(Ignored::RtpMalformed)?;
         let length = srtp.unprotect_rtp(datagram, header.payload.start)?;
+        self.ice.heard(now);
         let plain = &datagram[..length];
         let rtp = header.opened(plain).ok_or(Ignored::RtpMalformed)?;
         let accepted = self.receiver.handle(now, &rtp, plain)?;
@@ -326,6 +343,12 @@ impl Leg {
         let local = IceCredentials::draw(&mut self.seed);
         self.ice.restart(local.clone(), remote_ufrag);
         local
+    }
+
+    /// The answer to an ICE restart: an SDP fragment (RFC 8840) with the newest credentials and the
+    /// candidates, for `application/trickle-ice-sdpfrag`.
+    pub fn ice_fragment(&self) -> String {
+        self.fragment.with(self.ice.local())
     }
 
     /// Ends the leg: queues close_notify and `Closed { ClosedHere }`.

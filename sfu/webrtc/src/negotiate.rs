@@ -119,7 +119,7 @@ impl Plan {
     fn role(&mut self, media: &Media) -> Role {
         let rtp = matches!(
             media.proto.as_str(),
-            "UDP/TLS/RTP/SAVPF" | "TCP/TLS/RTP/SAVPF" | "RTP/SAVPF"
+            "UDP/TLS/RTP/SAVPF" | "TCP/TLS/RTP/SAVPF" | "RTP/SAVPF" | "UDP/TLS/RTP/SAVP" | "RTP/SAVP"
         );
         if media.kind == MediaKind::Other || media.disabled || !media.bundled || !rtp {
             return Role::Rejected;

@@ -10,6 +10,8 @@ mod tests;
 
 use std::collections::BTreeMap;
 
+use crate::certificate::Fingerprint;
+
 pub(crate) use lines::read;
 
 /// The longest offer, in bytes.
@@ -39,8 +41,12 @@ impl OfferError {
 /// An offer as read. The peer's ICE password is not kept: an ICE-lite end never sends checks.
 pub(crate) struct Offer {
     pub ufrag: String,
-    /// SHA-256 fingerprints, upper case; not empty.
-    pub fingerprints: Vec<String>,
+    /// Of the peer's certificate, any of them; not empty.
+    pub fingerprints: Vec<Fingerprint>,
+    /// The peer waits for our ClientHello (`a=setup:passive`).
+    pub peer_is_passive: bool,
+    /// There is a BUNDLE group; without one the only m-line of sound or pictures is the transport's.
+    pub has_bundle: bool,
     pub extmap_allow_mixed: bool,
     pub media: Vec<Media>,
 }
@@ -75,6 +81,8 @@ pub(crate) struct Media {
     /// Port 0 without bundle-only: the offerer itself disabled it.
     pub disabled: bool,
     pub mid: String,
+    /// The offer has that mid; else it is ours, for the only m-line.
+    pub has_mid: bool,
     pub bundled: bool,
     pub direction: Direction,
     pub rtcp_mux: bool,

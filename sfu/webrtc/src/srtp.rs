@@ -97,7 +97,7 @@ impl Srtp {
     }
 
     /// RFC 5764, 4.2: both keys, then both salts, the client's first.
-    fn from_material(profile: Profile, material: &[u8], client: bool) -> Option<Self> {
+    pub(crate) fn from_material(profile: Profile, material: &[u8], client: bool) -> Option<Self> {
         if material.len() != profile.keying_length() {
             return None;
         }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::BytesMut;
 use proptest::prelude::*;
-use rtc_dtls::config::ConfigBuilder;
+use rtc_dtls::config::{ClientAuthType, ConfigBuilder};
 use rtc_dtls::endpoint::{Endpoint, EndpointEvent};
 use rtc_dtls::extension::extension_use_srtp::SrtpProtectionProfile;
 use rtc_shared::TransportProtocol;
@@ -20,7 +20,7 @@ use crate::Codec;
 use crate::crypto::provider;
 use crate::rtcp::Feedback;
 use crate::rtp::Header;
-use crate::srtp::{MAX_SSRCS, Profile, tests::client};
+use crate::srtp::{MAX_SSRCS, Profile};
 use crate::stun_ufrag;
 use crate::test_support::{allocations, instant};
 
@@ -33,6 +33,8 @@ struct Client {
     /// Of the leg, from its answer.
     pwd: String,
     dtls: Endpoint,
+    passive: bool,
+    profile: Option<Profile>,
     srtp: Option<Srtp>,
     events: Vec<LegEvent>,
     /// Media and RTCP from the leg, still protected.
@@ -69,6 +71,11 @@ fn stun(ufrag: &str, pwd: &str, extra: &[rtc_stun::attributes::AttrType]) -> Vec
 impl Client {
     /// Publishes VP8 (PT 96, mid "p", two layers) and opus, watches one VP8 slot (mid "s").
     fn new(profiles: &[u16], honest: bool) -> Self {
+        Self::with_setup(profiles, honest, "actpass")
+    }
+
+    /// The client of DTLS, or with `a=setup:passive` the server.
+    fn with_setup(profiles: &[u16], honest: bool, setup: &str) -> Self {
         let certificate = Certificate::generate().expect("a certificate");
         let shown = if honest {
             certificate.clone()
@@ -77,7 +84,7 @@ impl Client {
         };
         let offer = format!(
             "v=0\r\na=group:BUNDLE p s\r\na=ice-ufrag:abcd\r\na=ice-pwd:{:x<22}\r\n\
-             a=setup:actpass\r\na=fingerprint:sha-256 {}\r\n\
+             a=setup:{setup}\r\na=fingerprint:sha-256 {}\r\n\
              m=video 9 UDP/TLS/RTP/SAVPF 96\r\na=mid:p\r\na=sendonly\r\na=rtcp-mux\r\n\
              a=rtpmap:96 VP8/90000\r\na=extmap:4 urn:ietf:params:rtp-hdrext:sdes:mid\r\n\
              a=extmap:10 urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id\r\n\
@@ -93,22 +100,29 @@ impl Client {
         let (leg, answer) = Leg::accept(now, &offer, &config).expect("a good offer");
         let pwd = answer.lines().find_map(|l| l.strip_prefix("a=ice-pwd:"));
         let pwd = pwd.expect("in the answer").to_owned();
-        let mut dtls = Endpoint::new(address(1), TransportProtocol::UDP, None);
+        let passive = setup == "passive";
         let config = ConfigBuilder::default()
             .with_crypto_provider(provider().clone())
             .with_certificates(vec![certificate.dtls.clone()])
             .with_insecure_skip_verify(true)
+            .with_client_auth(ClientAuthType::RequireAnyClientCert)
             .with_srtp_protection_profiles(profiles.iter().map(|p| SrtpProtectionProfile::from(*p)).collect())
-            .build(true, None)
-            .expect("a client");
-        dtls.connect(now, address(9), Arc::new(config), None)
-            .expect("starts");
+            .build(!passive, None)
+            .expect("an end");
+        let config = Arc::new(config);
+        let server = passive.then(|| config.clone());
+        let mut dtls = Endpoint::new(address(1), TransportProtocol::UDP, server);
+        if !passive {
+            dtls.connect(now, address(9), config, None).expect("starts");
+        }
         Self {
             now,
             leg,
             address: address(1),
             pwd,
             dtls,
+            passive,
+            profile: None,
             srtp: None,
             events: Vec::new(),
             inbox: VecDeque::new(),
@@ -175,7 +189,8 @@ impl Client {
                 let material = state
                     .export_keying_material("EXTRACTOR-dtls_srtp", &[], profile.keying_length())
                     .expect("exported");
-                self.srtp = Some(client(profile, material.as_ref()));
+                self.profile = Some(profile);
+                self.srtp = Srtp::from_material(profile, material.as_ref(), !self.passive);
             }
         }
     }
@@ -408,6 +423,54 @@ fn a_client_without_our_profiles_is_refused() {
     c.check(&[]).expect("answered");
     c.drive();
     assert_eq!(c.closed(), Some(CloseReason::HandshakeFailed));
+}
+
+#[test]
+fn keys_are_for_gcm_where_the_peer_has_it_whoever_says_hello() {
+    for setup in ["active", "passive"] {
+        for (offered, chosen) in [
+            (&[1, 7][..], Profile::AeadAes128Gcm),
+            (&[7, 1], Profile::AeadAes128Gcm),
+            (&[2, 1], Profile::Aes128CmHmacSha1_80),
+        ] {
+            let mut c = Client::with_setup(offered, true, setup);
+            c.check(&[ATTR_USE_CANDIDATE]).expect("answered");
+            c.drive();
+            assert_eq!(c.events, [LegEvent::Connected], "{setup} {offered:?}");
+            assert_eq!(c.profile, Some(chosen), "{setup} {offered:?}");
+            let mut lo = c.packet(10, "lo", 5, b"x");
+            assert_eq!(c.give(&mut lo), Ok(Some((0, 0, 5))));
+        }
+    }
+}
+
+#[test]
+fn a_server_with_another_certificate_or_other_profiles_is_refused() {
+    for (profiles, honest) in [(&[7][..], false), (&[8], true)] {
+        let mut c = Client::with_setup(profiles, honest, "passive");
+        assert!(c.leg.poll_transmit().is_none(), "not before the path is known");
+        c.check(&[]).expect("answered");
+        c.drive();
+        assert!(!c.leg.is_connected());
+        assert_eq!(c.closed(), Some(CloseReason::HandshakeFailed), "{profiles:?}");
+    }
+}
+
+#[test]
+fn authentic_media_shows_that_the_peer_is_there() {
+    let mut c = Client::connected(&[7]);
+    for seq in 0..4 {
+        c.wait(9000 * MS);
+        let mut packet = c.packet(10, "lo", seq, b"x");
+        c.give(&mut packet).expect("taken");
+        assert!(c.give(&mut packet).is_err(), "not once more");
+    }
+    c.wait(9999 * MS);
+    assert_eq!(c.closed(), None);
+    let mut forged = vec![0x80; 60];
+    assert!(c.give(&mut forged).is_err());
+    c.wait(MS);
+    assert_eq!(c.closed(), Some(CloseReason::TimedOut));
 }
 
 #[test]

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::certificate::{Fingerprint, Hash};
+
 use super::{Direction, FeedbackKinds, MAX_MEDIA, MAX_OFFER, Media, MediaKind, Offer, OfferError, Payload};
 
 /// The most payload types, extensions or SSRCs that are kept of one m-line.
@@ -14,7 +16,7 @@ const MAX_TOKEN: usize = 64;
 struct Transport {
     ufrag: Option<String>,
     pwd: bool,
-    fingerprints: Vec<String>,
+    fingerprints: Vec<Fingerprint>,
     setup: Option<(usize, String)>,
 }
 
@@ -101,6 +103,7 @@ impl Reader {
             kind,
             disabled: port == 0,
             mid: String::new(),
+            has_mid: false,
             bundled: false,
             direction: self.session_direction,
             rtcp_mux: false,
@@ -128,7 +131,11 @@ impl Reader {
                 ice_text(line, value, "a=ice-pwd", 22)?;
                 transport.pwd = true;
             }
-            "fingerprint" => transport.fingerprints.extend(fingerprint(line, value)?),
+            "fingerprint" => {
+                let read = fingerprint(line, value)?;
+                let room = transport.fingerprints.len() < MAX_PER_MEDIA;
+                transport.fingerprints.extend(read.filter(|_| room));
+            }
             "setup" => transport.setup = Some((line, value.to_owned())),
             "group" => {
                 if let Some(mids) = value.strip_prefix("BUNDLE")
@@ -168,60 +175,78 @@ impl Reader {
 
     fn finish(mut self) -> Result<Offer, OfferError> {
         self.close_media();
-        let Some(bundle) = self.bundle.take().filter(|b| !b.is_empty()) else {
-            return Err(OfferError::new(0, "a=group:BUNDLE with the mids"));
-        };
         if self.media.is_empty() {
             return Err(OfferError::new(0, "at least one m-line"));
         }
-        let members: BTreeSet<&str> = bundle.iter().map(String::as_str).collect();
-        let mut mids = BTreeSet::new();
-        for (media, _) in &mut self.media {
-            if media.mid.is_empty() {
-                return Err(OfferError::new(media.line, "a=mid in this m-line"));
-            }
-            if !mids.insert(media.mid.clone()) {
-                return Err(OfferError::new(media.line, "an a=mid that no other m-line has"));
-            }
-            media.bundled = members.contains(media.mid.as_str());
-        }
-        // RFC 9143: the transport's attributes are those of the group's first m-line.
-        let tagged = bundle
-            .iter()
-            .find_map(|mid| self.media.iter().find(|(m, _)| m.mid == *mid))
-            .ok_or_else(|| OfferError::new(0, "a=group:BUNDLE with mids of its m-lines"))?;
-        let (tagged_media, transport) = tagged;
-        let line = tagged_media.line;
-        let session = &self.session;
+        let bundle = self.bundle.take().filter(|b| !b.is_empty());
+        let has_bundle = bundle.is_some();
+        let bundle = self.bundled(bundle)?;
+        // RFC 9143: the transport's attributes are those of the group's first m-line. Some clients
+        // give them in another one.
+        let member = |mid: &String| self.media.iter().find(|(m, _)| m.mid == *mid);
+        let members: Vec<_> = bundle.iter().filter_map(member).take(MAX_MEDIA).collect();
+        let Some((tagged, _)) = members.first() else {
+            return Err(OfferError::new(0, "a=group:BUNDLE with mids of its m-lines"));
+        };
+        let line = tagged.line;
         let missing = |what: &str| OfferError::new(line, what);
-        let ufrag = transport.ufrag.clone().or_else(|| session.ufrag.clone());
+        let given = || members.iter().map(|(_, t)| t).chain([&self.session]);
+        let ufrag = given().find_map(|t| t.ufrag.clone());
         let ufrag = ufrag.ok_or_else(|| missing("a=ice-ufrag"))?;
-        if !transport.pwd && !session.pwd {
+        if !given().any(|t| t.pwd) {
             return Err(missing("a=ice-pwd"));
         }
-        let fingerprints = if transport.fingerprints.is_empty() {
-            session.fingerprints.clone()
-        } else {
-            transport.fingerprints.clone()
+        let fingerprints = given().map(|t| &t.fingerprints).find(|f| !f.is_empty());
+        let fingerprints = fingerprints.ok_or_else(|| missing(FINGERPRINT))?.clone();
+        let peer_is_passive = match given().find_map(|t| t.setup.as_ref()) {
+            None => false,
+            Some((_, setup)) if setup == "actpass" || setup == "active" => false,
+            Some((_, setup)) if setup == "passive" => true,
+            Some((line, _)) => return Err(OfferError::new(*line, "a=setup:actpass, active or passive")),
         };
-        if fingerprints.is_empty() {
-            return Err(missing("a=fingerprint:sha-256 with 32 bytes in hex"));
-        }
-        if let Some((line, setup)) = transport.setup.as_ref().or(session.setup.as_ref())
-            && setup != "actpass"
-            && setup != "active"
-        {
-            return Err(OfferError::new(
-                *line,
-                "a=setup:actpass or active (this end is always passive)",
-            ));
-        }
         Ok(Offer {
             ufrag,
             fingerprints,
+            peer_is_passive,
+            has_bundle,
             extmap_allow_mixed: self.extmap_allow_mixed,
             media: self.media.into_iter().map(|(media, _)| media).collect(),
         })
+    }
+
+    /// Checks the mids and marks who is of the group; the group's mids. Where there is no group,
+    /// the only m-line of sound or pictures is; an only m-line needs no mid.
+    fn bundled(&mut self, bundle: Option<Vec<String>>) -> Result<Vec<String>, OfferError> {
+        if let [(only, _)] = &mut self.media[..]
+            && only.mid.is_empty()
+        {
+            "0".clone_into(&mut only.mid);
+        }
+        let mut mids = BTreeSet::new();
+        for (media, _) in &self.media {
+            if media.mid.is_empty() {
+                return Err(OfferError::new(media.line, "a=mid in this m-line"));
+            }
+            if !mids.insert(&media.mid) {
+                return Err(OfferError::new(media.line, "an a=mid that no other m-line has"));
+            }
+        }
+        let bundle = match bundle {
+            Some(bundle) => bundle,
+            None => {
+                let known = self.media.iter().filter(|(m, _)| m.kind != MediaKind::Other);
+                let known: Vec<_> = known.map(|(m, _)| m.mid.clone()).collect();
+                if known.len() != 1 {
+                    return Err(OfferError::new(0, "a=group:BUNDLE with the mids"));
+                }
+                known
+            }
+        };
+        let members: BTreeSet<&str> = bundle.iter().map(String::as_str).collect();
+        for (media, _) in &mut self.media {
+            media.bundled = members.contains(media.mid.as_str());
+        }
+        Ok(bundle)
     }
 }
 
@@ -233,8 +258,11 @@ fn media_attribute(
     value: &str,
 ) -> Result<(), OfferError> {
     match name {
-        "mid" => media.mid = token(line, value, "a=mid")?,
-        "rtcp-mux" => media.rtcp_mux = true,
+        "mid" => {
+            media.mid = token(line, value, "a=mid")?;
+            media.has_mid = true;
+        }
+        "rtcp-mux" | "rtcp-mux-only" => media.rtcp_mux = true,
         "rtcp-rsize" => media.rtcp_rsize = true,
         "bundle-only" => media.disabled = false,
         "content" => media.slides = value.split(',').any(|c| c.trim() == "slides"),
@@ -371,18 +399,20 @@ fn ice_text(line: usize, value: &str, what: &str, least: usize) -> Result<String
     Ok(value.to_owned())
 }
 
-/// The SHA-256 value in upper case; None for other hash functions, which are not looked at.
-fn fingerprint(line: usize, value: &str) -> Result<Option<String>, OfferError> {
-    let expected = || OfferError::new(line, "a=fingerprint:sha-256 with 32 bytes in hex");
+const FINGERPRINT: &str = "a=fingerprint:sha-256 with 32 bytes in hex (or sha-384, sha-512)";
+
+/// None for other hash functions, which are not looked at.
+fn fingerprint(line: usize, value: &str) -> Result<Option<Fingerprint>, OfferError> {
+    let expected = || OfferError::new(line, FINGERPRINT);
     let (function, hex) = value.split_once(' ').ok_or_else(expected)?;
-    if !function.eq_ignore_ascii_case("sha-256") {
+    let Some(hash) = Hash::named(function) else {
         return Ok(None);
-    }
+    };
     let hex = hex.trim().to_ascii_uppercase();
     let bytes: Vec<&str> = hex.split(':').collect();
     let good = |b: &&str| b.len() == 2 && b.bytes().all(|c| c.is_ascii_hexdigit());
-    if bytes.len() != 32 || !bytes.iter().all(good) {
+    if bytes.len() != hash.length() || !bytes.iter().all(good) {
         return Err(expected());
     }
-    Ok(Some(hex))
+    Ok(Some(Fingerprint { hash, hex }))
 }

@@ -156,6 +156,191 @@ fn the_constrained_baseline_profile_is_preferred() {
     assert!(answer.contains("m=video 9 UDP/TLS/RTP/SAVPF 3\r\n"), "{answer}");
 }
 
+/// An answer's `m=` lines as their kind, whether accepted, and direction.
+fn lines(answer: &str) -> Vec<String> {
+    let mut out: Vec<String> = Vec::new();
+    for line in answer.lines() {
+        if let Some(media) = line.strip_prefix("m=") {
+            let words: Vec<_> = media.split(' ').collect();
+            out.push(format!(
+                "{} {}",
+                words[0],
+                if words[1] == "0" { "no" } else { "yes" }
+            ));
+        } else if let ("a=recvonly" | "a=sendonly" | "a=inactive", Some(last)) = (line, out.last_mut()) {
+            *last += &line[1..].replace('=', " ");
+        }
+    }
+    out
+}
+
+#[test]
+fn offers_of_foreign_clients_are_answered() {
+    let check = |offer: &str, expected: &[&str], has: &[&str]| {
+        let (_, answer) = accept(offer).unwrap_or_else(|e| panic!("{e} in {offer}"));
+        assert_eq!(lines(&answer), expected, "{answer}");
+        for line in has {
+            assert!(answer.contains(&format!("{line}\r\n")), "{line} in {answer}");
+        }
+        let mut reader = std::io::Cursor::new(answer.as_bytes());
+        rtc_sdp::SessionDescription::unmarshal(&mut reader).expect("a well-formed answer");
+    };
+    check(
+        include_str!("../../tests/offers/aiortc.sdp"),
+        &["audio yes recvonly", "video yes recvonly"],
+        &[
+            "a=setup:passive",
+            "m=video 9 UDP/TLS/RTP/SAVPF 97 98",
+            "a=fmtp:98 apt=97",
+        ],
+    );
+    check(
+        include_str!("../../tests/offers/gstreamer.sdp"),
+        &["video yes recvonly", "audio yes recvonly"],
+        &[
+            "m=video 9 UDP/TLS/RTP/SAVPF 96",
+            "a=group:BUNDLE video0 audio1",
+            "a=rtcp-fb:96 nack pli",
+        ],
+    );
+    check(
+        include_str!("../../tests/offers/obs.sdp"),
+        &["audio yes recvonly", "video yes recvonly"],
+        &[
+            "m=video 9 UDP/TLS/RTP/SAVPF 96 97",
+            "a=fmtp:96 level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f",
+        ],
+    );
+    check(
+        include_str!("../../tests/offers/ffmpeg8.sdp"),
+        &["video yes recvonly"],
+        &[
+            "a=setup:active",
+            "a=group:BUNDLE 1",
+            "m=video 9 UDP/TLS/RTP/SAVPF 106 105",
+        ],
+    );
+    check(
+        include_str!("../../tests/offers/janus.sdp"),
+        &[
+            "audio yes recvonly",
+            "video yes recvonly",
+            "application no inactive",
+        ],
+        &["a=group:BUNDLE audio video"],
+    );
+}
+
+#[test]
+fn the_only_m_line_needs_neither_group_nor_mid() {
+    let bare = offer(&[VIDEO]).replace("a=group:BUNDLE 0\r\n", "");
+    let (leg, answer) = accept(&bare).expect("a good offer");
+    assert_eq!(leg.sources()[0].mid, "0");
+    assert!(
+        !answer.contains("a=group") && answer.contains("a=mid:0\r\n"),
+        "{answer}"
+    );
+    let (leg, answer) = accept(&bare.replace("a=mid:0\r\n", "")).expect("a good offer");
+    assert_eq!(leg.sources()[0].mid, "0");
+    assert!(
+        !answer.contains("a=group") && !answer.contains("a=mid"),
+        "{answer}"
+    );
+    assert_eq!(lines(&answer), ["video yes recvonly"]);
+    // A data channel beside it is no reason for a group.
+    let data = bare + "m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\na=mid:data\r\n";
+    let (_, answer) = accept(&data).expect("a good offer");
+    assert_eq!(lines(&answer), ["video yes recvonly", "application no inactive"]);
+}
+
+#[test]
+fn the_transport_is_described_for_the_session_or_in_any_m_line_of_the_group() {
+    let whole = offer(&[VIDEO, SLOT]);
+    let transport = "a=ice-ufrag:abcd\r\na=ice-pwd:abcdefghijklmnopqrstuv\r\n";
+    let session = whole.replace(transport, "");
+    for mid in ["a=mid:0\r\n", "a=mid:1\r\n"] {
+        let moved = session.replace(mid, &format!("{mid}{transport}"));
+        assert!(accept(&moved).is_ok(), "{moved}");
+    }
+    refuse(&session, 8, "ice-ufrag");
+    let fingerprint = format!("a=fingerprint:sha-256 {}\r\n", ["AB"; 32].join(":"));
+    let several = format!(
+        "a=fingerprint:sha-1 {}\r\n{fingerprint}a=fingerprint:SHA-512 {}\r\n",
+        ["CD"; 20].join(":"),
+        ["EF"; 64].join(":")
+    );
+    assert!(accept(&whole.replace(&fingerprint, &several)).is_ok());
+    assert!(accept(&whole.replace("a=rtcp-mux\r\n", "a=rtcp-mux-only\r\n")).is_ok());
+}
+
+#[test]
+fn the_udp_candidate_comes_before_that_of_tcp() {
+    let text = offer(&[VIDEO, SLOT]);
+    let certificate = Arc::new(Certificate::generate().expect("a certificate"));
+    let mut config = LegConfig::new(
+        "192.0.2.7:40000".parse().expect("an address"),
+        certificate,
+        [1; 32],
+    );
+    let candidates = |text: &str| -> Vec<String> {
+        let of = text.lines().filter_map(|l| l.strip_prefix("a=candidate:"));
+        of.map(str::to_owned).collect()
+    };
+    let (_, answer) = Leg::accept(instant(), &text, &config).expect("a good offer");
+    assert_eq!(
+        candidates(&answer),
+        ["1 1 udp 2130706431 192.0.2.7 40000 typ host"]
+    );
+    config.tcp_candidate = Some("[2001:db8::1]:443".parse().expect("an address"));
+    let (mut leg, answer) = Leg::accept(instant(), &text, &config).expect("a good offer");
+    let both = [
+        "1 1 udp 2130706431 192.0.2.7 40000 typ host",
+        "2 1 tcp 1520435199 2001:db8::1 443 typ host tcptype passive",
+    ];
+    assert_eq!(candidates(&answer), both);
+    let new = leg.restart_ice("efgh");
+    let fragment = leg.ice_fragment();
+    assert_eq!(candidates(&fragment), both);
+    let expected = format!(
+        "a=ice-lite\r\na=ice-ufrag:{}\r\na=ice-pwd:{}\r\na=group:BUNDLE 0 1\r\n\
+         m=video 9 UDP/TLS/RTP/SAVPF 96\r\na=mid:0\r\na=candidate:{}\r\na=candidate:{}\r\n\
+         a=end-of-candidates\r\n",
+        new.ufrag, new.pwd, both[0], both[1]
+    );
+    assert_eq!(fragment, expected);
+}
+
+#[test]
+fn an_offer_of_many_payload_types_is_read_in_linear_time() {
+    // 200 m-lines of 128 payload types: nearly as large as an offer may be.
+    let mut media = "m=video 9 UDP/TLS/RTP/SAVPF".to_owned();
+    for pt in 0..128 {
+        let _ = write!(media, " {pt}");
+    }
+    for pt in 0..16 {
+        let _ = write!(
+            media,
+            ";a=rtpmap:{pt} VP8/90000;a=rtcp-fb:{pt} nack;a=fmtp:{pt} x"
+        );
+    }
+    let text = offer(&vec![media.as_str(); 200]);
+    assert!(
+        text.len() > MAX_OFFER * 3 / 4 && text.len() <= MAX_OFFER,
+        "{}",
+        text.len()
+    );
+    // The work is counted in allocations: each line has a few, whatever the others say.
+    let lines = text.lines().count() as u64;
+    let words = text.split_ascii_whitespace().count() as u64;
+    let spent = crate::test_support::allocations(|| {
+        assert!(accept(&text).is_ok());
+    });
+    assert!(
+        spent < 3 * (lines + words),
+        "{spent} for {lines} lines of {words} words"
+    );
+}
+
 fn refuse(offer: &str, line: usize, expected: &str) {
     let error = accept(offer).err().expect("a bad offer");
     assert_eq!(error.line, line, "{error}");
@@ -165,15 +350,23 @@ fn refuse(offer: &str, line: usize, expected: &str) {
 #[test]
 fn a_bad_offer_is_told_the_line_and_what_was_expected() {
     let good = offer(&[VIDEO]);
-    refuse("", 0, "BUNDLE");
+    refuse("", 0, "m-line");
     refuse("hello", 1, "v=0");
     refuse(&" ".repeat(MAX_OFFER + 1), 0, "262144 bytes");
     refuse(&offer(&[VIDEO; 257]), 9 + 256 * 4 + 1, "256 m-lines");
-    refuse(&good.replace("a=group:BUNDLE 0\r\n", ""), 0, "BUNDLE");
+    let two = offer(&[VIDEO, SLOT]);
+    refuse(&two.replace("a=group:BUNDLE 0 1\r\n", ""), 0, "BUNDLE");
+    refuse(&two.replace("BUNDLE 0 1", "BUNDLE 2 3"), 0, "BUNDLE");
     refuse(&good.replace("a=rtcp-mux", "a=x"), 10, "rtcp-mux");
-    refuse(&good.replace("a=mid:0\r\n", ""), 10, "a=mid");
-    refuse(&good.replace("actpass", "passive"), 8, "actpass or active");
+    refuse(&two.replace("a=mid:0\r\n", ""), 10, "a=mid");
+    refuse(
+        &good.replace("actpass", "holdconn"),
+        8,
+        "actpass, active or passive",
+    );
     refuse(&good.replace("AB:", "XY:"), 9, "sha-256");
+    refuse(&good.replace("sha-256", "sha-1"), 10, "sha-256");
+    refuse(&good.replace("sha-256", "sha-384"), 9, "sha-384");
     refuse(&good.replace("a=ice-ufrag:abcd\r\n", ""), 9, "ice-ufrag");
     refuse(&good.replace("ufrag:abcd", "ufrag:a"), 6, "ice-ufrag");
     refuse(&good.replace("VP8", "AV1"), 0, "VP8");
