@@ -2,13 +2,22 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Measures Muster's relay on this machine, each time in a process of its own and over loopback.
 ///
-/// The peers are real: every one has a UDP port, joins by POST /v1/legs, passes ICE and DTLS, sends connectivity checks
-/// and receiver reports, and gets SRTP (AES-128-GCM). They count packets by the header, which is not encrypted, and
-/// decrypt a sample (`forward` one in 64), so that playing them costs little; `generator_limited` is true where it cost too much for the
+///   muster-bench forward                        one camera to 10, 50, 200, 400 subscribers
+///   muster-bench forward --trace bench/data/chromium-1080p-simulcast.csv    a browser's real packets
+///   muster-bench forward --subs 400 --meetings 8 --load 0.7    as many subscribers as load a core by 70 %
+///   muster-bench forward --subs 50 --peer janus    Debian's Janus under the same load, and the ratio
+///   muster-bench mesh --n 8,16,32               everyone sees everyone
+///   muster-bench mesh --n 140 --wall            140 cameras, 49 on the dispatcher's wall, everyone sees the stage
+///   muster-bench surge --joins 200              200 joins at once
+///
+/// The peers are real: every one has a UDP port, joins by POST /v1/legs, passes ICE and DTLS, sends connectivity checks,
+/// receiver reports and transport-wide feedback (every 100 ms), offers RTX, and gets SRTP (AES-128-GCM). They ask for
+/// nothing again (no NACK): what is lost counts as lost. They count packets by the header, which is not encrypted, and decrypt one
+/// in 64 (`surge` all), so that playing them costs little; `generator_limited` is true where it cost too much for the
 /// numbers to be the relay's (this program was busy, or waited for a core, more than 90 % of the time, or its sockets
 /// overflowed).
 ///
@@ -24,41 +33,125 @@ pub struct Cli {
 #[derive(Subcommand)]
 pub enum Command {
     Forward(ForwardArgs),
+    Mesh(MeshArgs),
     Surge(SurgeArgs),
+    Record(RecordArgs),
     #[command(hide = true)]
     Relay(RelayArgs),
 }
 
-/// What a forwarded packet costs: one publisher, N subscribers.
+/// What all measurements may be told.
+#[derive(Args)]
+pub struct Common {
+    /// Threads of the relay that carry media
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub workers: u16,
+    /// Peers take joined datagrams (UDP GRO). Off, loopback charges the relay with cutting what it sends joined, which
+    /// on a wire the network card does
+    #[arg(long, value_enum, default_value_t = Switch::On)]
+    pub gro: Switch,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Switch {
+    On,
+    Off,
+}
+
+impl Switch {
+    pub fn is_on(self) -> bool {
+        self == Self::On
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Peer {
+    Janus,
+}
+
+/// What a forwarded packet costs: a publisher a meeting, N subscribers.
 ///
 /// The publisher sends VP8 as a 1080p camera does: 30 frames a second, 9 packets of 1200 bytes (the RTP packet before
-/// SRTP) a frame, a key frame when it is asked for one. A line for each N:
+/// SRTP) a frame, a key frame when it is asked for one. Or (--trace) what was recorded of a browser: three layers, of
+/// which the subscribers see the largest. A line for each N:
 ///
-///   ns_per_packet   CPU time of the relay's process over the window / RTP packets it sent in it;
+///   ns_per_packet   CPU time of the relay's process over the window / RTP packets it sent in it (Janus: that came);
 ///                   everything else the relay does meanwhile (RTCP, STUN) is in it
 ///   user_ns sys_ns  the same, split as the kernel's ticks are (a sample; the sum is exact)
 ///   target          what ns_per_packet is to be at 200 subscribers
-///   delivered       RTP packets that came within 0.3 s of the window's end, without repeats / those due;
-///                   none is asked for again
+///   delivered       RTP packets that came within 0.3 s of the window's end, without repeats / those due; inexact where
+///                   layer_changes is not 0
 ///   p50_ms p99_ms   from just before the publisher's send to the subscriber's receive, one packet in 64: this includes
 ///                   the kernel both ways and this program's own batching, so it is more than the time in the relay
+///   relay_p99_ms    from the relay's receive to its send, by its own histogram: the upper bound of the bucket
 ///   packets_per_send  RTP packets of a system call of the relay (GSO joins equal ones)
+///   resent          packets that came twice, by RTX or as padding: probes for bandwidth are among them
+///   top_layer       share of the subscribers that see the largest layer
 ///   rss_mb          resident memory of the relay at the end
 ///   relay_load      CPU time of the relay / time passed; 1.0 is a core
 ///   generator_load  the same for the thread that plays the peers, and the time it waited for a core
+///   gro             whether the peers' sockets take joined datagrams
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
 pub struct ForwardArgs {
     /// Subscribers, a run for each
     #[arg(long, value_name = "N,N", value_delimiter = ',', default_value = "10,50,200,400",
-          value_parser = clap::value_parser!(u16).range(1..=4000))]
+          value_parser = clap::value_parser!(u16).range(1..=i64::from(Self::MOST_SUBS)))]
     pub subs: Vec<u16>,
     /// Length of the measured window
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=600))]
     pub seconds: u16,
-    /// Threads of the relay that carry media
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
-    pub workers: u16,
+    /// Meetings that the subscribers are spread over, each with a publisher; their frames come one after the other
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub meetings: u16,
+    /// Take as many subscribers as give the relay about this load, looking for their number from N on
+    #[arg(long, value_name = "SHARE", value_parser = share)]
+    pub load: Option<f64>,
+    /// Replay this recording in place of packets of one size
+    #[arg(long, value_name = "FILE")]
+    pub trace: Option<PathBuf>,
+    /// Then the same load on this server, which must be installed, and the ratio of the CPU a packet
+    #[arg(long, value_enum)]
+    pub peer: Option<Peer>,
+    /// Event loops of Janus; 0: a thread for each peer, as it comes
+    #[arg(long, default_value_t = 0)]
+    pub janus_loops: u16,
+    #[command(flatten)]
+    pub common: Common,
+}
+
+impl ForwardArgs {
+    pub const MOST_SUBS: u16 = 4000;
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    let share = text
+        .parse::<f64>()
+        .ok()
+        .filter(|share| (0.01..=64.0).contains(share));
+    share.ok_or_else(|| "expected a share of a core, for example 0.7".to_owned())
+}
+
+/// What many cameras cost: everyone publishes one at thumbnail size (30 packets of 850 bytes a second), and sees all
+/// others.
+///
+/// With --wall the first is a dispatcher: a 1080p camera on the stage, which all others see, and a wall of 49 of theirs.
+/// The fields are those of `forward`; `slots` is how many pictures are seen.
+#[derive(Args)]
+#[command(verbatim_doc_comment)]
+pub struct MeshArgs {
+    /// Publishers, a run for each
+    #[arg(long, value_name = "N,N", value_delimiter = ',', default_value = "8,16,32",
+          value_parser = clap::value_parser!(u16).range(2..=1000))]
+    pub n: Vec<u16>,
+    /// One dispatcher with 49 slots, all others see the stage
+    #[arg(long)]
+    pub wall: bool,
+    /// Length of the measured window
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=600))]
+    pub seconds: u16,
+    #[command(flatten)]
+    pub common: Common,
 }
 
 /// What a join costs: many viewers at once.
@@ -71,16 +164,32 @@ pub struct ForwardArgs {
 ///   cpu_ms_per_join CPU time of the relay meanwhile / joined; the thumbnails that it forwards meanwhile are in it
 ///   p50_ms p95_ms   from the start of all to a viewer's first media, which is a key frame's
 ///   keys_p50_ms keys_p95_ms   the same to the end of its DTLS handshake
-///   viewers_p99_ms  latency of the ten meanwhile, as p99_ms of `forward`
+///   viewers_p99_before_ms viewers_p99_ms   latency of the ten in the 3 s before and meanwhile, as p99_ms of `forward`
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
 pub struct SurgeArgs {
     /// Viewers that join at once
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u16).range(1..=4000))]
     pub joins: u16,
-    /// Threads of the relay that carry media
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
-    pub workers: u16,
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// Records what a browser's camera sends, for `forward --trace`.
+///
+/// Starts Chromium without a window, which publishes its test picture as 1080p VP8 in three layers to this program;
+/// notes time, size and layer of each packet once all layers have come for a while.
+#[derive(Args)]
+#[command(verbatim_doc_comment)]
+pub struct RecordArgs {
+    /// The recording
+    #[arg(value_name = "FILE")]
+    pub to: PathBuf,
+    /// Its length
+    #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u16).range(1..=120))]
+    pub seconds: u16,
+    #[arg(long, default_value = "/usr/bin/chromium", value_name = "PROGRAM")]
+    pub chromium: PathBuf,
 }
 
 /// The relay under test; ends with its standard input.
@@ -90,6 +199,9 @@ pub struct RelayArgs {
     pub workers: u16,
     #[arg(long)]
     pub identity_dir: PathBuf,
+    /// Site on the stage
+    #[arg(long)]
+    pub stage: Option<String>,
 }
 
 #[cfg(test)]
@@ -108,14 +220,15 @@ mod tests {
     fn numbers_of_subscribers_are_a_list() {
         let args = forward(&["--subs", "1,200,4000", "--seconds", "2", "--workers", "2"]).expect("good");
         assert_eq!(
-            (args.subs, args.seconds, args.workers),
+            (args.subs, args.seconds, args.common.workers),
             (vec![1, 200, 4000], 2, 2)
         );
         let args = forward(&[]).expect("defaults");
         assert_eq!(
-            (args.subs, args.seconds, args.workers),
-            (vec![10, 50, 200, 400], 5, 1)
+            (args.subs, args.seconds, args.common.workers, args.meetings),
+            (vec![10, 50, 200, 400], 5, 1, 1)
         );
+        assert!(args.common.gro.is_on() && args.peer.is_none());
     }
 
     #[test]
@@ -125,6 +238,9 @@ mod tests {
             ["--subs", "10,"],
             ["--seconds", "0"],
             ["--workers", "65"],
+            ["--load", "0"],
+            ["--gro", "maybe"],
+            ["--peer", "none"],
         ] {
             assert!(forward(&line).is_err(), "{line:?}");
         }

@@ -1,6 +1,6 @@
 //! A peer's end of the connection, sans I/O: connectivity checks, the DTLS client, SRTP.
 //!
-//! It does what a browser does and the relay can see, but for the pixels. Retransmission of lost datagrams is as in
+//! It does what a browser does and the other end can see, but for the pixels. Retransmission of lost datagrams is as in
 //! the protocols, since a burst of joins may overflow a socket.
 
 use std::net::SocketAddr;
@@ -14,8 +14,8 @@ use rtc_dtls::endpoint::{Endpoint, EndpointEvent};
 use rtc_shared::TransportProtocol;
 
 use crate::keys::{Certificate, Srtp};
-use crate::offer::Answer;
-use crate::stun;
+use crate::sdp::Remote;
+use crate::stun::{self, Control, Told};
 
 /// Between checks until one is answered.
 const CHECK_AGAIN: Duration = Duration::from_millis(250);
@@ -30,7 +30,9 @@ enum State {
 
 pub struct Client {
     username: String,
-    pwd: String,
+    /// Theirs and ours.
+    pwds: [String; 2],
+    control: Control,
     relay: SocketAddr,
     dtls: Endpoint,
     state: State,
@@ -38,19 +40,21 @@ pub struct Client {
 }
 
 impl Client {
-    /// `ufrag` is ours.
+    /// `ufrag` and `pwd` are ours.
     pub fn new(
         now: Instant,
-        ufrag: &str,
-        answer: &Answer,
+        (ufrag, pwd): (&str, &str),
+        remote: &Remote,
+        control: Control,
         certificate: &Certificate,
     ) -> anyhow::Result<Self> {
-        let config = Arc::new(certificate.handshake(&answer.fingerprint)?);
+        let config = Arc::new(certificate.handshake(&remote.fingerprint)?);
         let local = SocketAddr::from(([127, 0, 0, 1], 1));
         Ok(Self {
-            username: format!("{}:{ufrag}", answer.ufrag),
-            pwd: answer.pwd.clone(),
-            relay: answer.candidate,
+            username: format!("{}:{ufrag}", remote.ufrag),
+            pwds: [remote.pwd.clone(), pwd.to_owned()],
+            control,
+            relay: remote.candidate,
             dtls: Endpoint::new(local, TransportProtocol::UDP, None),
             state: State::Checking(config),
             next_check: now,
@@ -70,9 +74,14 @@ impl Client {
     }
 
     /// Takes STUN or DTLS; hands what is to be sent to `send`.
-    pub fn handle(&mut self, now: Instant, datagram: &[u8], send: impl FnMut(&[u8])) -> anyhow::Result<()> {
+    pub fn handle(
+        &mut self,
+        now: Instant,
+        datagram: &[u8],
+        mut send: impl FnMut(&[u8]),
+    ) -> anyhow::Result<()> {
         match datagram.first() {
-            Some(0..=3) => self.handle_stun(now, datagram)?,
+            Some(0..=3) => self.handle_stun(now, datagram, &mut send)?,
             Some(20..=63) => self.handle_dtls(now, datagram)?,
             _ => {}
         }
@@ -80,11 +89,23 @@ impl Client {
         Ok(())
     }
 
-    fn handle_stun(&mut self, now: Instant, datagram: &[u8]) -> anyhow::Result<()> {
-        if !stun::is_success(datagram)? {
-            return Ok(());
-        }
-        if let State::Checking(config) = &self.state {
+    fn handle_stun(
+        &mut self,
+        now: Instant,
+        datagram: &[u8],
+        mut send: impl FnMut(&[u8]),
+    ) -> anyhow::Result<()> {
+        let ready = match stun::read(datagram, self.relay, &self.pwds[1])? {
+            Told::Asked { answer, nominated } => {
+                send(&answer);
+                nominated
+            }
+            Told::Answered => self.control == Control::Ours,
+            Told::Nothing => false,
+        };
+        if let State::Checking(config) = &self.state
+            && ready
+        {
             self.dtls.connect(now, self.relay, config.clone(), None)?;
             self.state = State::Handshake;
             self.next_check = now + CONSENT;
@@ -115,7 +136,11 @@ impl Client {
         if now >= self.next_check {
             let checking = matches!(self.state, State::Checking(_));
             self.next_check = now + if checking { CHECK_AGAIN } else { CONSENT };
-            send(&stun::binding_request(&self.username, &self.pwd)?);
+            send(&stun::binding_request(
+                &self.username,
+                &self.pwds[0],
+                self.control,
+            )?);
         }
         if matches!(self.state, State::Handshake) {
             let due = self.dtls.poll_timeout(&self.relay).is_some_and(|at| at <= now);

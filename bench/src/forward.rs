@@ -1,195 +1,214 @@
 //! `muster-bench forward`: what a forwarded packet costs.
-//!
-//! The camera rests before the window until all is through, and after it for a moment, so that what is due and what
-//! came are counted of the same packets; what comes later than that moment has not come.
 
-use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
-use anyhow::ensure;
 use serde::Serialize;
 
-use crate::args::ForwardArgs;
+use crate::args::{ForwardArgs, Peer};
+use crate::camera::Script;
 use crate::crowd::Crowd;
-use crate::http::Http;
-use crate::procfs::{self, CpuTime};
+use crate::janus::Janus;
+use crate::join::{Plan, Server, View};
+use crate::measure::{self, Measured, Subject};
+use crate::procfs;
 use crate::relay::RelayProcess;
 use crate::stats::rounded;
+use crate::trace::Trace;
 
 /// Of a 1080p camera at 2.6 Mbit/s.
-const PACKETS_A_FRAME: u32 = 9;
+pub const EVEN: Script = Script::Even {
+    packets: 9,
+    bytes: 1200,
+};
 /// What is asked of the relay at 200 subscribers.
 const TARGET_NS: u64 = 1600;
+/// Times less CPU than the peer at 50 subscribers.
+const TARGET_RATIO: f64 = 15.0;
 /// Viewers decrypt one packet of so many; prime to 9, so that every place in a frame has its turn.
-const SAMPLE: u64 = 64;
-const WARM_UP: Duration = Duration::from_secs(1);
-/// What is not through after this is late.
-const REST: Duration = Duration::from_millis(300);
-/// An overloaded relay may need long.
-const MOST_RESTS: usize = 50;
-/// Above this share of the time the thread that plays the peers is the limit.
-const BUSY: f64 = 0.9;
+pub const SAMPLE: u64 = 64;
+pub const WARM_UP: Duration = Duration::from_secs(1);
+/// For the largest layer to come to all.
+const CLIMB: Duration = Duration::from_secs(30);
+/// How far from the load that was asked for one may be.
+const NEAR: f64 = 0.07;
 
 #[derive(Serialize)]
 struct Line {
     bench: &'static str,
+    server: &'static str,
+    load: &'static str,
     subs: u16,
+    meetings: u16,
     workers: u16,
-    ns_per_packet: u64,
-    user_ns: u64,
-    sys_ns: u64,
     target: u64,
-    delivered: f64,
-    p50_ms: Option<f64>,
-    p99_ms: Option<f64>,
-    packets_per_send: f64,
-    rss_mb: f64,
-    relay_load: f64,
-    generator_load: f64,
-    generator_limited: bool,
+    top_layer: f64,
+    #[serde(flatten)]
+    measured: Measured,
+}
+
+#[derive(Serialize)]
+struct Ratio {
+    bench: &'static str,
+    subs: u16,
+    muster_ns: u64,
+    peer: &'static str,
+    peer_ns: u64,
+    ratio: f64,
+    target: f64,
 }
 
 pub fn run(args: &ForwardArgs) -> anyhow::Result<()> {
     procfs::allow_many_files()?;
+    let trace = args.trace.as_deref().map(Trace::load).transpose()?.map(Arc::new);
+    let script = trace.map_or(EVEN, Script::Trace);
+    let time = Duration::from_secs(args.seconds.into());
     for &subs in &args.subs {
-        let line = measure(subs, args)?;
-        println!("{}", serde_json::to_string(&line)?);
+        let subs = match args.load {
+            Some(load) => search(args, &script, subs, load)?,
+            None => subs,
+        };
+        let line = muster(args, &script, subs, time)?;
+        print(&line)?;
+        if args.peer == Some(Peer::Janus) {
+            let other = janus(args, &script, subs, time)?;
+            print(&other)?;
+            let (ours, theirs) = (line.measured.ns_per_packet, other.measured.ns_per_packet);
+            print(&Ratio {
+                bench: "ratio",
+                subs,
+                muster_ns: ours,
+                peer: other.server,
+                peer_ns: theirs,
+                ratio: rounded(theirs as f64 / ours as f64, 1),
+                target: TARGET_RATIO,
+            })?;
+        }
     }
     Ok(())
 }
 
-/// Everything that is looked at twice.
-pub struct Snapshot {
-    /// Time and CPU time when it was begun, and when it was done: looking costs the relay something too.
-    begun: (Instant, CpuTime),
-    done: (Instant, CpuTime),
-    counters: HashMap<String, u64>,
-    busy_ns: u64,
-    socket_drops: u64,
-    published: u64,
-    received: u64,
-    unsent: u64,
+fn print(line: &impl Serialize) -> anyhow::Result<()> {
+    println!("{}", serde_json::to_string(line)?);
+    Ok(())
 }
 
-impl Snapshot {
-    pub fn take(relay: &RelayProcess, crowd: &Crowd) -> anyhow::Result<Self> {
-        let clock = || anyhow::Ok((Instant::now(), CpuTime::of(relay.pid())?));
-        Ok(Self {
-            begun: clock()?,
-            // The relay ends idle connections, so it is a new one each time.
-            counters: Http::connect(relay.http)?.counters()?,
-            socket_drops: procfs::socket_drops(&crowd.ports())?,
-            published: crowd.published(),
-            received: crowd.received(),
-            unsent: crowd.unsent,
-            busy_ns: procfs::thread_busy_ns()?,
-            done: clock()?,
-        })
-    }
-}
-
-/// What lies between two snapshots.
-pub struct Between {
-    pub elapsed_ns: f64,
-    /// Of the relay, in nanoseconds.
-    pub total: u64,
-    user: u64,
-    system: u64,
-    /// RTP packets that the relay sent, and the calls it took.
-    sent: u64,
-    calls: u64,
-    published: u64,
-    received: u64,
-    pub generator_load: f64,
-    pub generator_limited: bool,
-}
-
-impl Between {
-    pub fn of(before: &Snapshot, after: &Snapshot) -> Self {
-        let counted = |name: &str| {
-            let at = |snapshot: &Snapshot| snapshot.counters.get(name).copied().unwrap_or(0);
-            at(after) - at(before)
-        };
-        let ((begun, cpu_before), (ended, cpu_after)) = (before.done, after.begun);
-        let (total, user, system) = cpu_after.since(cpu_before);
-        let elapsed_ns = ended.duration_since(begun).as_nanos() as f64;
-        let generator_load = (after.busy_ns - before.busy_ns) as f64 / elapsed_ns;
-        let lost = after.socket_drops > before.socket_drops || after.unsent > before.unsent;
-        let not_sent = counted("muster_relay_dropped_total{reason=\"not_sent\"}");
-        Self {
-            elapsed_ns,
-            total,
-            user,
-            system,
-            sent: counted("muster_relay_packets_out_total").saturating_sub(not_sent),
-            calls: counted("muster_relay_send_calls_total"),
-            published: after.published - before.published,
-            received: after.received - before.received,
-            generator_load,
-            generator_limited: lost || generator_load > BUSY,
+/// The number of subscribers at which the relay has about this load, found in at most three short runs.
+fn search(args: &ForwardArgs, script: &Script, mut subs: u16, load: f64) -> anyhow::Result<u16> {
+    for _ in 0..3 {
+        let found = muster(args, script, subs, Duration::from_secs(2))?
+            .measured
+            .relay_load;
+        eprintln!("{subs} subscribers: a load of {found}");
+        if (found / load - 1.0).abs() < NEAR {
+            break;
         }
+        let next = f64::from(subs) * (load / found.max(0.001)).clamp(0.1, 10.0);
+        subs = next.round().clamp(1.0, f64::from(ForwardArgs::MOST_SUBS)) as u16;
     }
+    Ok(subs)
 }
 
-fn measure(subs: u16, args: &ForwardArgs) -> anyhow::Result<Line> {
-    let relay = RelayProcess::start(args.workers)?;
-    let mut crowd = Crowd::new(PACKETS_A_FRAME, SAMPLE)?;
-    let viewers: Vec<String> = (0..subs).map(|n| format!("viewer-{n}")).collect();
-    crowd.assemble(&relay, &viewers)?;
-    play(&mut crowd, WARM_UP)?;
-    crowd.publish(false);
-    settle(&mut crowd)?;
+/// Publishers, one a meeting, then the viewers, who take turns in choosing a meeting.
+fn plans(script: &Script, subs: u16, meetings: u16) -> Vec<Plan> {
+    let publisher = |meeting: u16| format!("publisher-{meeting}");
+    let meeting = |number: u16| format!("bench-{number}");
+    let publishers = (0..meetings).map(|number| Plan {
+        meeting: meeting(number),
+        site: publisher(number),
+        publishes: Some(script.clone()),
+        views: Vec::new(),
+    });
+    let viewers = (0..subs).map(|viewer| Plan {
+        meeting: meeting(viewer % meetings),
+        site: format!("viewer-{viewer}"),
+        publishes: None,
+        views: vec![View::Camera {
+            site: publisher(viewer % meetings),
+            max_height: 0,
+        }],
+    });
+    publishers.chain(viewers).collect()
+}
 
-    crowd.start_window();
-    let before = Snapshot::take(&relay, &crowd)?;
-    crowd.publish(true);
-    play(&mut crowd, Duration::from_secs(args.seconds.into()))?;
-    crowd.publish(false);
-    play(&mut crowd, REST)?;
-    let after = Snapshot::take(&relay, &crowd)?;
-
-    let between = Between::of(&before, &after);
-    ensure!(between.sent > 0, "the relay has sent nothing");
-    let a_packet = |ns: u64| ns / between.sent;
-    let due = between.published * u64::from(subs);
-    let mut latencies = crowd.latencies(subs.into());
-    if crowd.repeated() > 0 {
-        eprintln!("{} packets came a second time", crowd.repeated());
-    }
+fn muster(args: &ForwardArgs, script: &Script, subs: u16, time: Duration) -> anyhow::Result<Line> {
+    let relay = RelayProcess::start(args.common.workers, None)?;
+    let (measured, top_layer) = measure(args, script, subs, time, &relay, Subject::Muster(&relay))?;
     Ok(Line {
         bench: "forward",
+        server: "muster",
+        load: load(script),
         subs,
-        workers: args.workers,
-        ns_per_packet: a_packet(between.total),
-        user_ns: a_packet(between.user),
-        sys_ns: a_packet(between.system),
+        meetings: args.meetings,
+        workers: args.common.workers,
         target: TARGET_NS,
-        delivered: rounded(between.received as f64 / due as f64, 6),
-        p50_ms: latencies.percentile_ms(50),
-        p99_ms: latencies.percentile_ms(99),
-        packets_per_send: rounded(between.sent as f64 / between.calls.max(1) as f64, 2),
-        rss_mb: rounded(procfs::resident_mb(relay.pid())?, 1),
-        relay_load: rounded(between.total as f64 / between.elapsed_ns, 3),
-        generator_load: rounded(between.generator_load, 3),
-        generator_limited: between.generator_limited,
+        top_layer,
+        measured,
     })
 }
 
-/// Plays the peers until nothing comes any more.
-fn settle(crowd: &mut Crowd) -> anyhow::Result<()> {
-    for _ in 0..MOST_RESTS {
-        let before = crowd.received();
-        play(crowd, REST)?;
-        if crowd.received() == before {
-            return Ok(());
-        }
-    }
-    anyhow::bail!("the relay is still sending what it was given long ago")
+fn janus(args: &ForwardArgs, script: &Script, subs: u16, time: Duration) -> anyhow::Result<Line> {
+    let janus = Janus::start(args.meetings, args.janus_loops)?;
+    let subject = Subject::Other { pid: janus.pid() };
+    let (measured, top_layer) = measure(args, script, subs, time, &janus, subject)?;
+    Ok(Line {
+        bench: "forward",
+        server: "janus",
+        load: load(script),
+        subs,
+        meetings: args.meetings,
+        workers: args.janus_loops,
+        target: TARGET_NS,
+        top_layer,
+        measured,
+    })
 }
 
-/// Plays the peers for a while. Errors: a peer met something that must not be.
-fn play(crowd: &mut Crowd, time: Duration) -> anyhow::Result<()> {
-    crowd.run(time, |crowd| !crowd.failures.is_empty())?;
-    ensure!(crowd.failures.is_empty(), "{:?}", crowd.failures);
-    Ok(())
+fn load(script: &Script) -> &'static str {
+    match script {
+        Script::Even { .. } => "even",
+        Script::Trace(_) => "trace",
+    }
+}
+
+/// Also gives the share of viewers that see the largest layer.
+fn measure(
+    args: &ForwardArgs,
+    script: &Script,
+    subs: u16,
+    time: Duration,
+    server: &dyn Server,
+    subject: Subject,
+) -> anyhow::Result<(Measured, f64)> {
+    let gro = args.common.gro.is_on();
+    let mut crowd = Crowd::new(SAMPLE, gro)?;
+    crowd.assemble(server, plans(script, subs, args.meetings))?;
+    let top = script.layers() - 1;
+    let at_top = |crowd: &Crowd| {
+        let sources = crowd.streams().filter_map(|stream| stream.source);
+        sources.filter(|source| source.layer() == top).count()
+    };
+    crowd.run(CLIMB, |crowd| at_top(crowd) == usize::from(subs))?;
+    crowd.play(WARM_UP)?;
+    let measured = measure::window(subject, &mut crowd, time, gro)?;
+    let share = at_top(&crowd) as f64 / f64::from(subs);
+    Ok((measured, rounded(share, 3)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn viewers_are_spread_over_the_meetings() {
+        let plans = plans(&EVEN, 5, 2);
+        let published: Vec<bool> = plans.iter().map(|plan| plan.publishes.is_some()).collect();
+        assert_eq!(published, [true, true, false, false, false, false, false]);
+        let meetings: Vec<&str> = plans.iter().map(|plan| plan.meeting.as_str()).collect();
+        assert_eq!(
+            meetings[2..],
+            ["bench-0", "bench-1", "bench-0", "bench-1", "bench-0"]
+        );
+        assert!(matches!(&plans[3].views[..], [View::Camera { site, .. }] if site == "publisher-1"));
+    }
 }

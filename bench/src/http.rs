@@ -3,13 +3,18 @@
 use std::collections::HashMap;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
-use muster_proto::media::v1::{SetViewRequest, SlotWish, SourceKind, SourceRef, slot_wish::What};
+use muster_identity::TokenSigner;
+use muster_proto::media::v1::{SetViewRequest, SlotWish, SourceKind, SourceRef, StageRef, slot_wish::What};
 use prost::Message as _;
 
-use crate::offer::MID;
+use crate::join::{Door, Job, Plan, View};
+use crate::relay::token;
+use crate::sdp::{self, Remote};
+use crate::stun::Control;
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -54,18 +59,14 @@ impl Http {
         })
     }
 
-    /// Wishes for the camera of `site` in the one slot.
-    pub fn view(&mut self, secret: &str, site: &str) -> anyhow::Result<()> {
-        let source = SourceRef {
-            site: site.to_owned(),
-            kind: SourceKind::Camera.into(),
-        };
-        let wish = SlotWish {
-            slot: MID.to_owned(),
-            what: Some(What::Source(source)),
-            ..SlotWish::default()
-        };
-        let message = SetViewRequest { wishes: vec![wish] }.encode_to_vec();
+    /// Says what the slots show.
+    pub fn view(&mut self, secret: &str, views: &[View]) -> anyhow::Result<()> {
+        let wishes = views
+            .iter()
+            .enumerate()
+            .map(|(slot, view)| wish(slot, view))
+            .collect();
+        let message = SetViewRequest { wishes }.encode_to_vec();
         let mut body = vec![0];
         body.extend(u32::try_from(message.len())?.to_be_bytes());
         body.extend(message);
@@ -82,8 +83,8 @@ impl Http {
         Ok(())
     }
 
-    /// The relay's counters by name; those with a label have it in the name, as Prometheus writes them.
-    pub fn counters(&mut self) -> anyhow::Result<HashMap<String, u64>> {
+    /// The relay's counters by name; those with labels have them in the name, as Prometheus writes them.
+    pub fn counters(&mut self) -> anyhow::Result<Counters> {
         let response = self.request("GET", "/metrics", "", "text/plain", &[])?;
         Ok(counters(&String::from_utf8(response.body)?))
     }
@@ -155,12 +156,103 @@ impl Http {
     }
 }
 
-fn counters(text: &str) -> HashMap<String, u64> {
+fn wish(slot: usize, view: &View) -> SlotWish {
+    let (what, max_height) = match view {
+        View::Stage => (What::Stage(StageRef {}), 0),
+        View::Camera { site, max_height } => {
+            let kind = SourceKind::Camera.into();
+            let site = site.clone();
+            (What::Source(SourceRef { site, kind }), u32::from(*max_height))
+        }
+    };
+    SlotWish {
+        slot: sdp::slot(slot),
+        what: Some(what),
+        max_height,
+        ..SlotWish::default()
+    }
+}
+
+/// The relay's way in.
+pub struct RelayDoor {
+    http: Http,
+    signer: Arc<TokenSigner>,
+    secret: String,
+}
+
+impl RelayDoor {
+    pub fn new(http: Http, signer: Arc<TokenSigner>) -> Self {
+        Self {
+            http,
+            signer,
+            secret: String::new(),
+        }
+    }
+}
+
+impl Door for RelayDoor {
+    fn join(&mut self, job: &Job) -> anyhow::Result<(Remote, Control)> {
+        let plan = &job.plan;
+        let token = token(&self.signer, &plan.meeting, &plan.site, plan.publishes.is_some())?;
+        let joined = self.http.join(&token, &job.offer())?;
+        self.secret = joined.secret;
+        Ok((sdp::read(&joined.answer)?, Control::Ours))
+    }
+
+    fn view(&mut self, plan: &Plan) -> anyhow::Result<()> {
+        self.http.view(&self.secret, &plan.views)
+    }
+}
+
+/// Values by name and labels.
+#[derive(Debug, Default, PartialEq)]
+pub struct Counters(HashMap<String, f64>);
+
+impl Counters {
+    /// How much a counter has grown since `before`; 0 where there is none.
+    pub fn since(&self, before: &Self, name: &str) -> u64 {
+        let at = |counters: &Self| counters.0.get(name).copied().unwrap_or(0.0);
+        (at(self) - at(before)).max(0.0) as u64
+    }
+
+    /// A percentile of what a histogram has counted since `before`: the upper bound of the bucket that it lies in. None
+    /// where there is no such histogram, or nothing was counted.
+    pub fn percentile_since(&self, before: &Self, name: &str, percent: u32) -> Option<f64> {
+        let mut buckets: Vec<(f64, u64)> = self
+            .0
+            .keys()
+            .filter(|key| key.starts_with(name))
+            .filter_map(|key| {
+                let labels = key[name.len()..].strip_prefix("_bucket{")?;
+                let bound = labels.split("le=\"").nth(1)?.split('"').next()?;
+                Some((bound.parse().ok()?, self.since(before, key)))
+            })
+            .collect();
+        buckets.sort_by(|a, b| a.0.total_cmp(&b.0));
+        // Of one bound there may be a bucket a worker.
+        let mut merged: Vec<(f64, u64)> = Vec::new();
+        for (bound, count) in buckets {
+            match merged.last_mut() {
+                Some(last) if last.0 == bound => last.1 += count,
+                _ => merged.push((bound, count)),
+            }
+        }
+        let all = merged.last().filter(|(_, all)| *all > 0)?.1;
+        let rank = (all * u64::from(percent)).div_ceil(100);
+        merged
+            .iter()
+            .find(|(_, count)| *count >= rank)
+            .map(|(bound, _)| *bound)
+    }
+}
+
+fn counters(text: &str) -> Counters {
     let value = |line: &str| {
         let (name, value) = line.rsplit_once(' ')?;
         Some((name.to_owned(), value.parse().ok()?))
     };
-    text.lines().filter_map(value).collect()
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    Counters(lines.filter_map(value).collect())
 }
 
 #[cfg(test)]
@@ -169,11 +261,24 @@ mod tests {
 
     #[test]
     fn counters_are_read_with_their_labels() {
+        let before = counters("a 5\n");
         let text = "# TYPE a counter\na 12\n\ndropped_total{reason=\"x y\"} 3\nratio 0.5\n";
-        let expect = [
-            ("a".to_owned(), 12),
-            ("dropped_total{reason=\"x y\"}".to_owned(), 3),
-        ];
-        assert_eq!(counters(text), HashMap::from(expect));
+        let after = counters(text);
+        assert_eq!(after.since(&before, "a"), 7);
+        assert_eq!(after.since(&before, "dropped_total{reason=\"x y\"}"), 3);
+        assert_eq!(after.since(&before, "b"), 0);
+    }
+
+    #[test]
+    fn a_percentile_is_of_what_came_between() {
+        let before =
+            counters("h_bucket{le=\"0.001\"} 100\nh_bucket{le=\"0.01\"} 100\nh_bucket{le=\"+Inf\"} 100\n");
+        let text =
+            "h_bucket{le=\"0.001\"} 190\nh_bucket{le=\"0.01\"} 199\nh_bucket{le=\"+Inf\"} 200\nh_sum 3\n";
+        let after = counters(text);
+        let found = [50, 90, 91, 99, 100].map(|percent| after.percentile_since(&before, "h", percent));
+        assert_eq!(found, [0.001, 0.001, 0.01, 0.01, f64::INFINITY].map(Some));
+        assert_eq!(after.percentile_since(&after, "h", 99), None);
+        assert_eq!(after.percentile_since(&before, "g", 99), None);
     }
 }

@@ -4,21 +4,30 @@
 //! one a measurement; anything else goes to standard error.
 
 mod args;
+mod camera;
 mod client;
 mod crowd;
 mod forward;
 mod http;
+mod janus;
+mod join;
 mod keys;
-mod offer;
+mod measure;
+mod mesh;
+mod peer;
 mod picture;
 mod procfs;
 mod receive;
+mod record;
 mod relay;
+mod rtcp;
+mod sdp;
 mod stats;
+mod stream;
 mod stun;
 mod surge;
+mod trace;
 mod twcc;
-mod viewer;
 
 use args::{Cli, Command};
 use clap::Parser;
@@ -27,6 +36,8 @@ fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Forward(args) => forward::run(&args),
         Command::Surge(args) => surge::run(&args),
+        Command::Mesh(args) => mesh::run(&args),
+        Command::Record(args) => record::run(&args),
         Command::Relay(args) => relay::serve(&args),
     }
 }

@@ -6,27 +6,33 @@
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::SocketAddr;
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use muster_identity::{Authority, Credentials, Identity, JoinClaims, TokenSigner};
+use muster_proto::command::v1::StageDocument;
 use muster_sfu::{Relay, RelayConfig};
 
 use crate::args::RelayArgs;
+use crate::http::{Http, RelayDoor};
+use crate::join::{Door, Server};
 
+/// The meeting of which `--stage` is the stage.
 pub const MEETING: &str = "bench";
 
 /// A running relay. Dropping it ends it.
 pub struct RelayProcess {
     child: Child,
     stdin: Option<ChildStdin>,
-    pub http: SocketAddr,
-    signer: TokenSigner,
+    http: SocketAddr,
+    signer: Arc<TokenSigner>,
     _dir: tempfile::TempDir,
 }
 
 impl RelayProcess {
-    pub fn start(workers: u16) -> anyhow::Result<Self> {
+    /// Starts a relay with so many workers; the site `stage` is on the stage of [`MEETING`].
+    pub fn start(workers: u16, stage: Option<&str>) -> anyhow::Result<Self> {
         let dir = tempfile::tempdir()?;
         let authority = Authority::load_or_create(&dir.path().join("authority"))?;
         let identity_dir = dir.path().join("relay");
@@ -36,6 +42,7 @@ impl RelayProcess {
             .args(["--workers", &workers.to_string()])
             .arg("--identity-dir")
             .arg(&identity_dir)
+            .args(stage.iter().flat_map(|site| ["--stage", site]))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -49,24 +56,35 @@ impl RelayProcess {
             http: line.trim().parse().context("the relay ended at its start")?,
             child,
             stdin,
-            signer: authority.token_signer()?,
+            signer: Arc::new(authority.token_signer()?),
             _dir: dir,
         })
     }
 
-    pub fn pid(&self) -> u32 {
+    /// A connection of its own; the relay ends those that are idle.
+    pub fn http(&self) -> anyhow::Result<Http> {
+        Http::connect(self.http)
+    }
+}
+
+impl Server for RelayProcess {
+    fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// A join token of 120 s for `site`.
-    pub fn token(&self, site: &str, may_publish: bool) -> anyhow::Result<String> {
-        let now_s = SystemTime::now()
-            .duration_since(UNIX_EPOCH)?
-            .as_secs()
-            .try_into()?;
-        let claims = JoinClaims::new(MEETING, site, false, may_publish, now_s);
-        Ok(self.signer.sign(&claims)?)
+    fn door(&self) -> anyhow::Result<Box<dyn Door>> {
+        Ok(Box::new(RelayDoor::new(self.http()?, self.signer.clone())))
     }
+}
+
+/// A join token of 120 s for `site`.
+pub fn token(signer: &TokenSigner, meeting: &str, site: &str, may_publish: bool) -> anyhow::Result<String> {
+    let now_s = SystemTime::now()
+        .duration_since(UNIX_EPOCH)?
+        .as_secs()
+        .try_into()?;
+    let claims = JoinClaims::new(meeting, site, false, may_publish, now_s);
+    Ok(signer.sign(&claims)?)
 }
 
 impl Drop for RelayProcess {
@@ -104,6 +122,14 @@ pub fn serve(args: &RelayArgs) -> anyhow::Result<()> {
     // The same kind of runtime that `muster-sfu` has.
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let relay = runtime.block_on(Relay::start(config))?;
+    if let Some(site) = &args.stage {
+        relay.set_stage(StageDocument {
+            meeting: MEETING.to_owned(),
+            version: 1,
+            broadcast_site: site.clone(),
+            ..StageDocument::default()
+        });
+    }
     println!("{}", relay.http_addr());
     std::io::stdin().read_to_end(&mut Vec::new())?;
     runtime.block_on(relay.shutdown());

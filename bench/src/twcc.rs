@@ -1,12 +1,14 @@
-//! A viewer's transport-wide feedback (draft-holmer-rmcat-transport-wide-cc-extensions-01): without it a relay that
+//! A receiver's transport-wide feedback (draft-holmer-rmcat-transport-wide-cc-extensions-01): without it a sender that
 //! estimates bandwidth would take our silence for loss.
 
 use std::time::{Duration, Instant};
 
 /// As often as browsers send it at a few Mbit/s.
 const EVERY: Duration = Duration::from_millis(100);
-/// Packets in one feedback; more wait for the next.
-const MOST: usize = 400;
+/// Arrivals that wait for the next feedback; more are left out, as if they were lost.
+const MOST: usize = 4000;
+/// Statuses of one feedback, so that it fits a datagram with two bytes for each delta.
+const STATUSES: usize = 500;
 /// Statuses in one chunk, two bits each.
 const CHUNK: usize = 7;
 /// Microseconds of a delta's unit and of the reference time's.
@@ -18,6 +20,8 @@ pub struct Feedback {
     extension: u8,
     /// Sequence number and microseconds.
     arrivals: Vec<(u16, u64)>,
+    /// The number after the last of the feedback before.
+    expected: Option<u16>,
     count: u8,
     next: Instant,
 }
@@ -27,7 +31,8 @@ impl Feedback {
     pub fn new(extension: u8, now: Instant) -> Self {
         Self {
             extension,
-            arrivals: Vec::with_capacity(MOST),
+            arrivals: Vec::new(),
+            expected: None,
             count: 0,
             next: now + EVERY,
         }
@@ -42,21 +47,39 @@ impl Feedback {
         }
     }
 
-    /// The plain feedback packet, if one is due and something came.
-    pub fn poll(&mut self, now: Instant, media_ssrc: u32) -> Option<Vec<u8>> {
+    /// The plain feedback packets, if they are due and something came.
+    pub fn poll(&mut self, now: Instant, media_ssrc: u32) -> Vec<Vec<u8>> {
+        let mut packets = Vec::new();
         if now < self.next || self.arrivals.is_empty() {
-            return None;
+            return packets;
         }
         self.next = now + EVERY;
-        let packet = write(&mut self.arrivals, self.count, media_ssrc);
-        self.count = self.count.wrapping_add(1);
+        let first = self.expected.unwrap_or(self.arrivals[0].0);
+        let place = |seq: u16| seq.wrapping_sub(first).cast_signed();
+        self.arrivals.sort_by_key(|(seq, _)| place(*seq));
+        // Late ones were reported as lost.
+        let late = self.arrivals.partition_point(|(seq, _)| place(*seq) < 0);
+        let mut rest = &self.arrivals[late..];
+        let mut base = first;
+        while let Some(&(next, _)) = rest.first() {
+            if usize::from(next.wrapping_sub(base)) >= STATUSES {
+                base = next;
+            }
+            let fits = |seq: u16| usize::from(seq.wrapping_sub(base)) < STATUSES;
+            let (these, others) = rest.split_at(rest.partition_point(|(seq, _)| fits(*seq)));
+            packets.push(write(base, these, self.count, media_ssrc));
+            self.count = self.count.wrapping_add(1);
+            base = these.last().map_or(base, |(last, _)| last.wrapping_add(1));
+            rest = others;
+        }
+        self.expected = Some(base);
         self.arrivals.clear();
-        Some(packet)
+        packets
     }
 }
 
 /// A one-byte header extension (RFC 8285, 4.2).
-fn extension(packet: &[u8], id: u8) -> Option<&[u8; 2]> {
+pub fn extension(packet: &[u8], id: u8) -> Option<&[u8]> {
     let first = packet.first()?;
     let at = 12 + 4 * usize::from(first & 0x0f);
     let (&[0xbe, 0xde, high, low], rest) = packet.get(at..)?.split_first_chunk::<4>()? else {
@@ -72,23 +95,20 @@ fn extension(packet: &[u8], id: u8) -> Option<&[u8; 2]> {
         };
         let (value, next) = body.split_at_checked(length)?;
         if head >> 4 == id && head != 0 {
-            return value.try_into().ok();
+            return Some(value);
         }
         rest = next;
     }
     None
 }
 
-/// Of at least one arrival; they lie within 2^15 sequence numbers.
-fn write(arrivals: &mut [(u16, u64)], count: u8, media_ssrc: u32) -> Vec<u8> {
-    let first = arrivals[0].0;
-    arrivals.sort_by_key(|(seq, _)| seq.wrapping_sub(first).cast_signed());
-    let (base, at) = arrivals[0];
-    let reference = at / REFERENCE_US;
+/// Of at least one arrival, in the order of their numbers, which are less than 2^15 from `base` on.
+fn write(base: u16, arrivals: &[(u16, u64)], count: u8, media_ssrc: u32) -> Vec<u8> {
+    let reference = arrivals.first().map_or(0, |(_, at)| *at) / REFERENCE_US;
     let mut statuses: Vec<u16> = Vec::new();
     let mut deltas: Vec<u8> = Vec::new();
     let mut before = reference * REFERENCE_US / DELTA_US;
-    for &(seq, at) in arrivals.iter() {
+    for &(seq, at) in arrivals {
         let place = usize::from(seq.wrapping_sub(base));
         if place < statuses.len() {
             continue; // a repeat
@@ -146,14 +166,14 @@ mod tests {
     #[test]
     fn another_reader_finds_what_came_and_when() {
         let start = 640_000;
-        let mut arrivals = [
+        let arrivals = [
             (65_535u16, start + 1_000),
             (1, start + 100_000), // 65,535 + 2; the one between is lost
             (2, start + 99_000),
             (2, start + 99_500),
             (9, start + 99_250),
         ];
-        let feedback = read(&write(&mut arrivals, 3, 77));
+        let feedback = read(&write(65_535, &arrivals, 3, 77));
         assert_eq!((feedback.media_ssrc, feedback.fb_pkt_count), (77, 3));
         assert_eq!(
             (feedback.base_sequence_number, feedback.packet_status_count),
@@ -190,12 +210,28 @@ mod tests {
         feedback.take(64_000, &packet);
         feedback.take(64_000, &packet[..19]);
         feedback.take(64_000, &[0x80; 40]);
-        assert_eq!(feedback.poll(now, 7), None, "too soon");
-        let sent = feedback.poll(now + EVERY, 7).expect("due");
+        assert!(feedback.poll(now, 7).is_empty(), "too soon");
+        let sent = feedback.poll(now + EVERY, 7);
+        let numbers = |packet: &[u8]| {
+            (
+                read(packet).base_sequence_number,
+                read(packet).packet_status_count,
+            )
+        };
         assert_eq!(
-            (read(&sent).base_sequence_number, read(&sent).packet_status_count),
-            (0x1234, 1)
+            sent.iter().map(|packet| numbers(packet)).collect::<Vec<_>>(),
+            [(0x1234, 1)]
         );
-        assert_eq!(feedback.poll(now + EVERY * 2, 7), None, "nothing came");
+        assert!(feedback.poll(now + EVERY * 2, 7).is_empty(), "nothing came");
+
+        // One lost at the seam, and more than fits one.
+        feedback.arrivals = (0x1236..0x1236 + 700).map(|seq| (seq, 70_000)).collect();
+        let sent = feedback.poll(now + EVERY * 3, 7);
+        let expect = [(0x1235, 500), (0x1235 + 500, 201)];
+        assert_eq!(
+            sent.iter().map(|packet| numbers(packet)).collect::<Vec<_>>(),
+            expect
+        );
+        assert!(sent.iter().all(|packet| packet.len() < 1200));
     }
 }
