@@ -109,8 +109,7 @@ fn meet(
             fingerprint: &certificate.fingerprint,
             candidate: Some(socket.local_addr()?),
         };
-        let lite = format!("{}a=ice-lite\r\n", offered.lines());
-        let answer = local.answer(&offered.mid, offered.vp8, "recvonly", &lite);
+        let answer = local.answer(&offered.mid, offered.vp8, "recvonly", &offered.lines());
         respond(&mut stream, "application/sdp", &answer)?;
         // Its candidates may be names that nobody resolves; it finds us.
         let anywhere = "a=candidate:1 1 udp 1 127.0.0.1 9 typ host\r\n";

@@ -38,13 +38,9 @@ pub struct Wanted {
 
 impl Local<'_> {
     fn session(&self, mids: &[String], setup: &str) -> String {
-        let candidate = self.candidate.map_or_else(String::new, |address| {
-            let (ip, port) = (address.ip(), address.port());
-            format!("a=candidate:1 1 udp 2130706431 {ip} {port} typ host\r\na=end-of-candidates\r\n")
-        });
         format!(
             "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE {}\r\n\
-             a=ice-ufrag:{}\r\na=ice-pwd:{}\r\na=fingerprint:sha-256 {}\r\na=setup:{setup}\r\n{candidate}",
+             a=ice-ufrag:{}\r\na=ice-pwd:{}\r\na=fingerprint:sha-256 {}\r\na=setup:{setup}\r\n",
             mids.join(" "),
             self.ufrag,
             self.pwd,
@@ -52,11 +48,20 @@ impl Local<'_> {
         )
     }
 
+    /// Lines of the first m-line.
+    fn candidate(&self) -> String {
+        self.candidate.map_or_else(String::new, |address| {
+            let (ip, port) = (address.ip(), address.port());
+            format!("a=candidate:1 1 udp 2130706431 {ip} {port} typ host\r\na=end-of-candidates\r\n")
+        })
+    }
+
     /// `setup` is `actpass` for one that is the DTLS server of itself, else `active`.
     pub fn offer(&self, wanted: Wanted, setup: &str) -> String {
         let camera = (wanted.layers > 0).then(|| CAMERA.to_owned());
         let mids: Vec<String> = camera.into_iter().chain((0..wanted.slots).map(slot)).collect();
         let mut offer = self.session(&mids, setup);
+        let mut candidate = self.candidate();
         for mid in mids {
             let (direction, more) = if mid == CAMERA {
                 ("sendonly", camera_lines(wanted.layers))
@@ -67,8 +72,9 @@ impl Local<'_> {
                 "m=video 9 UDP/TLS/RTP/SAVPF {PAYLOAD_TYPE} {RTX_PAYLOAD_TYPE}\r\nc=IN IP4 0.0.0.0\r\na=mid:{mid}\r\n\
                  a={direction}\r\na=rtcp-mux\r\na=rtcp-rsize\r\na=rtpmap:{PAYLOAD_TYPE} VP8/90000\r\n\
                  a=rtpmap:{RTX_PAYLOAD_TYPE} rtx/90000\r\na=fmtp:{RTX_PAYLOAD_TYPE} apt={PAYLOAD_TYPE}\r\n\
-                 {}a=extmap:{TWCC_ID} {TWCC}\r\na=extmap:{MID_ID} {MID}\r\n{more}",
-                feedback(PAYLOAD_TYPE)
+                 {}a=extmap:{TWCC_ID} {TWCC}\r\na=extmap:{MID_ID} {MID}\r\n{more}{}",
+                feedback(PAYLOAD_TYPE),
+                std::mem::take(&mut candidate)
             );
         }
         offer
@@ -80,7 +86,8 @@ impl Local<'_> {
         let session = self.session(&[mid.to_owned()], "active");
         format!(
             "{session}m=video 9 UDP/TLS/RTP/SAVPF {payload_type}\r\nc=IN IP4 0.0.0.0\r\na=mid:{mid}\r\n\
-             a={direction}\r\na=rtcp-mux\r\na=rtpmap:{payload_type} VP8/90000\r\n{more}"
+             a={direction}\r\na=rtcp-mux\r\na=rtpmap:{payload_type} VP8/90000\r\n{more}{}",
+            self.candidate()
         )
     }
 }
