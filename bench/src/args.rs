@@ -17,7 +17,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 /// The peers are real: every one has a UDP port, joins by POST /v1/legs, passes ICE and DTLS, sends connectivity checks,
 /// receiver reports and transport-wide feedback (every 100 ms), offers RTX, and gets SRTP (AES-128-GCM). They ask for
 /// nothing again (no NACK): what is lost counts as lost. They count packets by the header, which is not encrypted, and decrypt one
-/// in 64 (`surge` all), so that playing them costs little; `generator_limited` is true where it cost too much for the
+/// in 64 (`mesh` in 16, `surge` all), so that playing them costs little; `generator_limited` is true where it cost too much for the
 /// numbers to be the relay's (this program was busy, or waited for a core, more than 90 % of the time, or its sockets
 /// overflowed).
 ///

@@ -26,7 +26,7 @@ const TARGET_NS: u64 = 1600;
 /// Times less CPU than the peer at 50 subscribers.
 const TARGET_RATIO: f64 = 15.0;
 /// Viewers decrypt one packet of so many; prime to 9, so that every place in a frame has its turn.
-pub const SAMPLE: u64 = 64;
+const SAMPLE: u64 = 64;
 pub const WARM_UP: Duration = Duration::from_secs(1);
 /// For the largest layer to come to all.
 const CLIMB: Duration = Duration::from_secs(30);

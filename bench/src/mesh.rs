@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::args::MeshArgs;
 use crate::camera::Script;
 use crate::crowd::Crowd;
-use crate::forward::{EVEN, SAMPLE, WARM_UP};
+use crate::forward::{EVEN, WARM_UP};
 use crate::join::{Plan, View};
 use crate::measure::{self, Measured, Subject};
 use crate::procfs;
@@ -22,6 +22,8 @@ const THUMBNAIL: Script = Script::Even {
     bytes: 850,
 };
 const THUMBNAIL_HEIGHT: u16 = 180;
+/// Viewers decrypt one packet of so many: a thumbnail has few.
+const SAMPLE: u64 = 16;
 /// Slots of the wall.
 const WALL: usize = 49;
 

@@ -281,6 +281,7 @@ mod tests {
             transport: Some(0x0102),
             ..PART
         });
+        let packet = packet.to_vec();
         assert_eq!(packet[0], 0x90);
         assert_eq!(
             packet[12..24],

@@ -103,7 +103,8 @@ mod tests {
             let (from, to, intake) = pair(gro);
             let mut batch = Batch::new();
             for round in 0..3 {
-                let joined = [IoSlice::new(&[round; 2500])];
+                let bytes = [round; 2500];
+                let joined = [IoSlice::new(&bytes)];
                 let segment = [ControlMessage::UdpGsoSegments(&1000)];
                 sendmsg::<()>(from.as_raw_fd(), &joined, &segment, MsgFlags::empty(), None).expect("sent");
                 assert!(!batch.receive(&to, &intake).expect("received"));

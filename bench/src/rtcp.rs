@@ -71,21 +71,20 @@ mod tests {
 
     #[test]
     fn key_frames_are_asked_for_anywhere_in_a_compound() {
-        let report = receiver_reports(&[]);
-        assert_eq!(report, [0x80, 201, 0, 1, 0, 0, 0, 1]);
+        let report = receiver_reports(&[[9; 6]]);
+        assert_eq!(report[..8], [0x81, 201, 0, 7, 0, 0, 0, 1]);
         assert_eq!(asked(&pli(2)), [2]);
         assert_eq!(asked(&[&report[..], &pli(2), &pli(3)].concat()), [2, 3]);
         let fir = [
             0x84, 206, 0, 6, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 7, 1, 0, 0, 0, 0, 0, 0, 8, 1, 0, 0, 0,
         ];
         assert_eq!(asked(&fir), [7, 8]);
-        assert_eq!(asked(&report), []);
-        assert_eq!(
-            asked(&[0x8f, 206, 0, 2, 0, 0]),
-            [],
+        assert!(asked(&report).is_empty());
+        assert!(
+            asked(&[0x8f, 206, 0, 2, 0, 0]).is_empty(),
             "a bandwidth estimate, cut short"
         );
-        assert_eq!(asked(&fir[..20]), []);
+        assert!(asked(&fir[..20]).is_empty());
     }
 
     #[test]
