@@ -248,18 +248,23 @@ impl SendSide {
             }
             self.rate.hold(now);
         } else if usage == Usage::Normal && verdict != Some(Verdict::Hold) && queue < CALM_QUEUE {
-            let trial = self.wanted.filter(|_| !self.can_probe);
+            let trial = self.wanted_with_repeats().filter(|_| !self.can_probe);
             self.rate.increase(
                 now,
                 &Room {
                     arrived: long.arrived as f64 / share,
                     round_trip: self.round_trip.unwrap_or_default().as_secs_f64(),
-                    trial: trial.map(|bps| bps as f64),
+                    trial,
                 },
             );
         } else {
             self.rate.hold(now);
         }
+    }
+
+    /// What is wanted, and what the path loses of it once more.
+    fn wanted_with_repeats(&self) -> Option<f64> {
+        self.wanted.map(|bps| bps as f64 / (1.0 - self.loss.own()))
     }
 
     /// The path is what limits: less arrived than was sent, or the estimate was made use of.
@@ -307,7 +312,7 @@ impl SendSide {
             self.probe_every = PROBE_EVERY;
             return self.begin_probe(now, before / 20 * 17);
         }
-        let more = self.wanted.is_some_and(|wanted| wanted > self.rate.bps());
+        let more = self.wanted_with_repeats() > Some(self.rate.bps() as f64);
         if more && now.saturating_sub(self.last_probe) >= self.probe_every {
             self.begin_probe(now, self.rate.bps() * 2);
         }
@@ -369,10 +374,15 @@ impl SendSide {
         }
     }
 
-    /// What of the estimate is left for media once lost packets are sent again.
+    /// What of the estimate is left for media once what the path loses of itself is sent again.
     pub fn media_bps(&self) -> Option<u64> {
         let estimate = self.estimate_bps()? as f64;
-        Some((estimate * (1.0 - self.loss().min(0.5))) as u64)
+        let own = if self.transport_wide {
+            self.loss.own()
+        } else {
+            self.fallback.loss().min(0.4)
+        };
+        Some((estimate * (1.0 - own)) as u64)
     }
 
     /// What is left for media differs by more than 5 % from when this was true last; true at most
@@ -397,10 +407,10 @@ impl SendSide {
         let Some(estimate) = self.estimate_bps() else {
             return Fallback::UNLIMITED;
         };
-        if self.delay.queue() > STANDING_QUEUE {
-            return estimate * 6 / 5;
-        }
-        (estimate * 5 / 2).max(self.probes.sending().unwrap_or(0))
+        // 2.5 with no queue, 1.1 with one of 100 ms.
+        let queue = self.delay.queue().clamp(SOME_QUEUE, STANDING_QUEUE) - SOME_QUEUE;
+        let percent = 250 - 140 * queue / (STANDING_QUEUE - SOME_QUEUE);
+        (estimate * percent / 100).max(self.probes.sending().unwrap_or(0))
     }
 
     /// Bytes of padding or repeated packets to send now, beyond what media there is. Call it after

@@ -89,13 +89,13 @@ impl History {
         self.next as usize & (self.ring.len() - 1)
     }
 
-    /// The whole number of the packet that travels as `seq`: the newest such that was sent. None:
-    /// no such was sent, or the ring has lost it.
+    /// The whole number of the packet that travels as `seq`: the newest such that was sent, within
+    /// half of all numbers; the ring may have lost it. None: no such was sent.
     pub(crate) fn unwrap(&self, seq: u16) -> Option<u64> {
         let newest = self.next.checked_sub(1)?;
-        let back = u64::from((newest as u16).wrapping_sub(seq));
-        (back < self.ring.len() as u64)
-            .then(|| newest.checked_sub(back))
+        let back = (newest as u16).wrapping_sub(seq);
+        (back < 0x8000)
+            .then(|| newest.checked_sub(u64::from(back)))
             .flatten()
     }
 

@@ -66,10 +66,6 @@ impl Conditions {
     pub fn queue(self, queue_ms: u64) -> Self {
         Self { queue_ms, ..self }
     }
-
-    pub fn jitter(self, jitter_ms: u64) -> Self {
-        Self { jitter_ms, ..self }
-    }
 }
 
 /// Packets `T` on their way. Times in microseconds.

@@ -45,7 +45,7 @@ pub struct Path {
 
 impl Path {
     pub fn new(seed: u64, conditions: Conditions) -> Self {
-        #[allow(clippy::disallowed_methods)] // the one origin of virtual time
+        #[expect(clippy::disallowed_methods, reason = "the one origin of virtual time")]
         let t0 = Instant::now();
         let mut side = SendSide::new(t0, Bounds::default(), true);
         side.set_can_probe(true);
@@ -80,16 +80,20 @@ impl Path {
     }
 
     /// Runs for some seconds; `video` says bits per second of video by the estimate.
-    pub fn run(&mut self, seconds: u64, mut video: impl FnMut(u64) -> u64) {
-        for _ in 0..seconds * 1000 {
+    pub fn run(&mut self, seconds: u64, video: impl FnMut(u64) -> u64) {
+        self.run_ms(seconds * 1000, video);
+    }
+
+    pub fn run_ms(&mut self, ms: u64, mut video: impl FnMut(u64) -> u64) {
+        for _ in 0..ms {
             let estimate = self.side.estimate_bps().unwrap_or(0);
             let media = self.produce(|| video(estimate));
-            if media || self.ms % LOOK_MS == 0 {
+            if media || self.ms.is_multiple_of(LOOK_MS) {
                 self.look();
             }
             self.travel();
             self.ms += 1;
-            if self.ms % 1000 == 0 {
+            if self.ms.is_multiple_of(1000) {
                 self.second.estimate_kbps = self.estimate_kbps();
                 self.second.carried_kbps = (self.down.carried_bytes - self.carried) * 8 / 1000;
                 self.carried = self.down.carried_bytes;
@@ -100,11 +104,11 @@ impl Path {
 
     fn produce(&mut self, video: impl FnOnce() -> u64) -> bool {
         let mut media = false;
-        if self.ms % 20 == 0 {
+        if self.ms.is_multiple_of(20) {
             self.audio.push_back(self.ms);
             media = true;
         }
-        if self.ms % 33 == 0 {
+        if self.ms.is_multiple_of(33) {
             self.frame_debt += video() as f64 * 0.033 / 8.0;
             while self.frame_debt > 0.0 {
                 let bytes = (self.frame_debt as usize).clamp(100, PACKET);
