@@ -15,8 +15,12 @@ use window::Windows;
 
 use crate::event::Ignored;
 
-/// Remote SSRCs of a leg, RTP and RTCP each.
+/// Remote SSRCs of a leg that carry media at the same time.
 pub(crate) const MAX_SSRCS: usize = 64;
+/// Remote SSRCs whose use is remembered, RTP and RTCP each, so that a peer may begin its tracks anew
+/// for as long as the leg lives. The one unused for longest is forgotten for a new one; what it sent
+/// could then be replayed by whoever recorded it, after a thousand later SSRCs.
+pub(crate) const MAX_REMEMBERED: usize = 1024;
 /// Our own SSRCs, twice as many as an offer can have m-lines.
 const MAX_OWN_SSRCS: usize = 512;
 /// Bytes that protecting RTP appends, at most.
@@ -118,8 +122,8 @@ impl Srtp {
             },
             inbound: Inbound {
                 keys: theirs,
-                rtp: Windows::new(MAX_SSRCS),
-                rtcp: Windows::new(MAX_SSRCS),
+                rtp: Windows::forgetting(MAX_REMEMBERED),
+                rtcp: Windows::forgetting(MAX_REMEMBERED),
             },
         })
     }

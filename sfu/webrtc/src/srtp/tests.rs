@@ -319,16 +319,71 @@ fn unauthentic_ssrcs_leave_no_state_behind() {
 }
 
 #[test]
-fn authentic_ssrcs_are_bounded() {
-    let (mut a, mut b) = pair(Profile::Aes128CmHmacSha1_80);
-    for ssrc in 0..200 {
-        let wire = protect(&mut a, &rtp(ssrc, 1));
-        assert_eq!(open(&mut b, &wire).is_ok(), ssrc < 64, "{ssrc}");
+fn tracks_may_begin_anew_for_ever_and_one_in_use_is_not_forgotten() {
+    let profile = Profile::Aes128CmHmacSha1_80;
+    let material = material(profile);
+    let (mut steady, mut b) = pair(profile);
+    let mut restarted = Vec::new();
+    for round in 0..3000u32 {
+        let wire = protect(&mut steady, &rtp(1 << 31, round as u16));
+        assert_eq!(open(&mut b, &wire), Ok(rtp(1 << 31, round as u16)));
+        assert_eq!(open(&mut b, &wire), Err(Ignored::Replayed));
+        // SSRCs below and above the others, so that places move.
+        let ssrc = round.wrapping_mul(0x9e37_79b9);
+        let wire = protect(&mut client(profile, &material), &rtp(ssrc, 1));
+        assert!(open(&mut b, &wire).is_ok(), "{round}");
+        restarted.push(wire);
+        assert!(b.ssrcs() <= MAX_REMEMBERED);
     }
-    assert_eq!(b.ssrcs(), MAX_SSRCS);
-    for ssrc in 200..1000 {
+    for wire in &restarted[restarted.len() - (MAX_REMEMBERED - 1)..] {
+        assert_eq!(open(&mut b, wire), Err(Ignored::Replayed));
+    }
+}
+
+#[test]
+fn our_own_ssrcs_are_bounded_and_never_forgotten() {
+    let (mut a, _) = pair(Profile::Aes128CmHmacSha1_80);
+    for ssrc in 0..1000 {
         let done = a.protect_rtp(&mut rtp(ssrc, 1), 0, 12);
         assert_eq!(done, ssrc < MAX_OWN_SSRCS as u32, "{ssrc}");
+    }
+    assert!(!a.protect_rtp(&mut rtp(0, 1), 0, 12), "its index is used");
+}
+
+/// The packets that libsrtp checks itself by: both ends have the same key.
+#[test]
+fn whole_packets_are_those_of_libsrtp() {
+    let body = "abab abab abab abab abab abab abab abab";
+    let rtp = hex(&format!("800f1234 decafbad cafebabe {body}"));
+    let rtcp = hex(&format!("81c8000b cafebabe {body}"));
+    let cases = [
+        (
+            Profile::Aes128CmHmacSha1_80,
+            "e1f97a0d3e018be0d64fa32c06de4139",
+            "0ec675ad498afeebb6960b3aabe6",
+            "800f1234 decafbad cafebabe 4e55dc4c e79978d8 8ca4d215 949d2402 b78d6acc 99ea179b 8dbb",
+            "81c8000b cafebabe 7128035b e487b9bd bef89041 f977a5a8 80000001 993e08cd 54d6c123 0798",
+        ),
+        (
+            Profile::AeadAes128Gcm,
+            "000102030405060708090a0b0c0d0e0f",
+            "a0a1a2a3a4a5a6a7a8a9aaab",
+            "800f1234 decafbad cafebabe c5002ede 04cfdd2e b91159e0 880aa06e d2976826 f796b201 \
+             df3131a1 27e8a392",
+            "81c8000b cafebabe c98b8b5d f0392a55 852b6c21 ac8e7025 c52c6fbe a2b3b446 ea31123b \
+             a88ce61e 80000001",
+        ),
+    ];
+    for (profile, key, salt, sealed_rtp, sealed_rtcp) in cases {
+        let material = hex(&[key, key, salt, salt].concat());
+        let mut a = client(profile, &material);
+        let mut b = Srtp::from_keying_material(profile, &material).expect("keys");
+        let wire = protect(&mut a, &rtp);
+        assert_eq!(wire, hex(sealed_rtp), "{profile:?}");
+        assert_eq!(open(&mut b, &wire), Ok(rtp.clone()));
+        let wire = a.protect_rtcp(rtcp.clone()).expect("sealed");
+        assert_eq!(wire, hex(sealed_rtcp), "{profile:?}");
+        assert_eq!(open_rtcp(&mut b, &wire), Ok(rtcp.clone()));
     }
 }
 

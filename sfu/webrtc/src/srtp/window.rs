@@ -14,6 +14,8 @@ pub(super) struct Window {
     highest: u64,
     /// Bit `index % SIZE` of each index within the window.
     used: [u64; WORDS],
+    /// The count of all marks when it was marked last.
+    marked: u64,
 }
 
 impl Window {
@@ -22,6 +24,7 @@ impl Window {
         let mut window = Self {
             highest: index,
             used: [0; WORDS],
+            marked: 0,
         };
         window.set(index);
         window
@@ -76,12 +79,16 @@ fn place(index: u64) -> (usize, u64) {
 }
 
 /// The windows of the SSRCs of one direction, at most `limit`.
+///
+/// What was sent must never be forgotten; of what was received the SSRC unused for longest may be.
 pub(super) struct Windows {
     /// Sorted.
     ssrcs: Vec<u32>,
     /// In the order of `ssrcs`.
     windows: Vec<Window>,
     limit: usize,
+    forgets: bool,
+    marks: u64,
 }
 
 /// Where an SSRC is, or where it belongs.
@@ -93,6 +100,16 @@ impl Windows {
             ssrcs: Vec::new(),
             windows: Vec::new(),
             limit,
+            forgets: false,
+            marks: 0,
+        }
+    }
+
+    /// A new SSRC takes the place of the one unused for longest when there is no room.
+    pub(super) fn forgetting(limit: usize) -> Self {
+        Self {
+            forgets: true,
+            ..Self::new(limit)
         }
     }
 
@@ -103,7 +120,8 @@ impl Windows {
     /// None: not known, and there is no room for it.
     pub(super) fn find(&self, ssrc: u32) -> Option<Place> {
         let place = self.ssrcs.binary_search(&ssrc);
-        (place.is_ok() || self.ssrcs.len() < self.limit).then_some(place)
+        let room = self.forgets || self.ssrcs.len() < self.limit;
+        (place.is_ok() || room).then_some(place)
     }
 
     pub(super) fn get(&self, place: Place) -> Option<&Window> {
@@ -112,13 +130,32 @@ impl Windows {
 
     /// Marks an index that is fresh, at the place that `find` gave for the SSRC.
     pub(super) fn mark(&mut self, ssrc: u32, place: Place, index: u64) {
-        match place {
-            Ok(at) => self.windows[at].mark(index),
+        self.marks += 1;
+        let at = match place {
+            Ok(at) => {
+                self.windows[at].mark(index);
+                at
+            }
             Err(at) => {
+                let at = at - usize::from(self.make_room().is_some_and(|gone| gone < at));
                 self.ssrcs.insert(at, ssrc);
                 self.windows.insert(at, Window::starting_at(index));
+                at
             }
+        };
+        self.windows[at].marked = self.marks;
+    }
+
+    /// Where the SSRC was that had to go.
+    fn make_room(&mut self) -> Option<usize> {
+        if self.ssrcs.len() < self.limit {
+            return None;
         }
+        let windows = self.windows.iter().enumerate();
+        let (oldest, _) = windows.min_by_key(|(_, window)| window.marked)?;
+        self.ssrcs.remove(oldest);
+        self.windows.remove(oldest);
+        Some(oldest)
     }
 }
 
