@@ -1,7 +1,7 @@
 //! Writing the answer, through rtc-sdp.
 //!
 //! The offer's m-lines in the offer's order with the offer's mids, payload types and extension
-//! ids; ours are the credentials, the fingerprint, the one host candidate and the slots' SSRCs.
+//! ids; ours are the credentials, the fingerprint, the host candidates and the slots' SSRCs.
 
 use std::net::SocketAddr;
 
@@ -18,8 +18,8 @@ use crate::offer::{Media, MediaKind, Offer, TRANSPORT_CC};
 
 /// Our side of the answer.
 pub(crate) struct Ours<'a> {
-    /// `a=candidate` values, the best first.
-    pub candidates: &'a [String],
+    pub candidate: SocketAddr,
+    pub tcp_candidate: Option<SocketAddr>,
     pub fingerprint: &'a str,
     pub ice: &'a IceCredentials,
     pub session_id: u64,
@@ -192,8 +192,8 @@ fn accept(
         Role::Rejected | Role::Inactive => {}
     }
     if first {
-        for candidate in ours.candidates {
-            a.push(value("candidate", candidate.clone()));
+        for candidate in host_candidates(ours.candidate, ours.tcp_candidate) {
+            a.push(value("candidate", candidate));
         }
         a.push(property("end-of-candidates"));
     }
@@ -254,63 +254,19 @@ fn layer_lines(a: &mut Vec<Attribute>, rids: &[String]) {
     a.push(value("simulcast", format!("recv {}", rids.join(";"))));
 }
 
-/// The values of `a=candidate`: UDP first, as some clients take the first (RFC 8839, 5.1), then TCP
-/// (RFC 6544, 4.5). Both are host candidates; UDP has the highest local preference, and TCP's type
-/// preference is below that of any UDP candidate a peer may have.
-pub(crate) fn candidates(udp: SocketAddr, tcp: Option<SocketAddr>) -> Vec<String> {
-    const UDP: u32 = 126 << 24 | 65_535 << 8 | 255;
+/// The values of `a=candidate` for a UDP address of ours (RFC 8839, 5.1) and a TCP address where there
+/// is one (RFC 6544, 4.5): UDP first, since some clients take the first.
+///
+/// Both are host candidates. UDP has the highest local preference; TCP's type preference is below that
+/// of any UDP candidate a peer may have.
+pub fn host_candidates(udp: SocketAddr, tcp: Option<SocketAddr>) -> impl Iterator<Item = String> {
+    const UDP: u32 = (126 << 24) | (65_535 << 8) | 255;
     // Direction preference 4 for a passive one, other preference 8191.
-    const TCP: u32 = 90 << 24 | (4 << 13 | 8191) << 8 | 255;
-    let host = |protocol: &str, priority: u32, at: SocketAddr| {
-        let foundation = if protocol == "udp" { 1 } else { 2 };
-        let (ip, port) = (at.ip(), at.port());
-        format!("{foundation} 1 {protocol} {priority} {ip} {port} typ host")
-    };
-    let tcp = tcp.map(|at| host("tcp", TCP, at) + " tcptype passive");
-    [host("udp", UDP, udp)].into_iter().chain(tcp).collect()
-}
-
-/// What an answer to an ICE restart says besides the credentials (RFC 8840, section 9): the group,
-/// and the transport's m-line with its candidates.
-pub(crate) struct Fragment {
-    group: String,
-    media: String,
-}
-
-impl Fragment {
-    pub(crate) fn of(offer: &Offer, plan: &Plan, candidates: &[String]) -> Self {
-        let accepted = || {
-            let roles = offer.media.iter().zip(&plan.roles);
-            roles
-                .filter(|(_, role)| !matches!(role, Role::Rejected))
-                .map(|(m, _)| m)
-        };
-        let mids: Vec<&str> = accepted().map(|m| m.mid.as_str()).collect();
-        let group = if offer.has_bundle {
-            format!("a=group:BUNDLE {}\r\n", mids.join(" "))
-        } else {
-            String::new()
-        };
-        let media = accepted().next().map(|m| {
-            // One format is as good as all: the line only names the m-line.
-            let format = m.formats.first().map_or("0", String::as_str);
-            let mid = mid(m).and_then(|a| a.value);
-            let mid = mid.map(|mid| format!("a=mid:{mid}\r\n")).unwrap_or_default();
-            let lines: String = candidates
-                .iter()
-                .map(|c| format!("a=candidate:{c}\r\n"))
-                .collect();
-            let (name, proto) = (&m.name, &m.proto);
-            format!("m={name} 9 {proto} {format}\r\n{mid}{lines}a=end-of-candidates\r\n")
-        });
-        let media = media.unwrap_or_default();
-        Self { group, media }
-    }
-
-    /// With the credentials of now.
-    pub(crate) fn with(&self, ice: &IceCredentials) -> String {
-        let (ufrag, pwd) = (&ice.ufrag, &ice.pwd);
-        let (group, media) = (&self.group, &self.media);
-        format!("a=ice-lite\r\na=ice-ufrag:{ufrag}\r\na=ice-pwd:{pwd}\r\n{group}{media}")
-    }
+    const TCP: u32 = (90 << 24) | ((4 << 13 | 8191) << 8) | 255;
+    let udp = format!("1 1 udp {UDP} {} {} typ host", udp.ip(), udp.port());
+    let tcp = tcp.map(|tcp| {
+        let (ip, port) = (tcp.ip(), tcp.port());
+        format!("2 1 tcp {TCP} {ip} {port} typ host tcptype passive")
+    });
+    std::iter::once(udp).chain(tcp)
 }

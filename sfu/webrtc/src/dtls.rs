@@ -64,6 +64,8 @@ pub(crate) struct Dtls {
     fingerprints: Arc<[Fingerprint]>,
     taken: usize,
     budget: usize,
+    /// What the keys are for, once they are agreed.
+    profile: Option<Profile>,
 }
 
 impl Dtls {
@@ -82,7 +84,13 @@ impl Dtls {
             fingerprints: fingerprints.into(),
             taken: 0,
             budget: MAX_HANDSHAKE,
+            profile: None,
         }
+    }
+
+    /// The profile that was agreed; None before the keys are.
+    pub(crate) fn profile(&self) -> Option<Profile> {
+        self.profile
     }
 
     /// Bytes taken since the start.
@@ -196,10 +204,12 @@ impl Dtls {
             let material = s
                 .export_keying_material(LABEL, &[], chosen.keying_length())
                 .ok()?;
-            Srtp::from_material(chosen, material.as_ref(), profile.is_none())
+            let keys = Srtp::from_material(chosen, material.as_ref(), profile.is_none())?;
+            Some((chosen, keys))
         });
         self.state = State::Connected(endpoint);
-        keys.map_or(Progress::Failed, |keys| Progress::Keys(Box::new(keys)))
+        self.profile = keys.as_ref().map(|(chosen, _)| *chosen);
+        keys.map_or(Progress::Failed, |(_, keys)| Progress::Keys(Box::new(keys)))
     }
 
     fn config(&self, profiles: &[Profile], is_client: bool) -> Option<HandshakeConfig> {

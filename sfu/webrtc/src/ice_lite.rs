@@ -134,7 +134,8 @@ impl IceLite {
             self.passed(now, from, is_current, request.contains(ATTR_USE_CANDIDATE));
         }
         let mapped = XorMappedAddress {
-            ip: from.ip(),
+            // A shell may write the IPv4 address of a TCP peer as IPv6.
+            ip: from.ip().to_canonical(),
             port: from.port(),
         };
         respond(&request, Box::new(BINDING_SUCCESS), Box::new(mapped), pwd)

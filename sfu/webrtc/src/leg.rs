@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) use flow::Flow;
 
-use crate::answer::{self, Fragment, Ours};
+use crate::answer::{self, Ours};
 use crate::certificate::Certificate;
 use crate::dtls::{Dtls, Progress};
 use crate::event::{CloseReason, Ignored, LegEvent, TableSizes, Transmit};
@@ -28,7 +28,7 @@ use crate::receive::Receiver;
 use crate::rtp::Rtp;
 use crate::seed::Seed;
 use crate::send::Sender;
-use crate::srtp::Srtp;
+use crate::srtp::{Profile, Srtp};
 use crate::{MAX_PAYLOAD, rtcp};
 
 /// Datagrams waiting in `poll_transmit`; later ones are dropped and counted.
@@ -104,7 +104,6 @@ pub struct Leg {
     sources: Vec<OfferedSource>,
     slots: Vec<OfferedSlot>,
     ice: IceLite,
-    fragment: Fragment,
     dtls: Dtls,
     srtp: Option<Box<Srtp>>,
     receiver: Receiver,
@@ -132,12 +131,12 @@ impl Leg {
         let ssrc = seed.number();
         let slot_ssrcs: Vec<u32> = plan.slots.iter().map(|_| seed.number()).collect();
         let slot_rtx_ssrcs: Vec<u32> = plan.slots.iter().map(|_| seed.number()).collect();
-        let candidates = answer::candidates(config.candidate, config.tcp_candidate);
         let answer = answer::write(
             &offer,
             &plan,
             &Ours {
-                candidates: &candidates,
+                candidate: config.candidate,
+                tcp_candidate: config.tcp_candidate,
                 fingerprint: config.certificate.fingerprint(),
                 ice: &ice,
                 session_id,
@@ -146,7 +145,6 @@ impl Leg {
                 slot_rtx_ssrcs: &slot_rtx_ssrcs,
             },
         );
-        let fragment = Fragment::of(&offer, &plan, &candidates);
         let receiver = Receiver::new(now, &offer.media, &plan.roles, plan.sources);
         let flow = Flow::new(now, &plan.slots);
         let sender = Sender::new(plan.slots, &slot_ssrcs, &slot_rtx_ssrcs);
@@ -159,7 +157,6 @@ impl Leg {
             sources: receiver.offered().cloned().collect(),
             slots: sender.offered().cloned().collect(),
             ice: IceLite::new(now, ice, offer.ufrag),
-            fragment,
             dtls: Dtls::new(
                 config.certificate.clone(),
                 offer.fingerprints,
@@ -183,6 +180,11 @@ impl Leg {
     /// The newest username fragment; the shell finds the leg of a first STUN request by it.
     pub fn local_ufrag(&self) -> &str {
         &self.ice.local().ufrag
+    }
+
+    /// The SRTP profile that was agreed; None before the keys are.
+    pub fn srtp_profile(&self) -> Option<Profile> {
+        self.dtls.profile()
     }
 
     /// The published m-lines that were accepted, in the offer's order.
@@ -343,12 +345,6 @@ impl Leg {
         let local = IceCredentials::draw(&mut self.seed);
         self.ice.restart(local.clone(), remote_ufrag);
         local
-    }
-
-    /// The answer to an ICE restart: an SDP fragment (RFC 8840) with the newest credentials and the
-    /// candidates, for `application/trickle-ice-sdpfrag`.
-    pub fn ice_fragment(&self) -> String {
-        self.fragment.with(self.ice.local())
     }
 
     /// Ends the leg: queues close_notify and `Closed { ClosedHere }`.

@@ -44,6 +44,7 @@ mod srtp;
 mod test_support;
 mod vp8;
 
+pub use answer::host_candidates;
 pub use certificate::{Certificate, CertificateError};
 pub use event::{CloseReason, Ignored, LegEvent, Quality, TableSizes, Transmit};
 pub use framing::{FrameReader, FrameTooLong, FrameWriter};

@@ -438,6 +438,7 @@ fn keys_are_for_gcm_where_the_peer_has_it_whoever_says_hello() {
             c.drive();
             assert_eq!(c.events, [LegEvent::Connected], "{setup} {offered:?}");
             assert_eq!(c.profile, Some(chosen), "{setup} {offered:?}");
+            assert_eq!(c.leg.srtp_profile(), Some(chosen));
             let mut lo = c.packet(10, "lo", 5, b"x");
             assert_eq!(c.give(&mut lo), Ok(Some((0, 0, 5))));
         }
