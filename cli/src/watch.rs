@@ -40,7 +40,7 @@ impl Situation {
             Some(Event::Presence(changed)) => self.note_presence(changed.presence),
             Some(Event::MeetingEvent(event)) => self.apply_event(event),
             Some(Event::Fleet(fleet)) => self.note_fleet(fleet),
-            Some(Event::Directory(_) | Event::Heartbeat(_)) | None => {}
+            Some(Event::Directory(_) | Event::Heartbeat(_) | Event::Quality(_)) | None => {}
         }
     }
 

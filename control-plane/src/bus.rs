@@ -20,6 +20,8 @@ pub enum Hint {
     /// The tree was imported anew.
     Directory,
     Fleet(Arc<pb::FleetChanged>),
+    /// The newest quality of sites of which something changed.
+    Quality(Arc<Vec<pb::SiteQuality>>),
 }
 
 /// Sends hints to all subscribers. Cloning shares it.

@@ -11,6 +11,7 @@ use crate::endpoints::{Endpoints, Proof};
 use crate::fleet::Relays;
 use crate::meetings::Meetings;
 use crate::net::Peer;
+use crate::quality::Qualities;
 use crate::status::{Failure, unauthenticated};
 use crate::store::{AccountRow, Store};
 use crate::tickets::Tickets;
@@ -40,6 +41,7 @@ pub struct Core {
     pub relays: Arc<Relays>,
     pub meetings: Arc<Meetings>,
     pub tickets: Tickets,
+    pub qualities: Qualities,
     pub bus: Bus,
     pub authority: Authority,
     pub shutdown: CancellationToken,
@@ -95,6 +97,7 @@ impl Core {
             relays,
             meetings,
             tickets,
+            qualities: Qualities::new(bus.clone()),
             bus,
             authority,
             shutdown,

@@ -104,6 +104,13 @@ pub struct Registration {
     pub outbox: Arc<Outbox>,
 }
 
+impl Registration {
+    /// Tells this stream from others of the same relay.
+    pub fn connection(&self) -> u64 {
+        self.connection
+    }
+}
+
 impl Drop for Registration {
     fn drop(&mut self) {
         self.relays.leave(&self.id, self.connection);

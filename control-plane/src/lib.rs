@@ -15,6 +15,7 @@ pub mod endpoints;
 pub mod fleet;
 pub mod meetings;
 pub mod net;
+pub mod quality;
 mod services;
 pub mod status;
 pub mod store;

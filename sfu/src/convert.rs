@@ -2,6 +2,7 @@
 //! the shell knows them all.
 
 use muster_forward as forward;
+use muster_forward::quality::{Cause, Mark, Quality};
 use muster_proto::media::v1 as wire;
 use muster_webrtc as webrtc;
 
@@ -103,5 +104,41 @@ pub(crate) fn slot_state(slot: &str, state: &forward::SlotState, bitrate_bps: u3
         age_ms: state.age_ms,
         bitrate_bps,
         codec: state.codec.map(codec_name).unwrap_or_default().to_owned(),
+    }
+}
+
+/// How a leg fares, in the words of the wire.
+pub(crate) fn leg_quality(quality: &Quality) -> wire::LegQuality {
+    let bits = |bps: u64| u32::try_from(bps).unwrap_or(u32::MAX);
+    let size = |(width, height): (u16, u16)| wire::PictureSize {
+        width: width.into(),
+        height: height.into(),
+    };
+    let mark = match quality.mark {
+        Mark::Good => wire::QualityMark::Good,
+        Mark::Fair => wire::QualityMark::Fair,
+        Mark::Poor => wire::QualityMark::Poor,
+    };
+    let reason = match quality.cause {
+        None => wire::QualityReason::Unspecified,
+        Some(Cause::NoMedia) => wire::QualityReason::NoMedia,
+        Some(Cause::LossUp) => wire::QualityReason::LossUp,
+        Some(Cause::LossDown) => wire::QualityReason::LossDown,
+        Some(Cause::Delay) => wire::QualityReason::Delay,
+        Some(Cause::LowBandwidth) => wire::QualityReason::LowBandwidth,
+        Some(Cause::SendersLink) => wire::QualityReason::SendersLink,
+    };
+    wire::LegQuality {
+        up_loss_permille: quality.up_loss,
+        down_loss_permille: quality.down_loss,
+        rtt_ms: quality.round_trip.unwrap_or(0),
+        up_bps: bits(quality.up_bps),
+        down_bps: bits(quality.down_bps),
+        jitter_ms: quality.jitter,
+        estimate_bps: bits(quality.estimate_bps.unwrap_or(0)),
+        published: quality.published.map(size),
+        shown: quality.shown.map(size),
+        mark: mark.into(),
+        reason: reason.into(),
     }
 }

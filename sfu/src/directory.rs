@@ -14,6 +14,7 @@ use muster_identity::JoinClaims;
 use muster_proto::command::v1::{LegReport, LegState, StageDocument};
 use tokio::sync::Notify;
 
+use crate::qualities::Qualities;
 use crate::refusal::Refusal;
 use crate::reports::Reports;
 use crate::watch::now_ms;
@@ -124,6 +125,7 @@ pub(crate) struct Directory {
     next_id: AtomicU64,
     max_legs: usize,
     pub reports: Reports,
+    pub qualities: Qualities,
 }
 
 impl Directory {
@@ -139,6 +141,7 @@ impl Directory {
             next_id: AtomicU64::new(1),
             max_legs,
             reports,
+            qualities: Qualities::default(),
         }
     }
 
@@ -268,6 +271,7 @@ impl Directory {
             self.reports
                 .push(leg.report(meeting, LegState::Left, leg.ordered_out.unwrap_or(reason)));
         }
+        self.qualities.remove(id);
         inner.names.remove(&leg.name);
         inner.secrets.remove(&leg.secret);
         self.legs[leg.worker].fetch_sub(1, Ordering::Relaxed);

@@ -9,9 +9,11 @@ use std::time::Duration;
 use muster_identity::Credentials;
 use muster_proto::command::v1::fleet_service_client::FleetServiceClient;
 use muster_proto::command::v1::{
-    LegReport, LegState, RelayHeartbeat, RelayHello, RelayReport, ServeRequest, serve_request, serve_response,
+    LegReport, LegState, QualityReport, RelayHeartbeat, RelayHello, RelayReport, ServeRequest, serve_request,
+    serve_response,
 };
 use tokio::sync::mpsc;
+use tokio::time::MissedTickBehavior;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 
@@ -22,6 +24,8 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(200);
 const BACKOFF_MOST: Duration = Duration::from_secs(2);
 /// Until the stream stands.
 const CONNECT: Duration = Duration::from_secs(5);
+/// How often quality is told; each leg's changes more rarely.
+const QUALITY: Duration = Duration::from_secs(1);
 /// Legs in one report.
 const REPORT: usize = 500;
 
@@ -79,7 +83,10 @@ impl Fleet {
             }
         };
         report(&send, left).await?;
+        self.shared.directory.qualities.tell_anew();
         let mut heartbeat = tokio::time::interval(HEARTBEAT);
+        let mut quality = tokio::time::interval(QUALITY);
+        quality.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 answer = answers.message() => {
@@ -90,6 +97,12 @@ impl Fleet {
                 }
                 () = self.shared.directory.reports.changed() => {
                     report(&send, self.shared.directory.reports.take()).await?;
+                }
+                _ = quality.tick() => {
+                    for some in self.shared.directory.qualities.take().chunks(REPORT) {
+                        let sites = some.to_vec();
+                        send.send(request(serve_request::Message::Quality(QualityReport { sites }))).await?;
+                    }
                 }
                 _ = heartbeat.tick() => {
                     let legs = self.shared.directory.leg_count() as u32;

@@ -13,6 +13,7 @@ mod fleet;
 mod http;
 mod identity;
 mod metrics;
+mod qualities;
 mod refusal;
 mod relay;
 mod reports;

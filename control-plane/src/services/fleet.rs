@@ -77,6 +77,17 @@ fn by_meeting(reports: Vec<pb::LegReport>) -> BTreeMap<String, Vec<LegFact>> {
     facts
 }
 
+/// Whether a relay may speak of this: a site or a desk, in a meeting that is live.
+fn is_in_meeting(core: &Core, quality: &pb::SiteQuality) -> bool {
+    let Some(meeting) = core.meetings.view(&quality.meeting) else {
+        return false;
+    };
+    if quality.site.starts_with("desk:") {
+        return quality.site.len() <= MAX_ADDRESS;
+    }
+    SiteId::new(&quality.site).is_ok_and(|site| meeting.summons(&site).is_some())
+}
+
 fn check_hello(hello: &pb::RelayHello) -> Result<(), Failure> {
     let bad = |what: &str| Failure::BadRequest(format!("hello: {what}"));
     if !hello.http_url.starts_with("http") || hello.http_url.len() > MAX_ADDRESS {
@@ -92,10 +103,20 @@ fn check_hello(hello: &pb::RelayHello) -> Result<(), Failure> {
 async fn read(
     core: Arc<Core>,
     relay: Arc<Registration>,
-    mut up: Streaming<pb::ServeRequest>,
+    up: Streaming<pb::ServeRequest>,
     over: CancellationToken,
 ) {
     let _ends_writing = over.clone().drop_guard();
+    take_in(&core, &relay, up, &over).await;
+    core.qualities.relay_gone(relay.connection());
+}
+
+async fn take_in(
+    core: &Core,
+    relay: &Registration,
+    mut up: Streaming<pb::ServeRequest>,
+    over: &CancellationToken,
+) {
     loop {
         let message = tokio::select! {
             () = over.cancelled() => return,
@@ -107,15 +128,21 @@ async fn read(
         else {
             return;
         };
-        if !core.relays.is_current(&relay) {
+        if !core.relays.is_current(relay) {
             return;
         }
         match message {
             Up::Report(report) => {
-                core.relays.heard(&relay, None);
+                core.relays.heard(relay, None);
+                core.qualities.left(&report.legs);
                 core.meetings.legs(&relay.id, by_meeting(report.legs)).await;
             }
-            Up::Heartbeat(heartbeat) => core.relays.heard(&relay, Some(heartbeat.legs)),
+            Up::Quality(report) => {
+                core.relays.heard(relay, None);
+                core.qualities
+                    .take(relay.connection(), report, |quality| is_in_meeting(core, quality));
+            }
+            Up::Heartbeat(heartbeat) => core.relays.heard(relay, Some(heartbeat.legs)),
             Up::Hello(hello) => core.meetings.relay_back(&relay.id, by_meeting(hello.legs)).await,
         }
     }

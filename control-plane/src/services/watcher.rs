@@ -132,10 +132,13 @@ impl Watcher {
             .core
             .endpoints
             .presences(sites.iter().map(|site| site.id.as_str()));
-        let mut meetings = Vec::new();
-        if !resumed {
-            for view in self.core.meetings.views() {
-                let seen = self.may_see(&view);
+        let (mut meetings, mut quality) = (Vec::new(), Vec::new());
+        for view in self.core.meetings.views() {
+            let seen = self.may_see(&view);
+            if seen {
+                quality.extend(self.core.qualities.of(view.id().as_str()));
+            }
+            if !resumed {
                 self.sent
                     .insert(view.id().to_string(), seen.then_some(view.seq()));
                 if seen {
@@ -153,6 +156,7 @@ impl Watcher {
             fleet,
             server_time_ms,
             resumed,
+            quality,
         };
         self.send(Event::Snapshot(snapshot)).await
     }
@@ -208,6 +212,15 @@ impl Watcher {
                 let Visible { sites, .. } = visible(&self.caller, &self.core.tree());
                 self.sites = sites.into_iter().map(|site| site.id).collect();
                 self.send(Event::Directory(pb::DirectoryChanged {})).await
+            }
+            Hint::Quality(changed) => {
+                let seen =
+                    |quality: &&pb::SiteQuality| matches!(self.sent.get(&quality.meeting), Some(Some(_)));
+                let sites: Vec<_> = changed.iter().filter(seen).cloned().collect();
+                if sites.is_empty() {
+                    return Ok(());
+                }
+                self.send(Event::Quality(pb::QualityChanged { sites })).await
             }
             Hint::Fleet(fleet) => self.send(Event::Fleet(pb::FleetChanged::clone(&fleet))).await,
         }

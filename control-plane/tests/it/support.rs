@@ -3,6 +3,7 @@
 use muster_control_plane::{Bootstrap, Config, ControlPlane};
 use muster_identity::{Credentials, EnrolToken, TokenVerifier, connect, enrol};
 use muster_proto::command::v1 as pb;
+use muster_proto::media::v1::LegQuality;
 use pb::attach_response::Event as Pushed;
 use pb::directory_service_client::DirectoryServiceClient;
 use pb::endpoint_service_client::EndpointServiceClient;
@@ -419,6 +420,16 @@ impl FakeRelay {
         self.legs(vec![leg(meeting, site, state, reason)]).await;
     }
 
+    /// Tells how the leg of a site fares; the leg is called as in `leg`.
+    pub async fn quality(&self, meeting: &str, site: &str, up_bps: u32) {
+        let sites = vec![quality(meeting, site, up_bps)];
+        send(
+            &self.up,
+            pb::serve_request::Message::Quality(pb::QualityReport { sites }),
+        )
+        .await;
+    }
+
     /// The next stage document that is as asked.
     pub async fn stage(&mut self, wanted: impl Fn(&pb::StageDocument) -> bool) -> pb::StageDocument {
         let found = async {
@@ -469,4 +480,17 @@ pub async fn attached(fixture: &Fixture, sites: &[&str]) -> Vec<Endpoint> {
         );
     }
     endpoints
+}
+
+/// How the leg of a site fares, as a relay tells it.
+pub fn quality(meeting: &str, site: &str, up_bps: u32) -> pb::SiteQuality {
+    pb::SiteQuality {
+        meeting: meeting.to_owned(),
+        site: site.to_owned(),
+        leg: leg(meeting, site, pb::LegState::OnAir, "").leg,
+        quality: Some(LegQuality {
+            up_bps,
+            ..Default::default()
+        }),
+    }
 }

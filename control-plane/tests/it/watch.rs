@@ -1,4 +1,4 @@
-use crate::support::{FakeRelay, attached, small};
+use crate::support::{FakeRelay, attached, quality, small};
 use muster_proto::command::v1 as pb;
 use pb::watch_response::Event;
 use pb::{LegState, SummonsState};
@@ -164,6 +164,63 @@ async fn presence_and_relays_are_told_as_they_change() {
     until(&mut stream, None, true).await;
     drop((endpoints, relay));
     until(&mut stream, Some(false), false).await;
+}
+
+/// What is told of quality next.
+async fn told(stream: &mut Streaming<pb::WatchResponse>) -> Vec<pb::SiteQuality> {
+    loop {
+        if let Event::Quality(changed) = next(stream).await {
+            return changed.sites;
+        }
+    }
+}
+
+#[tokio::test]
+async fn how_each_site_fares_is_told_in_the_snapshot_and_as_it_changes() {
+    let fixture = small().await;
+    let relay = FakeRelay::start(&fixture).await;
+    let _endpoints = attached(&fixture, &["A1", "A2"]).await;
+    let person = fixture.person().await;
+    let meeting = person.convene(&["A1", "A2"]).await.expect("convened");
+    let of = |site: &str, up_bps: u32| quality(&meeting.id, site, up_bps);
+    let mut early = person.watch(vec![]).await;
+    assert!(snapshot(&mut early).await.quality.is_empty());
+    for (meeting, site) in [
+        ("m-unknown", "A1"),
+        (meeting.id.as_str(), "B1"),
+        (meeting.id.as_str(), "A1"),
+    ] {
+        relay.quality(meeting, site, 5).await;
+    }
+    // Of a meeting or a site that is not called nothing is taken.
+    assert_eq!(told(&mut early).await, [of("A1", 5)]);
+    relay.quality(&meeting.id, "desk:duty", 6).await;
+    assert_eq!(told(&mut early).await, [of("desk:duty", 6)]);
+
+    let mut late = person.watch(vec![]).await;
+    assert_eq!(
+        snapshot(&mut late).await.quality,
+        [of("A1", 5), of("desk:duty", 6)]
+    );
+    let position = pb::Position {
+        stream: meeting.id.clone(),
+        seq: meeting.seq,
+    };
+    let mut resumed = person.watch(vec![position]).await;
+    let again = snapshot(&mut resumed).await;
+    assert!(again.resumed);
+    assert_eq!(again.quality, [of("A1", 5), of("desk:duty", 6)]);
+    relay.quality(&meeting.id, "A1", 7).await;
+    assert_eq!(told(&mut resumed).await, [of("A1", 7)]);
+
+    let gone = |site: &str| pb::SiteQuality {
+        quality: None,
+        ..of(site, 0)
+    };
+    relay.leg(&meeting.id, "A1", LegState::Left, "left").await;
+    assert_eq!(told(&mut resumed).await, [gone("A1")]);
+    drop(relay);
+    assert_eq!(told(&mut resumed).await, [gone("desk:duty")]);
 }
 
 #[tokio::test]

@@ -21,6 +21,8 @@ mod keyframes;
 mod lane;
 mod mapping;
 mod meeting;
+mod published;
+pub mod quality;
 mod rate;
 mod rewrite;
 mod sequence;
@@ -36,6 +38,7 @@ pub mod vp8;
 
 pub use event::{Event, SlotReason, SlotState, SlotStatus};
 pub use meeting::Meeting;
+pub use published::Published;
 pub use types::{
     Codec, Forwarded, LayerSpec, LegId, Micros, Packet, SlotId, SlotSpec, SourceId, SourceKind, SourceSpec,
     Stage, Wish, WishWhat,

@@ -4,12 +4,13 @@ use std::time::Instant;
 
 use muster_forward::{Event, LegId, SourceId, SourceKind};
 use muster_proto::command::v1::LegState;
-use muster_proto::media::v1::{KeyFrameRequest, LayerPause, LegQuality, LinkDown, link_down};
-use muster_webrtc::{LegEvent, Quality};
+use muster_proto::media::v1::{KeyFrameRequest, LayerPause, LinkDown, link_down};
+use muster_webrtc::LegEvent;
 
 use crate::convert;
 use crate::ring::Crossing;
 
+use super::quality;
 use super::state::{Home, LegEntry, LinkWire, MeetingKey, Wire, Worker};
 
 impl Worker {
@@ -106,18 +107,13 @@ impl Worker {
                         self.drain_core(now, key);
                     }
                 }
-                Some(LegEvent::Quality(quality)) => self.tell_quality(id, &leg_quality(&quality)),
+                Some(LegEvent::Quality(second)) => self.measured(now, id, quality::of_webrtc(&second)),
                 Some(LegEvent::Closed { reason }) => {
                     self.remove(id, reason.as_str());
                     return;
                 }
             }
         }
-    }
-
-    pub fn tell_quality(&self, id: LegId, quality: &LegQuality) {
-        let Some(leg) = self.legs.get(&id) else { return };
-        leg.posts.iter().for_each(|post| post.quality(*quality));
     }
 
     /// A viewer that publishes nothing is on air once it is connected; what is published must be awaited anew.
@@ -331,23 +327,4 @@ impl LinkWire {
             self.sender.close("control stream is not read");
         }
     }
-}
-
-fn leg_quality(quality: &Quality) -> LegQuality {
-    let bps = |bytes: u64| u32::try_from(bytes.saturating_mul(8)).unwrap_or(u32::MAX);
-    LegQuality {
-        up_loss_permille: permille(
-            quality.received_lost,
-            quality.received_packets + quality.received_lost,
-        ),
-        down_loss_permille: (quality.sent_loss.clamp(0.0, 1.0) * 1000.0) as u32,
-        rtt_ms: quality.round_trip.map_or(0, |rtt| rtt.as_millis() as u32),
-        up_bps: bps(quality.received_bytes),
-        down_bps: bps(quality.sent_bytes),
-    }
-}
-
-/// `part` of `whole` in thousandths; 0 of nothing.
-pub(super) fn permille(part: u64, whole: u64) -> u32 {
-    (part.min(whole) * 1000).checked_div(whole).unwrap_or(0) as u32
 }

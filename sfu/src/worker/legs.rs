@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use muster_forward::quality::Meter;
 use muster_forward::{
     Codec, LayerSpec, LegId, Meeting, SlotId, SlotSpec, SourceId, SourceKind, SourceSpec, Wish, WishWhat,
 };
@@ -166,6 +167,7 @@ impl Worker {
             notice,
             waiting_view: None,
             posts: Vec::new(),
+            meter: Meter::default(),
             dirty: false,
         };
         self.legs.insert(id, entry);

@@ -8,6 +8,7 @@ mod events;
 mod legs;
 mod links;
 mod path;
+mod quality;
 mod socket;
 pub(crate) mod state;
 mod sync;

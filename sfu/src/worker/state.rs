@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use bytes::BytesMut;
 use metrics::Counter;
+use muster_forward::quality::Meter;
 use muster_forward::{Codec, Forwarded, LegId, Meeting, Micros, SlotId, SourceId, SourceKind, Wish};
 use muster_link::RelaySender;
 use muster_proto::command::v1::{LegState, StageDocument};
@@ -142,6 +143,8 @@ pub(crate) struct LegEntry {
     pub media_at: Instant,
     pub notice: MeetingNotice,
     pub posts: Vec<Post>,
+    /// How it fares.
+    pub meter: Meter,
     /// A browser's view that came before its keys were agreed: a key frame sent now would be lost.
     pub waiting_view: Option<Vec<Wish>>,
     /// In the worker's list of legs with something to send.

@@ -4,12 +4,10 @@ use std::time::{Duration, Instant};
 
 use muster_forward::{LegId, SlotStatus};
 use muster_proto::command::v1::LegState;
-use muster_proto::media::v1::LegQuality;
 
 use crate::convert;
 
-use super::events::permille;
-use super::state::{LegEntry, LinkCounts, MeetingKey, Wire, Worker};
+use super::state::{LegEntry, MeetingKey, Wire, Worker};
 
 /// How often timeouts are looked at.
 pub(crate) const TICK: Duration = Duration::from_millis(10);
@@ -44,7 +42,7 @@ impl Worker {
         }
         if now >= self.next_second {
             self.next_second = now + Duration::from_secs(1);
-            self.tell_rates();
+            self.tell_rates(now);
         }
         self.flush(now);
     }
@@ -101,13 +99,13 @@ impl Worker {
             .any(|layer| !layer.paused)
     }
 
-    fn tell_rates(&mut self) {
-        let mut qualities = Vec::new();
+    fn tell_rates(&mut self, now: Instant) {
+        let mut seconds = Vec::new();
         for (&id, leg) in &mut self.legs {
             match &mut leg.wire {
                 Wire::Link(wire) => {
                     let (lost, sent) = wire.sender.loss();
-                    qualities.push((id, wire.counts.quality(lost, sent, wire.sender.rtt())));
+                    seconds.push((id, wire.counts.take(lost, sent, wire.sender.rtt())));
                 }
                 Wire::WebRtc(wire) => {
                     let dropped = wire.leg.tables().transmits_dropped;
@@ -130,65 +128,8 @@ impl Worker {
                 }
             }
         }
-        for (id, quality) in qualities {
-            self.tell_quality(id, &quality);
+        for (id, second) in seconds {
+            self.measured(now, id, second);
         }
-    }
-}
-
-impl LinkCounts {
-    /// A packet with `seq` came after the one with `last`.
-    pub fn count(&mut self, last: Option<u16>, seq: u16, bytes: usize) {
-        self.received += 1;
-        self.up_bytes += bytes as u64;
-        // Late ones were counted as expected when they were passed by.
-        let step = last.map_or(1, |last| seq.wrapping_sub(last));
-        self.expected += if step < 0x8000 { u64::from(step) } else { 0 };
-    }
-
-    /// The last second; totals of the path come from QUIC.
-    fn quality(&mut self, lost: u64, sent: u64, rtt: Duration) -> LegQuality {
-        let bps = |bytes: u64| u32::try_from(bytes * 8).unwrap_or(u32::MAX);
-        let quality = LegQuality {
-            up_loss_permille: permille(self.expected.saturating_sub(self.received), self.expected),
-            down_loss_permille: permille(lost.saturating_sub(self.lost), sent.saturating_sub(self.sent)),
-            rtt_ms: rtt.as_millis() as u32,
-            up_bps: bps(self.up_bytes),
-            down_bps: bps(self.down_bytes),
-        };
-        *self = Self {
-            lost,
-            sent,
-            ..Self::default()
-        };
-        quality
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn loss_on_a_link_is_counted_over_wraps_and_late_packets() {
-        let mut counts = LinkCounts::default();
-        let mut last = None;
-        for seq in [65533u16, 65534, 1, 0, 2, 3] {
-            counts.count(last, seq, 100);
-            if last.is_none_or(|l: u16| seq.wrapping_sub(l) < 0x8000) {
-                last = Some(seq);
-            }
-        }
-        // 65535 is missing: 7 expected, 6 received.
-        let quality = counts.quality(5, 100, Duration::from_millis(30));
-        assert_eq!(
-            (
-                quality.up_loss_permille,
-                quality.down_loss_permille,
-                quality.rtt_ms
-            ),
-            (142, 50, 30)
-        );
-        assert_eq!(counts.quality(5, 100, Duration::ZERO), LegQuality::default());
     }
 }

@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use muster_identity::Authority;
 use muster_proto::command::v1::LegState;
+use muster_proto::media::v1::{QualityMark, QualityReason};
 use muster_sfu::Relay;
 
 use crate::support::agent::{Agent, LARGE, slot, wish};
+use crate::support::browser::Browser;
 use crate::support::control_plane::ControlPlane;
 use crate::support::{Bench, config, stage, until};
 
@@ -101,6 +103,10 @@ async fn the_relay_outlives_the_control_plane_and_says_what_it_has() {
     legs.sort_unstable();
     assert_eq!(legs, [("a", LegState::OnAir), ("b", LegState::Joining)]);
 
+    until("how it fares is told again", || {
+        control_plane.heard().quality("a")
+    })
+    .await;
     let mut ended = stage("m", 9);
     ended.ended = true;
     until("the relay listens", || {
@@ -113,6 +119,37 @@ async fn the_relay_outlives_the_control_plane_and_says_what_it_has() {
         let left =
             |site| control_plane.heard().states(site).last() == Some(&(LegState::Left, "ended".to_owned()));
         (left("a") && left("b")).then_some(())
+    })
+    .await;
+    bench.relay.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn how_a_leg_fares_is_reported_whatever_its_wire() {
+    let (bench, control_plane) = with_control_plane().await;
+    let mut agent = Agent::in_meeting(&bench, 0, "box", vec![slot("v", false)]).await;
+    agent.publish_camera();
+    let mut browser = Browser::join(&bench, "desk:chair", true, 1).await;
+    browser.publish_camera();
+    browser
+        .set_view(vec![wish("1", "box")])
+        .await
+        .expect("a good wish");
+    agent.set_view(vec![wish("v", "desk:chair")]).await;
+    for site in ["box", "desk:chair"] {
+        until(&format!("{site} fares well, with pictures both ways"), || {
+            let quality = control_plane.heard().quality(site)?;
+            let pictures = quality.published.is_some() && quality.shown.is_some_and(|shown| shown.width > 0);
+            let flows = quality.up_bps > 0 && quality.down_bps > 0;
+            (pictures && flows && quality.mark() == QualityMark::Good).then_some(())
+        })
+        .await;
+    }
+    agent.stop_publishing();
+    until("the silence is told with its reason", || {
+        let quality = control_plane.heard().quality("box")?;
+        let silent = (QualityMark::Poor, QualityReason::NoMedia);
+        ((quality.mark(), quality.reason()) == silent).then_some(())
     })
     .await;
     bench.relay.shutdown().await;

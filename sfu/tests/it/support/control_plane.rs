@@ -8,9 +8,10 @@ use futures_util::Stream;
 use muster_identity::Authority;
 use muster_proto::command::v1::fleet_service_server::{FleetService, FleetServiceServer};
 use muster_proto::command::v1::{
-    LegReport, LegState, RelayHello, ServeRequest, ServeResponse, ServeWelcome, StageDocument, serve_request,
-    serve_response,
+    LegReport, LegState, RelayHello, ServeRequest, ServeResponse, ServeWelcome, SiteQuality, StageDocument,
+    serve_request, serve_response,
 };
+use muster_proto::media::v1::LegQuality;
 use tokio::sync::broadcast;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::{BroadcastStream, TcpListenerStream};
@@ -21,6 +22,7 @@ use tonic::{Request, Response, Status, Streaming};
 pub struct Heard {
     pub hellos: Vec<RelayHello>,
     pub reports: Vec<LegReport>,
+    pub qualities: Vec<SiteQuality>,
     pub heartbeats: usize,
 }
 
@@ -32,6 +34,11 @@ impl Heard {
             .filter(|r| r.site == site)
             .map(|r| (r.state(), r.reason.clone()))
             .collect()
+    }
+
+    /// What was told last of how the site's leg fares.
+    pub fn quality(&self, site: &str) -> Option<LegQuality> {
+        self.qualities.iter().rfind(|q| q.site == site)?.quality
     }
 }
 
@@ -72,6 +79,7 @@ impl FleetService for Service {
                 match request.message.expect("a message") {
                     serve_request::Message::Hello(hello) => heard.hellos.push(hello),
                     serve_request::Message::Report(report) => heard.reports.extend(report.legs),
+                    serve_request::Message::Quality(report) => heard.qualities.extend(report.sites),
                     serve_request::Message::Heartbeat(_) => heard.heartbeats += 1,
                 }
             }
