@@ -17,7 +17,7 @@ export function translate(lang: Lang, key: Key, values: Values = {}): string {
 }
 
 /** A key made of a prefix and a number from the wire; unknown numbers fall back to `0`. */
-export function numbered(prefix: "tier" | "summons" | "reason", value: number): Key {
+export function numbered(prefix: "tier" | "summons" | "reason" | "quality" | "quality.why" | "quality.own" | "slot.limited" | "tile.paused", value: number): Key {
   const key = `${prefix}.${value}`;
   return (key in en ? key : `${prefix}.0`) as Key;
 }

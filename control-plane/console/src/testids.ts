@@ -21,6 +21,8 @@ export const TESTID = {
   stage: "stage",
   tile: "tile",
   tileMute: "tile-mute",
+  quality: "quality",
+  poorRow: "poor-row",
   tileCount: "tile-count",
   wallPrevious: "wall-previous",
   wallNext: "wall-next",

@@ -15,6 +15,7 @@ import { apply } from "./meeting";
 import { capture, NO_CAPTURE, release, switched, type Capture } from "./media/devices";
 import { Keeper, type KeeperPorts } from "./media/keeper";
 import { sleep, type World } from "./ports";
+import { Qualities } from "./quality";
 import { Roster } from "./roster";
 import { Selection } from "./selection";
 import { Wall, type TileCount } from "./wall";
@@ -40,6 +41,7 @@ export class Desk {
   readonly wall = new Wall();
   readonly watch: Watch;
   readonly keeper: Keeper;
+  readonly qualities = new Qualities();
   readonly loaded = new Cell(false);
   /** Meetings that have not ended. */
   readonly meetings = new Cell<readonly Meeting[]>([]);
@@ -209,6 +211,8 @@ export class Desk {
         return this.roster.setPresence(event.value.presence, false);
       case "meetingEvent":
         return this.meetingEvent(event.value);
+      case "quality":
+        return this.qualities.change(event.value.sites);
       case "directory":
         return void this.reloadDirectory();
       case "heartbeat":
@@ -225,6 +229,7 @@ export class Desk {
     this.setDirectory(new Directory(snapshot.units, snapshot.sites));
     this.roster.setPresence(snapshot.presence, true);
     this.relays.set(snapshot.fleet?.relays ?? []);
+    this.qualities.anew(snapshot.quality);
     if (!snapshot.resumed) this.meetingsAnew(snapshot.meetings);
     this.roster.flush();
     this.publish.mark();
@@ -278,6 +283,7 @@ export class Desk {
     const running = [...this.known.values()].filter((meeting) => !meeting.endedMs);
     this.meetings.set(running);
     const meeting = this.known.get(this.inView);
+    this.qualities.view(meeting && !meeting.endedMs ? meeting.id : "");
     const changed = meeting?.id !== this.meeting.get()?.id;
     this.meeting.set(meeting);
     this.log.set(this.logs.get(this.inView)?.lines ?? []);
@@ -288,6 +294,7 @@ export class Desk {
       if (!old.endedMs || id === this.inView) continue;
       this.known.delete(id);
       this.logs.delete(id);
+      this.qualities.forget(id);
     }
   }
 

@@ -12,6 +12,7 @@ import {
   SetViewRequestSchema,
   SlotWishSchema,
   SourceKind,
+  type LegQuality,
   type MeetingNotice,
   type SlotWish,
   type WatchLegResponse,
@@ -73,6 +74,8 @@ export class Keeper {
   /** Since when the relay has sent nothing of what it said was live, by this machine's clock; 0 while all is well. */
   readonly silentSince = new Cell(0);
   readonly notice = new Cell<MeetingNotice | undefined>(undefined);
+  /** How the own leg fares, as the relay judges it. */
+  readonly quality = new Cell<LegQuality | undefined>(undefined);
   private meeting = "";
   private own: MediaStream | undefined;
   private wallSlots = 0;
@@ -137,6 +140,7 @@ export class Keeper {
     this.audio.set([]);
     this.speaking.resetExcept(new Set());
     this.notice.set(undefined);
+    this.quality.set(undefined);
     this.silentSince.set(0);
     this.phase.set(phase);
   }
@@ -287,6 +291,8 @@ export class Keeper {
         for (const site of loud) this.speaking.set(site, true);
         return;
       }
+      case "quality":
+        return this.quality.set(event.value);
       case "notice":
         if (event.value.ended) return this.end({ kind: "ended" });
         return this.notice.set(event.value);

@@ -25,10 +25,6 @@ export function siteMark(presence: Presence | undefined, summons: Summons | unde
   return presence?.online ? "online" : "offline";
 }
 
-export function rate(bps: number): string {
-  return bps >= 1_000_000 ? `${(bps / 1_000_000).toFixed(1)} Mb/s` : `${Math.round(bps / 1_000)} kb/s`;
-}
-
 export function failureText(
   failure: import("../../model/api").Failure,
   say: (key: Key) => string,
