@@ -16,7 +16,7 @@ pub struct Published {
 impl Meeting {
     /// `None` of a source that is unknown or delivers nothing.
     pub fn published(&self, now: Micros, source: SourceId) -> Option<Published> {
-        let source = self.sources.get(*self.source_keys.get(&source)?)?;
+        let source = self.sources.get(self.source_keys.get(source)?)?;
         let largest = source.layers.iter().rposition(|layer| layer.delivers(now))?;
         let missed = source.layers[largest + 1..]
             .iter()

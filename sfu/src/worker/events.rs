@@ -107,7 +107,10 @@ impl Worker {
                         self.drain_core(now, key);
                     }
                 }
-                Some(LegEvent::Quality(second)) => self.measured(now, id, quality::of_webrtc(&second)),
+                Some(LegEvent::Quality(second)) => {
+                    let estimate = wire.leg.estimate_bps();
+                    self.measured(now, id, quality::of_webrtc(&second, estimate));
+                }
                 Some(LegEvent::Closed { reason }) => {
                     self.remove(id, reason.as_str());
                     return;

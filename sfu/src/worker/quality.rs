@@ -91,8 +91,8 @@ fn view(leg: &LegEntry, core: &Meeting) -> View {
         .unwrap_or_default()
 }
 
-/// A second of a browser's leg.
-pub(super) fn of_webrtc(quality: &Quality) -> Measured {
+/// A second of a browser's leg, and what its way is estimated to carry.
+pub(super) fn of_webrtc(quality: &Quality, estimate_bps: Option<u64>) -> Measured {
     Measured {
         received: quality.received_packets,
         lost: quality.received_lost,
@@ -101,6 +101,7 @@ pub(super) fn of_webrtc(quality: &Quality) -> Measured {
         down_loss: (quality.sent_loss.clamp(0.0, 1.0) * 1000.0) as u32,
         round_trip: quality.round_trip.map(millis),
         jitter: millis(quality.jitter),
+        estimate_bps,
         ..Measured::default()
     }
 }
