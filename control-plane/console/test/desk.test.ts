@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { SummonsReason, SummonsState } from "../src/gen/muster/command/v1/types_pb";
+import { QualityMark, QualityReason } from "../src/gen/muster/media/v1/media_pb";
 import { createApi } from "../src/model/api";
 import { Desk } from "../src/model/desk";
 import { NO_CAPTURE } from "../src/model/media/devices";
@@ -98,6 +99,28 @@ describe("the desk", () => {
     expect(desk.meeting.get()?.summonses[0]?.state).toBe(SummonsState.LEFT);
     expect(desk.meeting.get()?.seq).toBe(plane.meeting?.seq);
     expect(desk.log.get().slice(-3).map(({ kind }) => kind)).toEqual(["trouble", "on_air", "left"]);
+    desk.stop(false);
+  });
+
+  it("knows how each site fares, also what changed while it was away", async () => {
+    const { desk, world, plane } = await start();
+    desk.selection.toggle("WH-EL-01");
+    await desk.convene(desk.selection.selector(), "night", "k");
+    await later(world);
+    const site = desk.meeting.get()!.summonses[0]!.site;
+    const fares = desk.qualities.of(site);
+    expect(fares.get()).toBeUndefined();
+    plane.fares(site, { mark: QualityMark.GOOD, upBps: 900_000 });
+    await settle();
+    expect([fares.get()?.mark, fares.get()?.upBps]).toEqual([QualityMark.GOOD, 900_000]);
+    plane.cut();
+    plane.fares(site, { mark: QualityMark.POOR, reason: QualityReason.LOSS_UP });
+    plane.up();
+    await world.pass(15_000);
+    expect([fares.get()?.mark, desk.qualities.poor.get()]).toEqual([QualityMark.POOR, [site]]);
+    await desk.end();
+    await later(world);
+    expect(fares.get()).toBeUndefined();
     desk.stop(false);
   });
 

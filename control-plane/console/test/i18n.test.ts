@@ -1,6 +1,7 @@
 import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
 import { dictionaries, numbered, refusalKey, refusalText, translate, type Key } from "../src/i18n";
+import { QualityReason } from "../src/gen/muster/media/v1/media_pb";
 import { SummonsReason, SummonsState, Tier } from "../src/gen/muster/command/v1/types_pb";
 
 const keys = (lang: "en" | "zh"): string[] => Object.keys(dictionaries[lang]).sort();
@@ -24,7 +25,7 @@ describe("words", () => {
 
   it("has a word for every state, reason and tier of the schema", () => {
     const missing: string[] = [];
-    for (const [prefix, list] of [["summons", SummonsState], ["reason", SummonsReason], ["tier", Tier]] as const) {
+    for (const [prefix, list] of [["summons", SummonsState], ["reason", SummonsReason], ["tier", Tier], ["quality.why", QualityReason], ["quality.own", QualityReason]] as const) {
       for (const value of Object.values(list)) {
         if (typeof value === "number" && value !== 0 && numbered(prefix, value) === `${prefix}.0`) missing.push(`${prefix}.${value}`);
       }

@@ -2,7 +2,7 @@ import { create } from "@bufbuild/protobuf";
 import { Code, ConnectError, createRouterTransport } from "@connectrpc/connect";
 import { describe, expect, it } from "vitest";
 import { JoinTicketSchema, type JoinTicket } from "../src/gen/muster/command/v1/command_pb";
-import { MediaService, SlotStatus, SourceKind, WatchLegResponseSchema, type WatchLegResponse } from "../src/gen/muster/media/v1/media_pb";
+import { MediaService, QualityMark, SlotStatus, SourceKind, WatchLegResponseSchema, type WatchLegResponse } from "../src/gen/muster/media/v1/media_pb";
 import type { Outcome } from "../src/model/api";
 import { Keeper } from "../src/model/media/keeper";
 import type { LegConnection, OpenLeg } from "../src/model/media/rtc";
@@ -213,6 +213,17 @@ describe("the keeper", () => {
     }
     expect(keeper.phase.get().kind).toBe("in");
     expect(legs).toHaveLength(5);
+  });
+
+  it("tells how the own leg fares, until it is out", async () => {
+    const { keeper, say } = start();
+    keeper.join("m", undefined, 1);
+    await settle();
+    say(0, { case: "quality", value: { mark: QualityMark.FAIR } as never });
+    await settle();
+    expect(keeper.quality.get()?.mark).toBe(QualityMark.FAIR);
+    keeper.leave();
+    expect(keeper.quality.get()).toBeUndefined();
   });
 
   it("ends when the relay says that the meeting has ended", async () => {

@@ -1,7 +1,7 @@
 // A control plane of the console's tests and of `vite --mode mock`: real messages over a router transport, no network.
 // It keeps one meeting at a time and lets the called sites come on air a little later. It checks no password but one.
 
-import { create } from "@bufbuild/protobuf";
+import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import { Code, ConnectError, createRouterTransport, type Transport } from "@connectrpc/connect";
 import {
   DirectoryService,
@@ -29,11 +29,14 @@ import {
   type MeetingEvent,
   type Presence,
   type Selector,
+  SiteQualitySchema,
   type Site,
+  type SiteQuality,
   type Stage,
   type Summons,
   type Unit,
 } from "../../src/gen/muster/command/v1/types_pb";
+import { LegQualitySchema } from "../../src/gen/muster/media/v1/media_pb";
 import { Directory } from "../../src/model/directory";
 import { apply } from "../../src/model/meeting";
 import { Queue } from "./queue";
@@ -51,6 +54,8 @@ export class MockControlPlane {
   meeting: Meeting | undefined;
   events: MeetingEvent[] = [];
   down = false;
+  /** How sites fare: told in every snapshot. */
+  quality: SiteQuality[] = [];
   readonly directory: Directory;
   readonly presence = new Map<string, Presence>();
   private readonly watchers = new Set<Queue<WatchResponse>>();
@@ -80,6 +85,12 @@ export class MockControlPlane {
     const presence = create(PresenceSchema, { site, online, sinceMs: BigInt(Date.now()), endpoint: "agent" });
     this.presence.set(site, presence);
     this.tell({ case: "presence", value: { $typeName: "muster.command.v1.PresenceChanged", presence: [presence] } });
+  }
+
+  fares(site: string, quality: MessageInitShape<typeof LegQualitySchema>): void {
+    const told = create(SiteQualitySchema, { meeting: this.meeting!.id, site, quality: create(LegQualitySchema, quality) });
+    this.quality = [...this.quality.filter((known) => known.site !== site), told];
+    this.tell({ case: "quality", value: { $typeName: "muster.command.v1.QualityChanged", sites: [told] } });
   }
 
   emit(actor: string, event: MeetingEvent["event"]): void {
@@ -227,6 +238,7 @@ export class MockControlPlane {
       fleet: { relays: [{ id: "relay-1", online: this.options.relayOnline ?? true, legs: 0 }] },
       serverTimeMs: BigInt(Date.now()),
       resumed,
+      quality: this.quality,
     });
     yield create(WatchResponseSchema, { event: { case: "snapshot", value: snapshot } });
     if (resumed) {
