@@ -35,7 +35,8 @@ function portsOf(pid) {
 export function lose(pid, percent) {
   const ports = portsOf(pid).join(", ");
   if (!ports) throw new Error(`process ${pid} has no UDP port`);
-  const rules = `table inet muster { chain lossy { type filter hook input priority 0; udp sport { ${ports} } numgen random mod 100 < ${percent} drop; } }`;
+  const rule = `udp sport { ${ports} } numgen random mod 100 < ${percent} drop`;
+  const rules = `table inet muster {\n chain lossy {\n type filter hook input priority 0;\n ${rule}\n }\n}\n`;
   execFileSync("nft", ["-f", "-"], { input: rules });
 }
 
