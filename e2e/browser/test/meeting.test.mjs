@@ -126,6 +126,8 @@ step("a site is brought to the large picture of everyone", async () => {
   await showsMoving(byId(desk, "stage", `[data-site="${site}"]`), site);
   await showsMoving(byId(worker, "join-stage", `[data-site="${site}"]`), site);
   await inBothLanguages(desk, "command-meeting");
+  // How the own network fares is said in words beside the mark.
+  await byId(worker, "quality", '[data-bars="3"]').waitFor();
   await inBothLanguages(worker, "join-in");
 });
 
