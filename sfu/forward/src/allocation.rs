@@ -1,13 +1,14 @@
 //! What a leg's link carries, shared over its slots.
 //!
 //! A slot climbs *rungs*: first the smallest layer of its source with more and more of its frames, then larger and larger
-//! layers. `share` deals the budget out; `Meeting::allocate` compares that with what the slots have. Less is taken
+//! layers (simulcast, or spatial layers of one stream). `share` deals the budget out; `Meeting::allocate` compares that with what the slots have. Less is taken
 //! away at once. More is given if it would still fit with some room to spare, and has done so for a while; the while
 //! grows where it was taken back soon. Invariant: what is given never costs more than the budget, as measured.
 //! It does not estimate what a link carries, and it drops no voice.
 
 use crate::lane::Cap;
 use crate::meeting::{LegSlots, Meeting};
+use crate::rate::TEMPORAL;
 use crate::slot::{Bound, Feed, Granted};
 use crate::source::{Layer, SlotKey, Source};
 use crate::types::{LegId, Micros, WishWhat};
@@ -33,7 +34,7 @@ const FORGIVEN_US: u64 = 15_000_000;
 /// Rungs that are told apart; of a source with more layers the largest are out of reach.
 const RUNGS: usize = 12;
 
-/// A layer of the source, up to a temporal layer.
+/// A layer of the source, up to a step of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Rung {
     pub layer: usize,
@@ -49,7 +50,7 @@ pub(crate) struct Ask {
     size: u64,
     rungs: [(Rung, u64); RUNGS],
     count: usize,
-    /// How many of the rungs are of the smallest layer.
+    /// How many of the rungs are fewer or more frames of the smallest picture.
     frames: usize,
 }
 
@@ -272,12 +273,9 @@ impl Meeting {
             }),
             _ => Cap::ALL,
         };
-        let before = lane.target();
-        let was_shown = lane.current() == Some(target);
-        lane.aim(target, rung.cap, passes);
-        let ask = lane.is_switching() && (before != Some(target) || was_shown);
+        let key_frame = lane.aim(target, rung.cap, passes);
         self.settle(now, key);
-        if ask {
+        if key_frame {
             self.want_key_frame(now, target);
         }
     }
@@ -340,13 +338,17 @@ impl Ask {
                 .unwrap_or(bound.fitting),
         };
         let layer = &source.layers[smallest];
-        for tid in 0..layer.rate.top() {
-            let cap = Cap::upto(tid);
-            self.push(Rung { layer: smallest, cap }, layer.rate.bps(tid).unwrap_or(0));
+        for step in layer.rate.below_top() {
+            let rung = Rung {
+                layer: smallest,
+                cap: Cap::upto(step),
+            };
+            self.push(rung, layer.rate.bps(step).unwrap_or(0));
+            self.frames += usize::from(usize::from(step) < TEMPORAL);
         }
         let whole = |layer| Rung { layer, cap: Cap::ALL };
         self.push(whole(smallest), layer.bps());
-        self.frames = self.count;
+        self.frames += usize::from(usize::from(layer.rate.top()) < TEMPORAL);
         for larger in upto.filter(|&layer| layer > smallest) {
             self.push(whole(larger), source.layers[larger].bps());
         }
@@ -442,10 +444,8 @@ impl Layer {
         if self.bps() <= bps {
             return Cap::ALL;
         }
-        let fits = |tid: &u8| self.rate.bps(*tid).is_some_and(|cost| cost <= bps);
-        (0..self.rate.top())
-            .rev()
-            .find(fits)
-            .map_or(Cap::NOTHING, Cap::upto)
+        let fits = |step: &u8| self.rate.bps(*step).is_some_and(|cost| cost <= bps);
+        let step = self.rate.below_top().rev().find(fits);
+        step.map_or(Cap::NOTHING, Cap::upto)
     }
 }

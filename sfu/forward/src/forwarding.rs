@@ -53,8 +53,8 @@ impl Meeting {
         if accepted.newest {
             layer.timestamp = Some(packet.timestamp);
         }
-        layer.rate.count(now, seen.picture.tid, packet.payload.len());
-        seen.picture.top = seen.picture.tid >= layer.rate.highest;
+        layer.rate.count(now, seen.picture.step, packet.payload.len());
+        (seen.picture.below, seen.picture.top) = layer.rate.around(seen.picture.step);
         let was_silent = !layer.delivers(now);
         layer.last_packet = Some(now);
         layer.gave_up_at = None;
@@ -169,7 +169,7 @@ impl Meeting {
             accepted,
             run_start,
             entry: true,
-            picture: Picture::default(),
+            picture: Picture::PLAIN,
         };
         self.touched.clear();
         for &slot in &layer.subscribers {

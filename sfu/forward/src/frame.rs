@@ -1,9 +1,11 @@
 //! What the core needs to know of a payload, whatever its codec: where a key frame begins, its size, its picture ids,
-//! its temporal layer.
+//! and how far up it is among the layers of its stream.
 
 use crate::h264::{self, KeyFrame};
+use crate::rate::{STEPS, TEMPORAL};
 use crate::types::Codec;
-use crate::vp8::{self, Descriptor};
+use crate::vp8::{self, PictureId};
+use crate::{av1, vp9};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum KeyStart {
@@ -21,41 +23,62 @@ pub(crate) struct Seen {
 }
 
 /// What a slot must know of the picture that a packet belongs to.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Picture {
-    /// The first packet of the picture, as far as the codec tells.
+    /// The first packet of the picture, or of its layer, as far as the codec tells.
     pub start: bool,
-    /// Temporal layer, 0 if there is only one.
-    pub tid: u8,
-    /// A viewer of the layers below can step up to `tid` here.
+    /// The last packet of the picture's layer, likewise; only where there are spatial layers.
+    pub end: bool,
+    /// How far up it is: temporal layers of the base first, then spatial layers (see [`crate::rate`]).
+    pub step: u8,
+    /// A viewer of the steps below can step up here.
     pub sync: bool,
-    /// No temporal layer is above `tid`.
+    /// The next lower step that there is.
+    pub below: u8,
+    /// No step is above this one.
     pub top: bool,
-    pub vp8: Option<Descriptor>,
+    pub id: Option<PictureId>,
+    pub tl0: Option<u8>,
+}
+
+impl Picture {
+    pub const PLAIN: Picture = Picture {
+        start: false,
+        end: false,
+        step: 0,
+        sync: false,
+        below: 0,
+        top: true,
+        id: None,
+        tl0: None,
+    };
+
+    /// Of the base of its picture, not of a spatial layer above.
+    pub fn is_base(&self) -> bool {
+        usize::from(self.step) < TEMPORAL
+    }
 }
 
 pub(crate) fn inspect(codec: Codec, payload: &[u8]) -> Seen {
     let mut seen = Seen {
         key_start: KeyStart::No,
         size: None,
-        picture: Picture::default(),
+        picture: Picture::PLAIN,
     };
     match codec {
         Codec::Vp8 => {
-            let Some(descriptor) = vp8::parse(payload) else {
-                return seen;
-            };
-            seen.size = vp8::key_frame_size(payload, &descriptor);
-            if seen.size.is_some() {
-                seen.key_start = KeyStart::Yes;
+            if let Some(descriptor) = vp8::parse(payload) {
+                seen.size = vp8::key_frame_size(payload, &descriptor);
+                seen.begins_if(seen.size.is_some());
+                seen.picture = of_vp8(&descriptor);
             }
-            seen.picture = Picture {
-                start: descriptor.frame_start,
-                tid: descriptor.tid.unwrap_or(0),
-                sync: descriptor.layer_sync,
-                top: false,
-                vp8: Some(descriptor),
-            };
+        }
+        Codec::Vp9 => {
+            if let Some(descriptor) = vp9::parse(payload) {
+                seen.size = vp9::key_frame_size(payload, &descriptor);
+                seen.begins_if(vp9::key_frame_begins(&descriptor));
+                seen.picture = of_vp9(&descriptor);
+            }
         }
         Codec::H264 => match h264::key_frame(payload) {
             KeyFrame::None => {}
@@ -65,7 +88,60 @@ pub(crate) fn inspect(codec: Codec, payload: &[u8]) -> Seen {
                 seen.size = size;
             }
         },
+        Codec::Av1 => {
+            let key_frame = av1::key_frame(payload);
+            seen.begins_if(key_frame.is_some());
+            seen.size = key_frame.flatten();
+        }
         Codec::Opus => {}
     }
     seen
+}
+
+impl Seen {
+    fn begins_if(&mut self, key_frame: bool) {
+        if key_frame {
+            self.key_start = KeyStart::Yes;
+        }
+    }
+}
+
+fn of_vp8(descriptor: &vp8::Descriptor) -> Picture {
+    Picture {
+        start: descriptor.frame_start,
+        step: step(0, descriptor.tid.unwrap_or(0)),
+        sync: descriptor.layer_sync,
+        id: descriptor.picture_id,
+        tl0: descriptor.tl0_pic_idx,
+        ..Picture::PLAIN
+    }
+}
+
+/// A viewer steps up to a temporal layer where the publisher says so, and to a spatial layer where that needs no
+/// earlier picture.
+fn of_vp9(descriptor: &vp9::Descriptor) -> Picture {
+    let sync = if descriptor.sid == 0 {
+        descriptor.switching_up
+    } else {
+        !descriptor.inter_picture
+    };
+    Picture {
+        start: descriptor.begins,
+        end: descriptor.ends,
+        step: step(descriptor.sid, descriptor.tid),
+        sync,
+        id: descriptor.picture_id,
+        tl0: descriptor.tl0_pic_idx,
+        ..Picture::PLAIN
+    }
+}
+
+/// All frames of the base come before any spatial layer.
+fn step(sid: u8, tid: u8) -> u8 {
+    let last = TEMPORAL as u8 - 1;
+    if sid == 0 {
+        tid.min(last)
+    } else {
+        last.saturating_add(sid).min(STEPS as u8 - 1)
+    }
 }

@@ -1,11 +1,12 @@
 //! The hot half of a slot: all that a packet on its way into it touches, in two cache lines.
 //!
 //! `target` is what the slot is to show, `current` is whose packets go out. They differ while a switch is pending: the
-//! old layer goes on until a key frame of the new one begins. `cap` is the highest temporal layer that may go out: it
-//! is lowered between two pictures, and raised where the publisher lets a viewer step up (the Y bit of RFC 7741), so
-//! that every picture sent can be decoded. A lane asks for nothing by itself: its answers say what the meeting must do.
+//! old layer goes on until a key frame of the new one begins. `cap` is the highest step of it that may go out (see
+//! `rate`): it is lowered between two pictures, and raised where the publisher lets a viewer step up (the Y bit of
+//! RFC 7741, the U bit of RFC 9628), so that every picture sent can be decoded. A lane asks for nothing by itself: its answers say what the meeting must do.
 
 use crate::frame::Picture;
+use crate::rate::TEMPORAL;
 use crate::rewrite::Rewriter;
 use crate::sequence::Accepted;
 use crate::slot::Feed;
@@ -15,7 +16,7 @@ use crate::types::{Codec, Forwarded, Micros, Packet, SlotId};
 const VIDEO_FRAME_US: u64 = 33_334;
 const AUDIO_FRAME_US: u64 = 20_000;
 
-/// How much of a layer goes out: temporal layers up to a number.
+/// How much of a layer goes out: its steps up to a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Cap(i8);
 
@@ -24,8 +25,13 @@ impl Cap {
     pub const NOTHING: Cap = Cap(-1);
     pub const ALL: Cap = Cap(i8::MAX);
 
-    pub fn upto(tid: u8) -> Cap {
-        Cap(i8::try_from(tid).unwrap_or(i8::MAX))
+    pub fn upto(step: u8) -> Cap {
+        Cap(i8::try_from(step).unwrap_or(i8::MAX))
+    }
+
+    /// Spatial layers above the base.
+    fn spatial(self) -> i8 {
+        (self.0 - (TEMPORAL as i8 - 1)).max(0)
     }
 }
 
@@ -123,8 +129,9 @@ impl Lane {
     }
 
     /// What the slot is to show from its next key frame on, and how much of it; `meanwhile` is how much of
-    /// what it shows may go on until then.
-    pub fn aim(&mut self, target: Feed, target_cap: Cap, meanwhile: Cap) {
+    /// what it shows may go on until then. True if only a key frame brings what was not there before.
+    pub fn aim(&mut self, target: Feed, target_cap: Cap, meanwhile: Cap) -> bool {
+        let before = self.target;
         self.target = Tag::of(target);
         self.target_cap = target_cap;
         if self.current != self.target {
@@ -134,11 +141,15 @@ impl Lane {
             } else {
                 meanwhile
             };
-        } else if self.cap == Cap::NOTHING {
-            self.current = Tag::NONE;
-        } else {
-            self.cap = target_cap;
+            return self.target != before;
         }
+        if self.cap == Cap::NOTHING {
+            self.current = Tag::NONE;
+            return true;
+        }
+        let rises = target_cap.spatial() > self.cap.spatial();
+        self.cap = target_cap;
+        rises
     }
 
     /// Nothing is to be shown.
@@ -174,7 +185,7 @@ impl Lane {
             }
             self.begin(incoming);
         }
-        if (self.level != self.cap || incoming.picture.tid != 0) && !self.passes(incoming) {
+        if (self.level != self.cap || incoming.picture.step != 0) && !self.passes(incoming) {
             return Then::Nothing;
         }
         let rewritten = self.rewriter.rewrite(
@@ -193,7 +204,7 @@ impl Lane {
             seq: numbers.seq,
             timestamp: numbers.timestamp,
             // Where a voice is cut in, its first packet begins a talkspurt (RFC 3551 section 4.1).
-            marker: incoming.packet.marker || (self.audio && begins),
+            marker: incoming.packet.marker || (self.audio && begins) || self.closes(&incoming.picture),
             patch: numbers.patch,
         });
         if !shown || self.stale {
@@ -201,6 +212,11 @@ impl Lane {
         } else {
             Then::Nothing
         }
+    }
+
+    /// The last packet that goes out of a picture whose upper spatial layers are left out (RFC 9628 section 4.2).
+    fn closes(&self, picture: &Picture) -> bool {
+        picture.end && self.level != Cap::ALL && Cap::upto(picture.step).spatial() == self.level.spatial()
     }
 
     fn begin(&mut self, incoming: &Incoming<'_>) {
@@ -230,20 +246,21 @@ impl Lane {
             return false;
         }
         let picture = &incoming.picture;
-        let tid = Cap::upto(picture.tid);
-        let new_picture = picture.start || !self.rewriter.within(incoming.packet.timestamp);
+        let step = Cap::upto(picture.step);
+        let new_picture =
+            picture.start && picture.is_base() || !self.rewriter.within(incoming.packet.timestamp);
         if self.level > self.cap && new_picture {
             self.level = self.cap;
         } else if self.level < self.cap && incoming.accepted.newest && picture.start {
             if incoming.entry {
                 self.level = self.cap;
-            } else if picture.sync && tid == Cap(self.level.0.saturating_add(1)) {
+            } else if picture.sync && step > self.level && Cap::upto(picture.below) <= self.level {
                 // Above the highest there is nothing more to wait for.
-                self.level = if picture.top { self.cap } else { tid };
+                self.level = if picture.top { self.cap } else { step.min(self.cap) };
             }
         }
         // What is late goes by where it belongs in the viewer's numbers, not by the level of now.
-        if tid <= self.level || !incoming.accepted.newest {
+        if step <= self.level || !incoming.accepted.newest {
             return true;
         }
         self.rewriter

@@ -12,6 +12,8 @@
 
 mod allocation;
 mod audio;
+pub mod av1;
+mod bits;
 mod event;
 mod forwarding;
 mod frame;
@@ -35,6 +37,7 @@ mod thinning;
 mod timing;
 mod types;
 pub mod vp8;
+pub mod vp9;
 
 pub use event::{Event, SlotReason, SlotState, SlotStatus};
 pub use meeting::Meeting;

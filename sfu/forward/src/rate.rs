@@ -1,17 +1,22 @@
-//! The bit rate of one layer, by temporal layer, as its packets come.
+//! The bit rate of one layer, step by step, as its packets come.
+//!
+//! The *steps* of a stream are what can be left out of it, from the top: first the temporal layers of its base, then
+//! its spatial layers, where it has such. A simulcast layer of VP8 has temporal ones only.
 //!
 //! A window of a second in steps of 100 ms, smoothed at each step so that a key frame does not pass for a change. A
 //! packet costs O(1). While a layer is silent its last rate stands, since that is the best guess of what it will cost.
 
 use crate::types::Micros;
 
-/// Temporal layers that are told apart (RFC 7741 has two bits for them).
+/// Temporal layers that are told apart (RFC 7741 has two bits for them): the first steps.
 pub(crate) const TEMPORAL: usize = 4;
+/// All steps: four spatial layers above the base.
+pub(crate) const STEPS: usize = TEMPORAL + 4;
 /// Bytes that a packet costs beside its payload: RTP header and extensions, SRTP tag, UDP and IP.
 pub(crate) const OVERHEAD: u32 = 64;
 
-const STEP_US: u64 = 100_000;
-const STEPS: usize = 10;
+const SLICE_US: u64 = 100_000;
+const SLICES: usize = 10;
 /// Nothing is said of a run shorter than this, in microseconds.
 const ENOUGH_US: u64 = 300_000;
 /// How much of the difference one step makes up: an eighth, so about 0.8 s.
@@ -19,73 +24,87 @@ const SMOOTH: i64 = 8;
 
 #[derive(Debug, Default)]
 pub(crate) struct Rate {
-    /// Bytes of each of the last steps, the present one among them.
-    steps: [[u32; TEMPORAL]; STEPS],
+    /// Bytes of each of the last slices of time, the present one among them.
+    slices: [[u32; STEPS]; SLICES],
     /// Their sums.
-    totals: [u32; TEMPORAL],
-    /// Number of the present step since the epoch.
-    step: u64,
+    totals: [u32; STEPS],
+    /// Number of the present slice since the epoch.
+    slice: u64,
     /// When the present run of packets began; `None` before the first and after a second of silence.
     since: Option<Micros>,
-    /// Bits a second of each temporal layer alone.
-    smooth: Option<[u32; TEMPORAL]>,
-    /// The highest temporal layer of any packet so far.
-    pub highest: u8,
+    /// Bits a second of each step alone.
+    smooth: Option<[u32; STEPS]>,
+    /// A bit for each step that ever came.
+    seen: u8,
 }
 
 impl Rate {
-    /// Takes one packet of this temporal layer.
-    pub fn count(&mut self, now: Micros, tid: u8, bytes: usize) {
-        self.highest = self.highest.max(tid);
-        let step = now.0 / STEP_US;
-        if step != self.step {
-            self.turn(now, step);
+    /// Takes one packet of this step.
+    pub fn count(&mut self, now: Micros, step: u8, bytes: usize) {
+        let slice = now.0 / SLICE_US;
+        if slice != self.slice {
+            self.turn(now, slice);
         }
         self.since.get_or_insert(now);
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).saturating_add(OVERHEAD);
-        let tid = usize::from(tid).min(TEMPORAL - 1);
-        let here = (self.step % STEPS as u64) as usize;
-        self.steps[here][tid] = self.steps[here][tid].saturating_add(bytes);
-        self.totals[tid] = self.totals[tid].saturating_add(bytes);
+        let step = usize::from(step).min(STEPS - 1);
+        self.seen |= 1 << step;
+        let here = (self.slice % SLICES as u64) as usize;
+        self.slices[here][step] = self.slices[here][step].saturating_add(bytes);
+        self.totals[step] = self.totals[step].saturating_add(bytes);
     }
 
-    /// Bits a second of the temporal layers up to this one; `None` while nothing was measured.
-    pub fn bps(&self, tid: u8) -> Option<u64> {
+    /// Bits a second of the steps up to this one; `None` while nothing was measured.
+    pub fn bps(&self, step: u8) -> Option<u64> {
         let smooth = self.smooth?;
-        let upto = usize::from(tid).min(TEMPORAL - 1);
+        let upto = usize::from(step).min(STEPS - 1);
         Some(smooth[..=upto].iter().map(|&bps| u64::from(bps)).sum())
     }
 
-    /// The highest temporal layer that carries anything.
+    /// The highest step that carries anything.
     pub fn top(&self) -> u8 {
-        let carries = |smooth: &[u32; TEMPORAL]| smooth.iter().rposition(|&bps| bps > 0);
+        let carries = |smooth: &[u32; STEPS]| smooth.iter().rposition(|&bps| bps > 0);
         self.smooth.as_ref().and_then(carries).unwrap_or(0) as u8
     }
 
-    fn turn(&mut self, now: Micros, step: u64) {
-        let passed = step.saturating_sub(self.step);
-        if passed >= STEPS as u64 {
+    /// The steps below the highest that carry anything.
+    pub fn below_top(&self) -> impl DoubleEndedIterator<Item = u8> + '_ {
+        let carries = |step: &u8| self.smooth.is_some_and(|smooth| smooth[usize::from(*step)] > 0);
+        (0..self.top()).filter(carries)
+    }
+
+    /// The highest step that ever came below this one, and whether none came above it.
+    pub fn around(&self, step: u8) -> (u8, bool) {
+        let step = u32::from(step).min(STEPS as u32 - 1);
+        let below = self.seen & ((1 << step) - 1);
+        let above = u32::from(self.seen) >> (step + 1);
+        (below.checked_ilog2().unwrap_or(0) as u8, above == 0)
+    }
+
+    fn turn(&mut self, now: Micros, slice: u64) {
+        let passed = slice.saturating_sub(self.slice);
+        if passed >= SLICES as u64 {
             // Silent for a second: what comes now is a new run.
-            self.steps = Default::default();
+            self.slices = Default::default();
             self.totals = Default::default();
             self.since = None;
-            self.step = step;
+            self.slice = slice;
             return;
         }
         self.measure(now);
-        for next in self.step + 1..=step {
-            let oldest = &mut self.steps[(next % STEPS as u64) as usize];
+        for next in self.slice + 1..=slice {
+            let oldest = &mut self.slices[(next % SLICES as u64) as usize];
             for (total, old) in self.totals.iter_mut().zip(std::mem::take(oldest)) {
                 *total = total.saturating_sub(old);
             }
         }
-        self.step = step;
+        self.slice = slice;
     }
 
     fn measure(&mut self, now: Micros) {
-        // The window ends with the step that is over, and begins at most nine whole steps before it.
-        let window = STEPS as u64 * STEP_US;
-        let end = Micros((self.step + 1) * STEP_US).0.min(now.0);
+        // The window ends with the slice that is over, and begins at most nine whole slices before it.
+        let window = SLICES as u64 * SLICE_US;
+        let end = Micros((self.slice + 1) * SLICE_US).0.min(now.0);
         let Some(since) = self.since else { return };
         let span = Micros(end).since(since).min(window);
         if span < ENOUGH_US {
@@ -96,9 +115,9 @@ impl Rate {
             .map(|bytes| u32::try_from(u64::from(bytes) * 8_000_000 / span).unwrap_or(u32::MAX));
         let smooth = self.smooth.get_or_insert(bps);
         for (old, new) in smooth.iter_mut().zip(bps) {
-            let step = (i64::from(new) - i64::from(*old)) / SMOOTH;
-            *old = (i64::from(*old) + step).max(0) as u32;
-            // The last few bits of a temporal layer that has ended are none.
+            let change = (i64::from(new) - i64::from(*old)) / SMOOTH;
+            *old = (i64::from(*old) + change).max(0) as u32;
+            // The last few bits of a step that has ended are none.
             if new == 0 && *old < 1000 {
                 *old = 0;
             }

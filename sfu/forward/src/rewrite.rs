@@ -10,7 +10,7 @@
 use crate::frame::Picture;
 use crate::thinning::{LeftOut, Neighbour, Thinning};
 use crate::types::{Micros, Packet};
-use crate::vp8::{Descriptor, PictureId, Vp8Patch, distance};
+use crate::vp8::{PictureId, Vp8Patch, distance};
 
 /// Longest step of the timestamp over a pause: an hour, well within half of the 32-bit range.
 const MAX_STEP_US: u64 = 3_600_000_000;
@@ -110,6 +110,7 @@ impl Rewriter {
                 timestamp: self.timestamp.wrapping_sub(self.segment.timestamp_shift),
                 marker: self.segment.marker,
                 start: false,
+                base: true,
                 picture: self.segment.picture.map(|(id, _)| id),
             };
             Box::new(Thinning::new(last, self.segment.start))
@@ -146,26 +147,22 @@ impl Rewriter {
                 self.at = Some(now);
             }
         }
-        let patch = match &picture.vp8 {
-            Some(descriptor) => self.picture_numbers(descriptor, newest, left_out.pictures),
-            None => None,
-        };
         Some(Numbers {
             seq,
             timestamp,
-            patch,
+            patch: self.picture_numbers(picture, newest, left_out.pictures),
         })
     }
 
-    fn picture_numbers(&mut self, descriptor: &Descriptor, newest: bool, left_out: u16) -> Option<Vp8Patch> {
-        if descriptor.picture_id.is_none() && descriptor.tl0_pic_idx.is_none() {
+    fn picture_numbers(&mut self, picture: &Picture, newest: bool, left_out: u16) -> Option<Vp8Patch> {
+        if picture.id.is_none() && picture.tl0.is_none() {
             return None;
         }
         let mut patch = Vp8Patch {
             picture_id: self.picture_id,
             tl0_pic_idx: self.tl0,
         };
-        if let Some(id) = descriptor.picture_id {
+        if let Some(id) = picture.id {
             let out = match self.segment.picture {
                 Some((anchor, out)) => out.wrapping_add_signed(distance(anchor, id)),
                 None => self.picture_id.wrapping_add(1).wrapping_add(left_out),
@@ -176,7 +173,7 @@ impl Rewriter {
                 self.picture_id = patch.picture_id;
             }
         }
-        if let Some(tl0) = descriptor.tl0_pic_idx {
+        if let Some(tl0) = picture.tl0 {
             patch.tl0_pic_idx = match self.segment.tl0 {
                 Some((anchor, out)) => out.wrapping_add(tl0.wrapping_sub(anchor)),
                 None => self.tl0.wrapping_add(1),
@@ -196,7 +193,8 @@ fn neighbour(number: i64, packet: &Packet<'_>, picture: &Picture) -> Neighbour {
         timestamp: packet.timestamp,
         marker: packet.marker,
         start: picture.start,
-        picture: picture.vp8.as_ref().and_then(|vp8| vp8.picture_id),
+        base: picture.is_base(),
+        picture: picture.id,
     }
 }
 

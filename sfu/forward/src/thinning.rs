@@ -1,6 +1,7 @@
 //! What was left out of a viewer's numbers, so that the rest follows without a gap.
 //!
-//! Where pictures of upper temporal layers are dropped, every later number moves down by as many. A late packet is
+//! Where pictures of upper temporal layers, or upper spatial layers of pictures, are dropped, every later number moves
+//! down by as many. A late packet is
 //! numbered by where it belongs: the stretches left out are remembered, the last 64 of them. What was lost on its way
 //! here keeps its number, so that the viewer can ask for it, unless the packets on both sides prove that it belonged
 //! to a picture that is left out.
@@ -25,8 +26,10 @@ pub(crate) struct Neighbour {
     pub timestamp: u32,
     /// Last of its picture.
     pub marker: bool,
-    /// First of its picture.
+    /// First of its picture, or of its spatial layer.
     pub start: bool,
+    /// Not of a spatial layer above the base of its picture.
+    pub base: bool,
     pub picture: Option<PictureId>,
 }
 
@@ -81,13 +84,10 @@ impl Thinning {
             return;
         }
         self.close_gap(&packet, true);
-        let new_picture = packet.picture.is_some_and(|id| self.last.picture != Some(id));
-        self.stretch(
-            packet.number,
-            packet.number + 1,
-            u16::from(new_picture),
-            packet.picture,
-        );
+        // Of a picture that goes out without its upper layers nothing is left out but packets.
+        let picture = packet.picture.filter(|_| packet.base);
+        let new_picture = picture.is_some_and(|id| self.last.picture != Some(id));
+        self.stretch(packet.number, packet.number + 1, u16::from(new_picture), picture);
         self.last = packet;
         self.last_left_out = true;
     }
@@ -119,8 +119,8 @@ impl Thinning {
             _ => false,
         };
         let gone = if same_picture {
-            self.last_left_out
-        } else if !next_picture {
+            self.last_left_out && (left_out || packet.start)
+        } else if !next_picture || !packet.base {
             false
         } else if packet.start {
             self.last_left_out
@@ -130,11 +130,8 @@ impl Thinning {
             self.last_left_out && left_out
         };
         if gone {
-            let picture = if self.last_left_out {
-                self.last.picture
-            } else {
-                packet.picture
-            };
+            let side = if self.last_left_out { &self.last } else { packet };
+            let picture = side.picture.filter(|_| side.base);
             self.stretch(missing.start, missing.end, 0, picture);
         }
     }

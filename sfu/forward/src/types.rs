@@ -28,15 +28,18 @@ impl Micros {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Codec {
     Vp8,
+    Vp9,
     H264,
+    Av1,
     Opus,
 }
 
 impl Codec {
-    /// RTP clock rate in Hz (RFC 7741 section 4.1, RFC 6184 section 5.1, RFC 7587 section 4.1).
+    /// RTP clock rate in Hz (RFC 7741 section 4.1, RFC 9628 section 4.1, RFC 6184 section 5.1, the AV1 payload format
+    /// section 4.1, RFC 7587 section 4.1).
     pub const fn clock_rate(self) -> u32 {
         match self {
-            Codec::Vp8 | Codec::H264 => 90_000,
+            Codec::Vp8 | Codec::Vp9 | Codec::H264 | Codec::Av1 => 90_000,
             Codec::Opus => 48_000,
         }
     }

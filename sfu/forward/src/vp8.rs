@@ -3,6 +3,8 @@
 //! Everything here takes bytes from the network: nothing is read or written out of bounds, and what is malformed is
 //! `None`, never a panic. Frames are not decoded.
 
+use crate::types::Codec;
+
 /// What a descriptor says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Descriptor {
@@ -103,7 +105,7 @@ pub fn key_frame_size(payload: &[u8], descriptor: &Descriptor) -> Option<(u16, u
     (width > 0 && height > 0).then_some((width, height))
 }
 
-/// The viewer's own picture numbers for one packet.
+/// The viewer's own picture numbers for one packet of VP8 or VP9.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Vp8Patch {
     /// 15 bits; a 7-bit field gets the lower 7.
@@ -112,6 +114,15 @@ pub struct Vp8Patch {
 }
 
 impl Vp8Patch {
+    /// As [`Vp8Patch::apply`], by the codec's own descriptor (VP9: RFC 9628); nothing for codecs without.
+    pub fn apply_to(&self, codec: Codec, payload: &mut [u8]) {
+        match codec {
+            Codec::Vp8 => self.apply(payload),
+            Codec::Vp9 => crate::vp9::renumber(payload, self.picture_id, self.tl0_pic_idx),
+            Codec::H264 | Codec::Av1 | Codec::Opus => {}
+        }
+    }
+
     /// Writes the numbers into those fields that the descriptor of `payload` has. The length never changes; a
     /// malformed payload is left as it is.
     pub fn apply(&self, payload: &mut [u8]) {
