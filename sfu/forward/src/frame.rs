@@ -98,6 +98,11 @@ pub(crate) fn inspect(codec: Codec, payload: &[u8]) -> Seen {
     seen
 }
 
+/// Whether a viewer who has seen nothing yet could begin with this payload; sound can begin anywhere.
+pub fn starts_key_frame(codec: Codec, payload: &[u8]) -> bool {
+    codec == Codec::Opus || inspect(codec, payload).key_start != KeyStart::No
+}
+
 impl Seen {
     fn begins_if(&mut self, key_frame: bool) {
         if key_frame {

@@ -40,6 +40,7 @@ pub mod vp8;
 pub mod vp9;
 
 pub use event::{Event, SlotReason, SlotState, SlotStatus};
+pub use frame::starts_key_frame;
 pub use meeting::Meeting;
 pub use published::Published;
 pub use types::{
