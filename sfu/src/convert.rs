@@ -9,7 +9,9 @@ use muster_webrtc as webrtc;
 pub(crate) fn codec_of_leg(codec: webrtc::Codec) -> forward::Codec {
     match codec {
         webrtc::Codec::Vp8 => forward::Codec::Vp8,
+        webrtc::Codec::Vp9 => forward::Codec::Vp9,
         webrtc::Codec::H264 => forward::Codec::H264,
+        webrtc::Codec::Av1 => forward::Codec::Av1,
         webrtc::Codec::Opus => forward::Codec::Opus,
     }
 }
@@ -17,14 +19,17 @@ pub(crate) fn codec_of_leg(codec: webrtc::Codec) -> forward::Codec {
 pub(crate) fn codec_to_leg(codec: forward::Codec) -> webrtc::Codec {
     match codec {
         forward::Codec::Vp8 => webrtc::Codec::Vp8,
+        forward::Codec::Vp9 => webrtc::Codec::Vp9,
         forward::Codec::H264 => webrtc::Codec::H264,
+        forward::Codec::Av1 => webrtc::Codec::Av1,
         forward::Codec::Opus => webrtc::Codec::Opus,
     }
 }
 
-/// "VP8", "H264" or "opus", in any case.
+/// "VP8", "VP9", "H264", "AV1" or "opus", in any case.
 pub(crate) fn codec_of_name(name: &str) -> Option<forward::Codec> {
-    [forward::Codec::Vp8, forward::Codec::H264, forward::Codec::Opus]
+    use forward::Codec::{Av1, H264, Opus, Vp8, Vp9};
+    [Vp8, Vp9, H264, Av1, Opus]
         .into_iter()
         .find(|&codec| codec_name(codec).eq_ignore_ascii_case(name))
 }
@@ -32,7 +37,9 @@ pub(crate) fn codec_of_name(name: &str) -> Option<forward::Codec> {
 pub(crate) fn codec_name(codec: forward::Codec) -> &'static str {
     match codec {
         forward::Codec::Vp8 => "VP8",
+        forward::Codec::Vp9 => "VP9",
         forward::Codec::H264 => "H264",
+        forward::Codec::Av1 => "AV1",
         forward::Codec::Opus => "opus",
     }
 }
@@ -40,7 +47,9 @@ pub(crate) fn codec_name(codec: forward::Codec) -> &'static str {
 pub(crate) fn link_payload_type(codec: forward::Codec) -> u8 {
     match codec {
         forward::Codec::Vp8 => muster_link::rtp::PT_VP8,
+        forward::Codec::Vp9 => muster_link::rtp::PT_VP9,
         forward::Codec::H264 => muster_link::rtp::PT_H264,
+        forward::Codec::Av1 => muster_link::rtp::PT_AV1,
         forward::Codec::Opus => muster_link::rtp::PT_OPUS,
     }
 }

@@ -13,6 +13,10 @@ use crate::framing::put_flow;
 pub const PT_VP8: u8 = 96;
 /// Payload type of H.264 on a link.
 pub const PT_H264: u8 = 97;
+/// Payload type of VP9 on a link.
+pub const PT_VP9: u8 = 98;
+/// Payload type of AV1 on a link.
+pub const PT_AV1: u8 = 99;
 /// Payload type of Opus on a link.
 pub const PT_OPUS: u8 = 111;
 /// Largest RTP payload that fits a datagram on any path, bytes.

@@ -268,7 +268,7 @@ fn read_sources(join: &LinkJoin) -> Result<(Sources, Vec<UpFlow>), Refusal> {
         let codec = convert::codec_of_name(&source.codec);
         let Some(codec) = codec.filter(|codec| (*codec == Codec::Opus) == (kind == SourceKind::Audio)) else {
             return bad(format!(
-                "sources[{index}].codec: expected VP8 or H264 for pictures, opus for sound"
+                "sources[{index}].codec: expected VP8, VP9, H264 or AV1 for pictures, opus for sound"
             ));
         };
         if source.layers.is_empty() || source.layers.len() > MAX_LAYERS {
@@ -321,7 +321,7 @@ fn read_slots(join: &LinkJoin) -> Result<Vec<(String, bool, Vec<Codec>)>, Refusa
             .collect();
         if codecs.is_empty() {
             return Err(Refusal::bad_request(format!(
-                "slots[{index}].codecs: expected VP8, H264 or opus"
+                "slots[{index}].codecs: expected VP8, VP9, H264, AV1 or opus"
             )));
         }
         slots.push((slot.slot.clone(), slot.audio, codecs));

@@ -395,7 +395,7 @@ impl LinkWire {
         rtp.write(slot_flow(index), scratch);
         if let Some(patch) = copy.patch {
             let payload_at = scratch.len() - packet.payload.len();
-            patch.apply(&mut scratch[payload_at..]);
+            patch.apply_to(copy.codec, &mut scratch[payload_at..]);
         }
         let datagram: Bytes = scratch.split().freeze();
         self.counts.down_bytes += datagram.len() as u64;
@@ -429,6 +429,7 @@ fn starts_key_frame(codec: Codec, payload: &[u8]) -> bool {
         Codec::Opus => true,
         Codec::Vp8 => vp8::parse(payload).is_some_and(|found| vp8::key_frame_size(payload, &found).is_some()),
         Codec::H264 => h264::key_frame(payload) != h264::KeyFrame::None,
+        Codec::Vp9 | Codec::Av1 => muster_forward::starts_key_frame(codec, payload),
     }
 }
 

@@ -204,7 +204,9 @@ fn codec_lines(a: &mut Vec<Attribute>, media: &Media, coding: &Coding, twcc: boo
     let pt = coding.pt;
     let name = match coding.codec {
         Codec::Vp8 => "VP8/90000",
+        Codec::Vp9 => "VP9/90000",
         Codec::H264 => "H264/90000",
+        Codec::Av1 => "AV1/90000",
         Codec::Opus => "opus/48000/2",
     };
     a.push(value("rtpmap", format!("{pt} {name}")));

@@ -7,8 +7,12 @@
 pub enum Codec {
     /// VP8, RFC 7741, 90 kHz.
     Vp8,
+    /// VP9 of profile 0, RFC 9628, 90 kHz.
+    Vp9,
     /// H.264 with packetization-mode 1, RFC 6184, 90 kHz.
     H264,
+    /// AV1 of profile 0, by the RTP payload format of the Alliance for Open Media, 90 kHz.
+    Av1,
     /// Opus, RFC 7587, 48 kHz.
     Opus,
 }
@@ -17,7 +21,7 @@ impl Codec {
     /// Ticks of the RTP clock in a second.
     pub const fn clock_rate(self) -> u32 {
         match self {
-            Codec::Vp8 | Codec::H264 => 90_000,
+            Codec::Vp8 | Codec::Vp9 | Codec::H264 | Codec::Av1 => 90_000,
             Codec::Opus => 48_000,
         }
     }
@@ -104,11 +108,11 @@ pub struct OutgoingRtp<'a> {
     pub payload: &'a [u8],
     /// RFC 6464 level in -dBov for audio slots.
     pub audio_level: Option<u8>,
-    /// VP8: numbers to write into the payload descriptor.
+    /// VP8 and VP9: numbers to write into the payload descriptor.
     pub patch: Option<PicturePatch>,
 }
 
-/// New values for a VP8 payload descriptor, so that pictures are numbered on across a switch.
+/// New values for a VP8 or VP9 payload descriptor, so that pictures are numbered on across a switch.
 ///
 /// Only fields that the descriptor has are written, so the payload's length never changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -231,7 +231,28 @@ fn codings(media: &Media) -> Vec<Coding> {
             let fmtp = format!("level-asymmetry-allowed=1;packetization-mode=1;profile-level-id={profile}");
             video(Codec::H264, p, fmtp)
         });
-    vp8.into_iter().chain(h264).collect()
+    // Profile 0 alone, 4:2:0 with 8 bits; it is meant where none is named (RFC 9628, 6.1).
+    let of_profile_0 = |name, key| {
+        let first = |p: &Payload| p.parameter(key).is_none_or(|profile| profile == "0");
+        let mut named = payloads
+            .iter()
+            .filter(move |p| p.name == name && p.clock == 90_000);
+        named.find(|p| first(p))
+    };
+    let vp9 = of_profile_0("VP9", "profile-id").map(|p| video(Codec::Vp9, p, "profile-id=0".to_owned()));
+    let av1 = of_profile_0("AV1", "profile").map(|p| video(Codec::Av1, p, av1_parameters(p)));
+    vp8.into_iter().chain(h264).chain(vp9).chain(av1).collect()
+}
+
+/// What was offered of level and tier, where it is a number, and profile 0.
+fn av1_parameters(offered: &Payload) -> String {
+    let mut parameters = "profile=0".to_owned();
+    for key in ["level-idx", "tier"] {
+        if let Some(value) = offered.parameter(key).and_then(|value| value.parse::<u8>().ok()) {
+            parameters.push_str(&format!(";{key}={value}"));
+        }
+    }
+    parameters
 }
 
 fn opus(payloads: &[&Payload]) -> Option<Coding> {

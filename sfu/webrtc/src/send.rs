@@ -111,8 +111,8 @@ impl Sender {
         .write(out);
         let payload = out.len();
         out.extend_from_slice(packet.payload);
-        if let (Codec::Vp8, Some(patch)) = (packet.codec, packet.patch) {
-            patch.apply(&mut out[payload..]);
+        if let Some(patch) = packet.patch {
+            patch.apply_to(packet.codec, &mut out[payload..]);
         }
         Some(payload - start)
     }

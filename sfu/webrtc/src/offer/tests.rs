@@ -54,7 +54,10 @@ fn chromium_with_simulcast_and_slots() {
     );
     let slots: Vec<_> = leg.slots().iter().map(|s| (s.mid.as_str(), s.audio)).collect();
     assert_eq!(slots, [("2", false), ("3", false), ("4", true)]);
-    assert_eq!(leg.slots()[0].codecs, [Codec::Vp8, Codec::H264]);
+    assert_eq!(
+        leg.slots()[0].codecs,
+        [Codec::Vp8, Codec::H264, Codec::Vp9, Codec::Av1]
+    );
     insta::assert_snapshot!(golden(CHROMIUM));
 }
 
@@ -135,13 +138,34 @@ fn the_second_video_or_slides_is_content_and_a_third_is_rejected() {
 #[test]
 fn an_inactive_line_is_accepted_and_a_foreign_codec_rejected() {
     let inactive = format!("{VIDEO};a=inactive");
-    let av1 = "m=video 9 UDP/TLS/RTP/SAVPF 96;a=rtpmap:96 AV1/90000";
+    let h265 = "m=video 9 UDP/TLS/RTP/SAVPF 96;a=rtpmap:96 H265/90000";
     let h264_mode_0 = "m=video 9 UDP/TLS/RTP/SAVPF 96;a=rtpmap:96 H264/90000";
-    let (_, answer) = accept(&offer(&[&inactive, av1, h264_mode_0, SLOT])).expect("good");
+    let (_, answer) = accept(&offer(&[&inactive, h265, h264_mode_0, SLOT])).expect("good");
     let lines: Vec<_> = answer.lines().filter(|l| l.starts_with("m=")).collect();
     let ports: Vec<_> = lines.iter().map(|l| l.split(' ').nth(1)).collect();
     assert_eq!(ports, [Some("9"), Some("0"), Some("0"), Some("9")]);
     assert!(answer.contains("a=group:BUNDLE 0 3\r\n"));
+}
+
+#[test]
+fn vp9_and_av1_are_taken_in_profile_0_after_the_others() {
+    let all = "m=video 9 UDP/TLS/RTP/SAVPF 1 2 3 4 5;a=recvonly;\
+        a=rtpmap:1 AV1/90000;a=fmtp:1 level-idx=5;profile=1;tier=0;\
+        a=rtpmap:2 AV1/90000;a=fmtp:2 level-idx=5;profile=0;tier=0;\
+        a=rtpmap:3 VP9/90000;a=fmtp:3 profile-id=2;a=rtpmap:4 VP9/90000;a=rtpmap:5 VP8/90000"
+        .replace(";profile", "\u{1}profile")
+        .replace(";tier", "\u{1}tier");
+    let (leg, answer) = accept(&offer(&[VIDEO, &all]).replace('\u{1}', ";")).expect("good");
+    assert_eq!(leg.slots()[0].codecs, [Codec::Vp8, Codec::Vp9, Codec::Av1]);
+    for line in [
+        "a=rtpmap:4 VP9/90000\r\na=fmtp:4 profile-id=0\r\n",
+        "a=rtpmap:2 AV1/90000\r\na=fmtp:2 profile=0;level-idx=5;tier=0\r\n",
+    ] {
+        assert!(answer.contains(line), "{answer}");
+    }
+    let av1 = "m=video 9 UDP/TLS/RTP/SAVPF 96;a=rtpmap:96 AV1/90000";
+    let (leg, _) = accept(&offer(&[av1])).expect("good");
+    assert_eq!(leg.sources()[0].codec, Codec::Av1);
 }
 
 #[test]
@@ -359,7 +383,7 @@ fn a_bad_offer_is_told_the_line_and_what_was_expected() {
     refuse(&good.replace("sha-256", "sha-384"), 9, "sha-384");
     refuse(&good.replace("a=ice-ufrag:abcd\r\n", ""), 9, "ice-ufrag");
     refuse(&good.replace("ufrag:abcd", "ufrag:a"), 6, "ice-ufrag");
-    refuse(&good.replace("VP8", "AV1"), 0, "VP8");
+    refuse(&good.replace("VP8", "H265"), 0, "VP8");
     refuse(&good.replace("rtpmap:96 ", "rtpmap:300 "), 11, "rtpmap");
     refuse(&good.replace("video 9", "video 99999"), 10, "port");
     refuse(
