@@ -1,4 +1,5 @@
-//! What one copy of a packet costs in the core: `handle_packet` over the slots of one layer.
+//! What one copy of a packet costs in the core: `handle_packet` over the slots of one layer, and what one that is left
+//! out costs.
 //!
 //! CPU time of this thread, VP8 frames of nine packets of 1200 bytes with picture ids and three temporal layers, the best
 //! of several rounds: other work on the machine disturbs single rounds. Prints a line of JSON a case; `target` is
@@ -16,12 +17,17 @@ use nix::time::{ClockId, clock_gettime};
 
 const PACKETS_A_FRAME: u64 = 9;
 const FRAMES: u64 = 300;
+const WARM_UP: u64 = 60;
+/// A quarter of the frames is 0.7 Mbit/s.
+const BASE_FRAMES_BPS: u64 = 1_000_000;
 const ROUNDS: usize = 15;
 
 struct Case {
     name: &'static str,
     sources: u64,
     slots_each: u64,
+    /// Every viewer's link carries the base frames only.
+    thinned: bool,
     target: u64,
 }
 
@@ -88,12 +94,13 @@ fn meeting(case: &Case, now: Micros) -> Meeting {
     meeting
 }
 
-/// Nanoseconds a copy.
+/// Nanoseconds a packet and slot, sent or left out.
 fn round(case: &Case) -> f64 {
     let mut now = Micros(1_000_000);
     let mut meeting = meeting(case, now);
     let mut out = Vec::with_capacity(4096);
-    let (mut copies, mut spent) = (0, Duration::ZERO);
+    let (mut copies, mut sent, mut spent) = (0, 0, Duration::ZERO);
+    let slots = case.sources * case.slots_each;
     for frame in 0..FRAMES {
         let payloads: Vec<_> = (0..PACKETS_A_FRAME)
             .map(|packet| payload(frame, packet))
@@ -110,18 +117,31 @@ fn round(case: &Case) -> f64 {
             for source in 0..case.sources {
                 out.clear();
                 meeting.handle_packet(now, SourceId(source), 0, &packet, &mut out);
-                copies += black_box(&out).len();
+                copies += case.slots_each;
+                sent += black_box(&out).len() as u64;
                 while meeting.poll_event().is_some() {}
             }
         }
-        if frame > 0 {
+        // By then the rates are known.
+        if frame > WARM_UP {
             spent += cpu_time() - start;
         } else {
-            copies = 0;
+            (copies, sent) = (0, 0);
+        }
+        if frame == WARM_UP && case.thinned {
+            (0..slots).for_each(|leg| meeting.set_budget(now, LegId(leg), Some(BASE_FRAMES_BPS)));
+            while meeting.poll_event().is_some() {}
         }
         now = now.plus(33_333);
         meeting.handle_timeout(now);
     }
+    let permille = sent * 1000 / copies;
+    let as_meant = if case.thinned {
+        (230..270).contains(&permille)
+    } else {
+        permille == 1000
+    };
+    assert!(as_meant, "{permille} permille go out");
     spent.as_nanos() as f64 / copies as f64
 }
 
@@ -131,18 +151,28 @@ fn main() {
             name: "one source to 200",
             sources: 1,
             slots_each: 200,
+            thinned: false,
+            target: 40,
+        },
+        Case {
+            name: "one source to 200, three frames of four left out",
+            sources: 1,
+            slots_each: 200,
+            thinned: true,
             target: 40,
         },
         Case {
             name: "one source to 1000",
             sources: 1,
             slots_each: 1000,
+            thinned: false,
             target: 40,
         },
         Case {
             name: "140 sources to one each",
             sources: 140,
             slots_each: 1,
+            thinned: false,
             target: 150,
         },
     ] {
