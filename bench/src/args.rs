@@ -86,6 +86,7 @@ pub enum Peer {
 ///   relay_p99_ms    from the relay's receive to its send, by its own histogram: the upper bound of the bucket
 ///   packets_per_send  RTP packets of a system call of the relay (GSO joins equal ones)
 ///   resent          packets that came twice, by RTX or as padding: probes for bandwidth are among them
+///   climb_s         seconds from full load until all of it came to all: links are thought narrow at first; null: not in 30 s
 ///   top_layer       share of the subscribers that see the largest layer
 ///   rss_mb          resident memory of the relay at the end
 ///   relay_load      CPU time of the relay / time passed; 1.0 is a core

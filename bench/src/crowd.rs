@@ -22,6 +22,8 @@ use crate::stream::Stream;
 use crate::stun::Control;
 
 const FRAME: Duration = Duration::from_nanos(1_000_000_000 / 30);
+/// Whether all comes through is looked at over this time.
+const LOOK: Duration = Duration::from_millis(500);
 /// Timers of the peers are looked at so often.
 const TICK: Duration = Duration::from_millis(20);
 
@@ -215,6 +217,31 @@ impl Crowd {
     pub fn ports(&self) -> HashSet<u16> {
         let port = |peer: &Peer| peer.socket().local_addr().ok().map(|address| address.port());
         self.peers().filter_map(port).collect()
+    }
+
+    /// Plays until all that is published comes to all who see it, since links are thought narrow at first; seconds that it
+    /// took, or None if it does not within `most`.
+    pub fn climb(&mut self, most: Duration) -> anyhow::Result<Option<f64>> {
+        let start = Instant::now();
+        while start.elapsed() < most {
+            let looked = start.elapsed();
+            let before: Vec<u64> = self.streams().map(|stream| stream.received).collect();
+            let published = self.published();
+            self.play(LOOK)?;
+            let now = self.published();
+            let sent = |source: Option<SourceId>| {
+                let at = |counts: &HashMap<SourceId, u64>| counts.get(&source?).copied();
+                at(&now)
+                    .zip(at(&published))
+                    .map_or(0, |(now, before)| now - before)
+            };
+            let whole =
+                |(stream, before): (&Stream, &u64)| stream.received - before >= sent(stream.source) * 9 / 10;
+            if self.streams().zip(&before).all(whole) {
+                return Ok(Some(looked.as_secs_f64()));
+            }
+        }
+        Ok(None)
     }
 
     /// Plays the peers for a while. Errors: a peer met something that must not be.

@@ -28,8 +28,8 @@ const TARGET_RATIO: f64 = 15.0;
 /// Viewers decrypt one packet of so many; prime to 9, so that every place in a frame has its turn.
 const SAMPLE: u64 = 64;
 pub const WARM_UP: Duration = Duration::from_secs(1);
-/// For the largest layer to come to all.
-const CLIMB: Duration = Duration::from_secs(30);
+/// For the largest layer, whole, to come to all.
+pub const CLIMB: Duration = Duration::from_secs(30);
 /// How far from the load that was asked for one may be.
 const NEAR: f64 = 0.07;
 
@@ -42,7 +42,14 @@ struct Line {
     meetings: u16,
     workers: u16,
     target: u64,
+    #[serde(flatten)]
+    seen: Seen,
+}
+
+#[derive(Serialize)]
+struct Seen {
     top_layer: f64,
+    climb_s: Option<f64>,
     #[serde(flatten)]
     measured: Measured,
 }
@@ -73,7 +80,10 @@ pub fn run(args: &ForwardArgs) -> anyhow::Result<()> {
         if args.peer == Some(Peer::Janus) {
             let other = janus(args, &script, subs, time)?;
             print(&other)?;
-            let (ours, theirs) = (line.measured.ns_per_packet, other.measured.ns_per_packet);
+            let (ours, theirs) = (
+                line.seen.measured.ns_per_packet,
+                other.seen.measured.ns_per_packet,
+            );
             print(&Ratio {
                 bench: "ratio",
                 subs,
@@ -97,6 +107,7 @@ fn print(line: &impl Serialize) -> anyhow::Result<()> {
 fn search(args: &ForwardArgs, script: &Script, mut subs: u16, load: f64) -> anyhow::Result<u16> {
     for _ in 0..3 {
         let found = muster(args, script, subs, Duration::from_secs(2))?
+            .seen
             .measured
             .relay_load;
         eprintln!("{subs} subscribers: a load of {found}");
@@ -133,7 +144,7 @@ fn plans(script: &Script, subs: u16, meetings: u16) -> Vec<Plan> {
 
 fn muster(args: &ForwardArgs, script: &Script, subs: u16, time: Duration) -> anyhow::Result<Line> {
     let relay = RelayProcess::start(args.common.workers, None)?;
-    let (measured, top_layer) = measure(args, script, subs, time, &relay, Subject::Muster(&relay))?;
+    let seen = measure(args, script, subs, time, &relay, Subject::Muster(&relay))?;
     Ok(Line {
         bench: "forward",
         server: "muster",
@@ -142,15 +153,14 @@ fn muster(args: &ForwardArgs, script: &Script, subs: u16, time: Duration) -> any
         meetings: args.meetings,
         workers: args.common.workers,
         target: TARGET_NS,
-        top_layer,
-        measured,
+        seen,
     })
 }
 
 fn janus(args: &ForwardArgs, script: &Script, subs: u16, time: Duration) -> anyhow::Result<Line> {
     let janus = Janus::start(args.meetings, args.janus_loops)?;
     let subject = Subject::Other { pid: janus.pid() };
-    let (measured, top_layer) = measure(args, script, subs, time, &janus, subject)?;
+    let seen = measure(args, script, subs, time, &janus, subject)?;
     Ok(Line {
         bench: "forward",
         server: "janus",
@@ -159,8 +169,7 @@ fn janus(args: &ForwardArgs, script: &Script, subs: u16, time: Duration) -> anyh
         meetings: args.meetings,
         workers: args.janus_loops,
         target: TARGET_NS,
-        top_layer,
-        measured,
+        seen,
     })
 }
 
@@ -171,7 +180,6 @@ fn load(script: &Script) -> &'static str {
     }
 }
 
-/// Also gives the share of viewers that see the largest layer.
 fn measure(
     args: &ForwardArgs,
     script: &Script,
@@ -179,7 +187,7 @@ fn measure(
     time: Duration,
     server: &dyn Server,
     subject: Subject,
-) -> anyhow::Result<(Measured, f64)> {
+) -> anyhow::Result<Seen> {
     let gro = args.common.gro.is_on();
     let mut crowd = Crowd::new(SAMPLE, gro)?;
     crowd.assemble(server, plans(script, subs, args.meetings))?;
@@ -189,10 +197,15 @@ fn measure(
         sources.filter(|source| source.layer() == top).count()
     };
     crowd.run(CLIMB, |crowd| at_top(crowd) == usize::from(subs))?;
+    let climb_s = crowd.climb(CLIMB)?;
     crowd.play(WARM_UP)?;
     let measured = measure::window(subject, &mut crowd, time, gro)?;
     let share = at_top(&crowd) as f64 / f64::from(subs);
-    Ok((measured, rounded(share, 3)))
+    Ok(Seen {
+        measured,
+        top_layer: rounded(share, 3),
+        climb_s: climb_s.map(|seconds| rounded(seconds, 1)),
+    })
 }
 
 #[cfg(test)]

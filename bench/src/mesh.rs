@@ -10,11 +10,12 @@ use serde::Serialize;
 use crate::args::MeshArgs;
 use crate::camera::Script;
 use crate::crowd::Crowd;
-use crate::forward::{EVEN, WARM_UP};
+use crate::forward::{CLIMB, EVEN, WARM_UP};
 use crate::join::{Plan, View};
 use crate::measure::{self, Measured, Subject};
 use crate::procfs;
 use crate::relay::{MEETING, RelayProcess};
+use crate::stats::rounded;
 
 /// A camera of 320x180 at about 200 kbit/s.
 const THUMBNAIL: Script = Script::Even {
@@ -34,6 +35,7 @@ struct Line {
     wall: bool,
     workers: u16,
     slots: usize,
+    climb_s: Option<f64>,
     #[serde(flatten)]
     measured: Measured,
 }
@@ -59,6 +61,7 @@ fn measure(n: u16, args: &MeshArgs) -> anyhow::Result<Line> {
     };
     let slots = plans.iter().map(|plan| plan.views.len()).sum();
     crowd.assemble(&relay, plans)?;
+    let climb_s = crowd.climb(CLIMB)?;
     crowd.play(WARM_UP)?;
     let time = Duration::from_secs(args.seconds.into());
     let measured = measure::window(Subject::Muster(&relay), &mut crowd, time, gro)?;
@@ -79,6 +82,7 @@ fn measure(n: u16, args: &MeshArgs) -> anyhow::Result<Line> {
         wall: args.wall,
         workers: args.common.workers,
         slots,
+        climb_s: climb_s.map(|seconds| rounded(seconds, 1)),
         measured,
     })
 }
