@@ -1,7 +1,10 @@
 //! The peers, all played by one thread; they are numbered in the order of their plans.
 //!
-//! Joins are asked for by other threads, which wait for the server. Invariant: nothing in the loop blocks but the wait
-//! for the sockets.
+//! What comes does not wake the thread, which looks by itself every half a millisecond: on loopback it is the sender who pays
+//! for waking a receiver, with an interrupt to another core; on a wire it is the receiver's machine. So an `epoll` that is only asked,
+//! never waited for (`--wake on` waits, to compare).
+//!
+//! Joins are asked for by other threads, which wait for the server. Invariant: nothing in the loop blocks but that pause.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -24,15 +27,26 @@ use crate::stun::Control;
 const FRAME: Duration = Duration::from_nanos(1_000_000_000 / 30);
 /// Whether all comes through is looked at over this time.
 const LOOK: Duration = Duration::from_millis(500);
+/// Between two looks at the sockets, where nothing wakes us.
+const PAUSE: Duration = Duration::from_micros(500);
 /// Timers of the peers are looked at so often.
 const TICK: Duration = Duration::from_millis(20);
+
+/// How the peers take what comes.
+#[derive(Clone, Copy)]
+pub struct Taking {
+    /// Joined datagrams are taken as they are.
+    pub gro: bool,
+    /// What comes wakes us; else we look every [`PAUSE`].
+    pub wake: bool,
+}
 
 pub struct Crowd {
     certificate: Certificate,
     epoll: Epoll,
     batch: Batch,
     clock: Clock,
-    gro: bool,
+    taking: Taking,
     /// Peers in the order of their plans; None until the join is answered.
     peers: Vec<Option<Peer>>,
     /// Places of those with a camera.
@@ -45,15 +59,15 @@ pub struct Crowd {
 }
 
 impl Crowd {
-    /// Viewers decrypt one packet of `sample`; their sockets take joined datagrams if `gro`.
-    pub fn new(sample: u64, gro: bool) -> anyhow::Result<Self> {
+    /// Viewers decrypt one packet of `sample`.
+    pub fn new(sample: u64, taking: Taking) -> anyhow::Result<Self> {
         let now = Instant::now();
         Ok(Self {
             certificate: Certificate::generate()?,
             epoll: Epoll::new(EpollCreateFlags::empty())?,
             batch: Batch::new(),
             clock: Clock { epoch: now, sample },
-            gro,
+            taking,
             peers: Vec::new(),
             publishers: Vec::new(),
             joins: Joins::new(),
@@ -268,7 +282,14 @@ impl Crowd {
             if now >= end {
                 return Ok(false);
             }
-            let ready = self.epoll.wait(&mut events, self.timeout(now, end)?)?;
+            let wait = self.wait(now, end);
+            let timeout = if self.taking.wake {
+                EpollTimeout::try_from(wait.as_micros().div_ceil(1000) as i32)?
+            } else {
+                std::thread::sleep(wait.min(PAUSE));
+                EpollTimeout::ZERO
+            };
+            let ready = self.epoll.wait(&mut events, timeout)?;
             for event in &events[..ready] {
                 self.receive(usize::try_from(event.data())?);
                 self.play_cameras()?;
@@ -286,7 +307,8 @@ impl Crowd {
         }
     }
 
-    fn timeout(&self, now: Instant, end: Instant) -> anyhow::Result<EpollTimeout> {
+    /// Until something is due, or `end`.
+    fn wait(&self, now: Instant, end: Instant) -> Duration {
         let cameras = self.publishers.iter().filter_map(|place| {
             let peer = self.peers.get(*place)?.as_ref()?;
             peer.connected_at.and_then(|_| peer.camera.as_ref()?.due())
@@ -295,11 +317,12 @@ impl Crowd {
             .min()
             .map_or(end, |frame| frame.min(end))
             .min(self.next_tick);
-        let mut wait = next.saturating_duration_since(now).as_micros().div_ceil(1000);
+        let wait = next.saturating_duration_since(now);
         if self.joins.pending > 0 {
-            wait = wait.min(1);
+            wait.min(Duration::from_millis(1))
+        } else {
+            wait
         }
-        Ok(EpollTimeout::try_from(wait as i32)?)
     }
 
     fn do_what_is_due(&mut self) -> anyhow::Result<()> {
@@ -343,7 +366,7 @@ impl Crowd {
         let now = Instant::now();
         let place = job.place;
         let client = Client::new(now, (&job.ufrag, PWD), remote, control, &self.certificate)?;
-        let mut peer = Peer::new(now, job.socket, self.gro, client, remote, place)?;
+        let mut peer = Peer::new(now, job.socket, self.taking.gro, client, remote, place)?;
         let script = job.plan.publishes;
         peer.camera = script.map(|script| Camera::new(script, place, remote.twcc));
         self.epoll

@@ -188,8 +188,8 @@ fn measure(
     server: &dyn Server,
     subject: Subject,
 ) -> anyhow::Result<Seen> {
-    let gro = args.common.gro.is_on();
-    let mut crowd = Crowd::new(SAMPLE, gro)?;
+    let taking = args.common.taking();
+    let mut crowd = Crowd::new(SAMPLE, taking)?;
     crowd.assemble(server, plans(script, subs, args.meetings))?;
     let top = script.layers() - 1;
     let at_top = |crowd: &Crowd| {
@@ -199,7 +199,7 @@ fn measure(
     crowd.run(CLIMB, |crowd| at_top(crowd) == usize::from(subs))?;
     let climb_s = crowd.climb(CLIMB)?;
     crowd.play(WARM_UP)?;
-    let measured = measure::window(subject, &mut crowd, time, gro)?;
+    let measured = measure::window(subject, &mut crowd, time, taking)?;
     let share = at_top(&crowd) as f64 / f64::from(subs);
     Ok(Seen {
         measured,

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::ensure;
 use serde::Serialize;
 
-use crate::crowd::Crowd;
+use crate::crowd::{Crowd, Taking};
 use crate::http::Counters;
 use crate::picture::SourceId;
 use crate::procfs::{self, CpuTime};
@@ -147,10 +147,16 @@ pub struct Measured {
     generator_load: f64,
     generator_limited: bool,
     gro: bool,
+    wake: bool,
 }
 
 /// Measures for a while with all cameras on. They ran before.
-pub fn window(subject: Subject, crowd: &mut Crowd, time: Duration, gro: bool) -> anyhow::Result<Measured> {
+pub fn window(
+    subject: Subject,
+    crowd: &mut Crowd,
+    time: Duration,
+    taking: Taking,
+) -> anyhow::Result<Measured> {
     crowd.publish(false);
     settle(crowd)?;
     crowd.start_window();
@@ -189,7 +195,8 @@ pub fn window(subject: Subject, crowd: &mut Crowd, time: Duration, gro: bool) ->
         relay_load: rounded(between.load, 3),
         generator_load: rounded(between.generator_load, 3),
         generator_limited: between.generator_limited,
-        gro,
+        gro: taking.gro,
+        wake: taking.wake,
     })
 }
 

@@ -52,8 +52,8 @@ pub fn run(args: &MeshArgs) -> anyhow::Result<()> {
 fn measure(n: u16, args: &MeshArgs) -> anyhow::Result<Line> {
     let stage = args.wall.then(|| site(0));
     let relay = RelayProcess::start(args.common.workers, stage.as_deref())?;
-    let gro = args.common.gro.is_on();
-    let mut crowd = Crowd::new(SAMPLE, gro)?;
+    let taking = args.common.taking();
+    let mut crowd = Crowd::new(SAMPLE, taking)?;
     let plans = if args.wall {
         wall(n.into())
     } else {
@@ -64,7 +64,7 @@ fn measure(n: u16, args: &MeshArgs) -> anyhow::Result<Line> {
     let climb_s = crowd.climb(CLIMB)?;
     crowd.play(WARM_UP)?;
     let time = Duration::from_secs(args.seconds.into());
-    let measured = measure::window(Subject::Muster(&relay), &mut crowd, time, gro)?;
+    let measured = measure::window(Subject::Muster(&relay), &mut crowd, time, taking)?;
     let sources: HashSet<_> = crowd.streams().filter_map(|stream| stream.source).collect();
     let expect = if args.wall {
         WALL.min(usize::from(n) - 1) + 1

@@ -46,14 +46,15 @@ struct Line {
     generator_load: f64,
     generator_limited: bool,
     gro: bool,
+    wake: bool,
 }
 
 pub fn run(args: &SurgeArgs) -> anyhow::Result<()> {
     procfs::allow_many_files()?;
-    let gro = args.common.gro.is_on();
+    let taking = args.common.taking();
     let relay = RelayProcess::start(args.common.workers, None)?;
     let subject = Subject::Muster(&relay);
-    let mut crowd = Crowd::new(1, gro)?;
+    let mut crowd = Crowd::new(1, taking)?;
     let publisher = Plan {
         publishes: Some(THUMBNAIL),
         views: Vec::new(),
@@ -102,7 +103,8 @@ pub fn run(args: &SurgeArgs) -> anyhow::Result<()> {
         relay_load: rounded(between.load, 3),
         generator_load: rounded(between.generator_load, 3),
         generator_limited: between.generator_limited,
-        gro,
+        gro: taking.gro,
+        wake: taking.wake,
     };
     println!("{}", serde_json::to_string(&line)?);
     Ok(())

@@ -19,29 +19,33 @@ fn run(args: &[&str]) -> Vec<Value> {
         .collect()
 }
 
+/// A relay that hears late from its viewers, since the machine is busy with other things, thinks their links narrow and
+/// leaves something out: so there is more than one attempt.
+const ATTEMPTS: usize = 4;
+
 /// One line, whose packets all came.
 fn complete(args: &[&str]) -> Value {
-    let mut lines = run(args);
-    assert_eq!(lines.len(), 1, "{args:?}");
-    let line = lines.remove(0);
-    for name in [
-        "ns_per_packet",
-        "user_ns",
-        "sys_ns",
-        "p50_ms",
-        "p99_ms",
-        "rss_mb",
-        "relay_load",
-        "generator_load",
-    ] {
+    let mut line = Value::Null;
+    for _ in 0..ATTEMPTS {
+        let mut lines = run(args);
+        assert_eq!(lines.len(), 1, "{args:?}");
+        line = lines.remove(0);
+        if line["delivered"] == 1.0 {
+            break;
+        }
+    }
+    assert_eq!(line["delivered"], 1.0, "{line}");
+    let numbers = ["ns_per_packet", "user_ns", "sys_ns", "p50_ms", "p99_ms", "rss_mb"];
+    for name in numbers
+        .into_iter()
+        .chain(["climb_s", "relay_load", "generator_load"])
+    {
         assert!(line[name].is_number(), "{name} in {line}");
     }
     assert!(line["ns_per_packet"].as_u64() > Some(0), "{line}");
-    assert!(
-        line["generator_limited"].is_boolean() && line["gro"].is_boolean(),
-        "{line}"
-    );
-    assert_eq!(line["delivered"], 1.0, "{line}");
+    for name in ["generator_limited", "gro", "wake"] {
+        assert!(line[name].is_boolean(), "{name} in {line}");
+    }
     line
 }
 
@@ -52,7 +56,7 @@ fn even_packets_reach_all_subscribers_of_all_meetings() {
         (&line["bench"], &line["subs"], &line["meetings"]),
         (&"forward".into(), &3.into(), &2.into())
     );
-    assert_eq!(line["gro"], true);
+    assert_eq!((&line["gro"], &line["wake"]), (&true.into(), &false.into()));
     let line = complete(&[
         "forward",
         "--subs",
@@ -63,6 +67,8 @@ fn even_packets_reach_all_subscribers_of_all_meetings() {
         "2",
         "--gro",
         "off",
+        "--wake",
+        "on",
     ]);
     assert_eq!((&line["workers"], &line["gro"]), (&2.into(), &false.into()));
 }
