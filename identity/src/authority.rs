@@ -11,7 +11,7 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 
 use crate::credentials::{read_optional, write_private};
-use crate::{CONTROL_PLANE_NAME, Identity, IdentityError, RELAY_NAME, TokenSigner, sha256_text};
+use crate::{CONTROL_PLANE_NAME, Credentials, Identity, IdentityError, RELAY_NAME, TokenSigner, sha256_text};
 
 /// Certificates of agents and relays hold for a year, the CA for twenty.
 const LEAF_DAYS: i64 = 366;
@@ -72,6 +72,15 @@ impl Authority {
         }
     }
 
+    /// A CA that is kept nowhere: what it signs holds no longer than the process that made it.
+    ///
+    /// # Errors
+    /// Only where the machine gives no randomness.
+    pub fn in_memory() -> Result<Self, IdentityError> {
+        let (ca, ca_key, token_key) = generate()?;
+        Self::from_pem(ca, &ca_key, &token_key)
+    }
+
     fn from_pem(ca_pem: String, ca_key: &str, token_key: &str) -> Result<Self, IdentityError> {
         let key = KeyPair::from_pem(ca_key).map_err(|e| IdentityError::malformed("ca-key.pem", e))?;
         let issuer =
@@ -107,6 +116,25 @@ impl Authority {
             .signed_by(&self.issuer)
             .map_err(|e| IdentityError::malformed("certificate request", e))?;
         Ok(cert.pem())
+    }
+
+    /// A fresh key and certificate for `identity`, without a request of its own: for one that lives in this process.
+    ///
+    /// # Errors
+    /// A name that cannot stand in a certificate.
+    pub fn credentials(&self, identity: Identity) -> Result<Credentials, IdentityError> {
+        let failed = |e| IdentityError::malformed("certificate", e);
+        let key = KeyPair::generate().map_err(failed)?;
+        let cert = leaf_params(&identity, &[])?
+            .signed_by(&key, &self.issuer)
+            .map_err(failed)?;
+        Ok(Credentials {
+            cert_pem: cert.pem(),
+            key_pem: key.serialize_pem(),
+            ca_pem: self.ca_pem.clone(),
+            token_key_pem: self.token_key_pem(),
+            identity,
+        })
     }
 
     /// A fresh key and certificate for the control plane's own TLS port. The chain includes the CA, so that an

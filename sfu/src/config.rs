@@ -3,10 +3,13 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::Parser;
 use muster_identity::EnrolToken;
 use serde::Deserialize;
+
+use crate::dev::DevToken;
+use crate::ice_servers::IceServer;
 
 /// Everything that a relay must be told.
 #[derive(Debug, Clone)]
@@ -32,6 +35,12 @@ pub struct RelayConfig {
     pub enrol_token: Option<EnrolToken>,
     /// Legs that the relay takes; more are refused.
     pub max_legs: usize,
+    /// TCP port for media, for browsers whose firewall drops UDP; none by default.
+    pub tcp_listen: Option<SocketAddr>,
+    /// STUN and TURN servers that clients are told of.
+    pub ice_servers: Vec<IceServer>,
+    /// Development mode: alone, without identity, WHIP and WHEP for whoever has the token.
+    pub dev: Option<DevToken>,
 }
 
 impl Default for RelayConfig {
@@ -47,6 +56,9 @@ impl Default for RelayConfig {
             identity_dir: PathBuf::from("./data/relay"),
             enrol_token: None,
             max_legs: 2000,
+            tcp_listen: None,
+            ice_servers: Vec::new(),
+            dev: None,
         }
     }
 }
@@ -59,6 +71,14 @@ impl Default for RelayConfig {
 ///
 ///   muster-sfu --control-plane cp.example:8443 --enrol-token met1.… --announce-ip 203.0.113.7 \
 ///              --media-ip 0.0.0.0 --http-listen 0.0.0.0:8081
+///
+/// To try it alone, or with OBS, GStreamer and other WHIP clients (no control plane, no certificate; not for production):
+///
+///   muster-sfu --dev --token SECRET-OF-8-OR-MORE --listen 127.0.0.1:8081
+///
+///   publish: POST http://127.0.0.1:8081/whip/MEETING   view: POST http://127.0.0.1:8081/whep/MEETING
+///   Both take `Authorization: Bearer TOKEN`. A meeting opens at its first use; its name has 1 to 64 of A-Z a-z 0-9 . _ -
+///   The k-th video of a viewer shows the k-th publisher, in the order they came; its sound is that of the loudest.
 ///
 /// Browsers reach POST /v1/legs and gRPC-web on --http-listen; GET /healthz and GET /metrics are there too.
 /// Log level: MUSTER_LOG (for example info, muster_sfu=debug).
@@ -77,12 +97,17 @@ pub struct Flags {
 #[serde(deny_unknown_fields)]
 pub struct Settings {
     /// Address and port for browsers' HTTP [default: 127.0.0.1:8081]
-    #[arg(long, env = "MUSTER_RELAY_HTTP_LISTEN", value_name = "IP:PORT")]
+    #[arg(
+        long,
+        visible_alias = "listen",
+        env = "MUSTER_RELAY_HTTP_LISTEN",
+        value_name = "IP:PORT"
+    )]
     pub http_listen: Option<SocketAddr>,
     /// The relay's base address as browsers reach it, if a proxy stands before it [default: http://ANNOUNCE_IP:PORT]
     #[arg(long, env = "MUSTER_RELAY_HTTP_URL", value_name = "URL")]
     pub http_url: Option<String>,
-    /// Address to bind the media ports to [default: 127.0.0.1]
+    /// Address to bind the media ports to [default: 127.0.0.1; with --dev that of --listen]
     #[arg(long, env = "MUSTER_RELAY_MEDIA_IP", value_name = "IP")]
     pub media_ip: Option<IpAddr>,
     /// Address at which browsers and agents reach the media ports [default: the media IP]
@@ -111,6 +136,25 @@ pub struct Settings {
     /// Legs that the relay takes [default: 2000]
     #[arg(long, env = "MUSTER_RELAY_MAX_LEGS", value_name = "N")]
     pub max_legs: Option<usize>,
+    /// Takes media over TCP too (ICE-TCP), for browsers whose firewall drops UDP [default: off]
+    #[arg(long, env = "MUSTER_RELAY_TCP_LISTEN", value_name = "IP:PORT")]
+    pub tcp_listen: Option<SocketAddr>,
+    /// A STUN or TURN server that clients are told of (Link header, RFC 9725): stun:HOST:PORT or
+    /// turn:HOST:PORT?transport=udp,username=NAME,credential=SECRET; may be given several times
+    #[arg(long, value_name = "SERVER")]
+    #[serde(default)]
+    pub ice_server: Vec<String>,
+    /// Development mode, not for production: no control plane, WHIP and WHEP for whoever has --token
+    #[arg(long, env = "MUSTER_RELAY_DEV", num_args = 0..=1, default_missing_value = "true", value_name = "true|false")]
+    pub dev: Option<bool>,
+    /// The bearer token of development mode, 8 characters or more
+    #[arg(
+        long,
+        env = "MUSTER_RELAY_DEV_TOKEN",
+        value_name = "TOKEN",
+        hide_env_values = true
+    )]
+    pub token: Option<String>,
 }
 
 impl Flags {
@@ -147,11 +191,31 @@ impl Settings {
             identity_dir: self.identity_dir.or(file.identity_dir),
             enrol_token: self.enrol_token.or(file.enrol_token),
             max_legs: self.max_legs.or(file.max_legs),
+            tcp_listen: self.tcp_listen.or(file.tcp_listen),
+            ice_server: if self.ice_server.is_empty() {
+                file.ice_server
+            } else {
+                self.ice_server
+            },
+            dev: self.dev.or(file.dev),
+            token: self.token.or(file.token),
         }
     }
 
     fn into_config(self) -> anyhow::Result<RelayConfig> {
         let default = RelayConfig::default();
+        let dev = self.dev_token()?;
+        let http_listen = self.http_listen.unwrap_or(default.http_listen);
+        let media_ip = if dev.is_some() {
+            http_listen.ip()
+        } else {
+            default.media_ip
+        };
+        let ice_servers = self.ice_server.iter().map(|text| {
+            text.parse::<IceServer>()
+                .with_context(|| format!("ice_server {}", text.split(',').next().unwrap_or_default()))
+        });
+        let ice_servers = ice_servers.collect::<anyhow::Result<_>>()?;
         let enrol_token = self
             .enrol_token
             .map(|text| {
@@ -161,9 +225,9 @@ impl Settings {
             })
             .transpose()?;
         Ok(RelayConfig {
-            http_listen: self.http_listen.unwrap_or(default.http_listen),
+            http_listen,
             http_url: self.http_url,
-            media_ip: self.media_ip.unwrap_or(default.media_ip),
+            media_ip: self.media_ip.unwrap_or(media_ip),
             announce_ip: self.announce_ip,
             media_port_base: self.media_port_base,
             workers: self.workers.unwrap_or(default.workers),
@@ -171,7 +235,29 @@ impl Settings {
             identity_dir: self.identity_dir.unwrap_or(default.identity_dir),
             enrol_token,
             max_legs: self.max_legs.unwrap_or(default.max_legs),
+            tcp_listen: self.tcp_listen,
+            ice_servers,
+            dev,
         })
+    }
+
+    fn dev_token(&self) -> anyhow::Result<Option<DevToken>> {
+        let dev = self.dev.unwrap_or(false);
+        match &self.token {
+            Some(token) if dev => {
+                if self.control_plane.is_some() || self.enrol_token.is_some() {
+                    bail!(
+                        "--dev serves without a control plane: leave out --control-plane and --enrol-token, or --dev"
+                    );
+                }
+                Ok(Some(DevToken::new(token).context("--token")?))
+            }
+            None if dev => {
+                bail!("--dev needs --token TOKEN: what publishers and viewers show, 8 characters or more")
+            }
+            Some(_) => bail!("--token is for --dev alone; a relay of a control plane takes its join tokens"),
+            None => Ok(None),
+        }
     }
 }
 
@@ -189,6 +275,46 @@ mod tests {
         let config = flags.into_config().expect("config");
         assert_eq!((config.workers, config.max_legs), (5, 7));
         assert_eq!(config.http_listen, RelayConfig::default().http_listen);
+    }
+
+    fn config(flags: &[&str]) -> Result<RelayConfig, String> {
+        let flags = [&["muster-sfu"], flags].concat();
+        let flags = Flags::try_parse_from(flags).map_err(|error| error.to_string())?;
+        flags.into_config().map_err(|error| format!("{error:#}"))
+    }
+
+    #[test]
+    fn development_mode_needs_a_good_token_and_no_control_plane() {
+        let dev = config(&["--dev", "--token", "12345678", "--listen", "10.1.2.3:9"]).expect("config");
+        assert!(dev.dev.is_some());
+        assert_eq!(dev.media_ip.to_string(), "10.1.2.3", "media is where HTTP is");
+        assert_eq!(dev.http_listen.to_string(), "10.1.2.3:9");
+        for (flags, expected) in [
+            (&["--dev"][..], "needs --token"),
+            (&["--token", "12345678"], "for --dev alone"),
+            (&["--dev", "--token", "1234567"], "7 characters, expected 8"),
+            (
+                &["--dev", "--token", "12345678", "--control-plane", "a:1"],
+                "leave out --control-plane",
+            ),
+        ] {
+            let error = config(flags).expect_err("no config");
+            assert!(error.contains(expected), "{flags:?}: {error}");
+        }
+        assert!(config(&[]).expect("config").dev.is_none());
+    }
+
+    #[test]
+    fn ice_servers_are_read_and_a_bad_one_is_named_without_its_secret() {
+        let both = [
+            "--ice-server",
+            "stun:a",
+            "--ice-server",
+            "turn:b,username=c,credential=d",
+        ];
+        assert_eq!(config(&both).expect("config").ice_servers.len(), 2);
+        let error = config(&["--ice-server", "turn:b,credential=hush"]).expect_err("no login");
+        assert!(error.contains("turn:b") && !error.contains("hush"), "{error}");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use muster_forward::{LegId, SourceSpec};
+use muster_forward::{LegId, SourceKind, SourceSpec};
 use muster_identity::JoinClaims;
 use muster_proto::command::v1::{LegReport, LegState, StageDocument};
 use tokio::sync::Notify;
@@ -344,6 +344,37 @@ impl Directory {
         view
     }
 
+    /// The sites that publish a camera, in the order they came.
+    pub fn cameras(&self, meeting: &str) -> Vec<Arc<str>> {
+        let inner = self.inner();
+        let Some(record) = inner.meetings.get(meeting) else {
+            return Vec::new();
+        };
+        let films = |leg: &LegRecord| {
+            leg.ordered_out.is_none() && leg.sources.iter().any(|s| s.kind == SourceKind::Camera)
+        };
+        let mut cameras: Vec<(LegId, Arc<str>)> = record
+            .legs
+            .iter()
+            .filter(|(_, leg)| films(leg))
+            .map(|(&id, leg)| (id, leg.site.clone()))
+            .collect();
+        // Ids are given in the order of joining.
+        cameras.sort_by_key(|(id, _)| id.0);
+        cameras.into_iter().map(|(_, site)| site).collect()
+    }
+
+    /// The leg of this name in the meeting: for callers who may touch every leg there.
+    pub fn find_in(&self, meeting: &str, name: &str) -> Option<Found> {
+        let inner = self.inner();
+        let (id, found) = inner.names.get(name)?;
+        let leg = inner.meetings.get(found)?.legs.get(id)?;
+        (**found == *meeting).then_some(Found {
+            id: *id,
+            worker: leg.worker,
+        })
+    }
+
     /// The leg of this name, if `secret` (its SHA-256) is the leg's own.
     pub fn find(&self, name: &str, secret: &str) -> Option<Found> {
         let inner = self.inner();
@@ -427,148 +458,4 @@ impl LegRecord {
 }
 
 #[cfg(test)]
-mod tests {
-    use metrics::Counter;
-
-    use super::*;
-
-    fn directory() -> Directory {
-        Directory::new(
-            vec![Arc::default(), Arc::default()],
-            10,
-            Reports::new(Counter::noop()),
-        )
-    }
-
-    fn leg(id: u64, site: &str, worker: usize) -> NewLeg {
-        NewLeg {
-            id: LegId(id),
-            name: format!("leg-{id}").into(),
-            meeting: "m".into(),
-            site: site.into(),
-            worker,
-            secret: format!("secret-{id}"),
-            sources: Vec::new(),
-        }
-    }
-
-    fn stage(version: u64) -> StageDocument {
-        StageDocument {
-            meeting: "m".into(),
-            version,
-            ..Default::default()
-        }
-    }
-
-    #[test]
-    fn a_second_leg_of_a_site_replaces_the_first() {
-        let directory = directory();
-        directory.enter(leg(1, "a", 0)).expect("room");
-        directory.enter(leg(2, "a", 1)).expect("room");
-        assert_eq!(directory.look("m", 0).ordered_out, [(LegId(1), "replaced")]);
-        assert!(directory.look("m", 1).ordered_out.is_empty());
-        directory.leave(&"m".into(), LegId(1), "closed here");
-        let told: Vec<_> = directory
-            .reports
-            .take()
-            .into_iter()
-            .map(|r| (r.leg, r.state, r.reason))
-            .collect();
-        assert_eq!(
-            told,
-            [
-                ("leg-1".into(), LegState::Left as i32, "replaced".into()),
-                ("leg-2".into(), LegState::Joining as i32, String::new())
-            ]
-        );
-    }
-
-    #[test]
-    fn the_higher_version_of_a_stage_wins() {
-        let directory = directory();
-        directory.enter(leg(1, "a", 0)).expect("room");
-        directory.set_stage(StageDocument {
-            expelled_sites: vec!["b".into()],
-            ..stage(5)
-        });
-        directory.set_stage(StageDocument {
-            ended: true,
-            ..stage(4)
-        });
-        assert_eq!(
-            directory.look("m", 0).stage.map(|s| (s.version, s.ended)),
-            Some((5, false))
-        );
-        assert_eq!(
-            directory.enter(leg(2, "b", 0)).map_err(|r| r.code),
-            Err("expelled")
-        );
-        directory.set_stage(StageDocument {
-            ended: true,
-            ..stage(6)
-        });
-        assert_eq!(directory.enter(leg(3, "c", 0)).map_err(|r| r.code), Err("ended"));
-    }
-
-    #[test]
-    fn a_leg_is_found_with_its_own_secret_only() {
-        let directory = directory();
-        directory.enter(leg(1, "a", 1)).expect("room");
-        let found = Some(Found {
-            id: LegId(1),
-            worker: 1,
-        });
-        assert_eq!(directory.find("leg-1", "secret-1"), found);
-        assert_eq!(directory.find_by_secret("secret-1"), found);
-        assert_eq!(directory.find("leg-1", "secret-2"), None);
-        assert_eq!(directory.find("leg-1", ""), None);
-        directory.leave(&"m".into(), LegId(1), "hung up");
-        assert_eq!(directory.find_by_secret("secret-1"), None);
-    }
-
-    #[test]
-    fn legs_beyond_the_limit_are_refused_and_the_emptier_worker_is_next() {
-        let directory = directory();
-        for id in 0..10 {
-            let worker = directory.least_loaded();
-            directory.enter(leg(id, &format!("s{id}"), worker)).expect("room");
-        }
-        assert_eq!(directory.look("m", 0).workers, 0b11);
-        assert_eq!(directory.enter(leg(11, "x", 0)).map_err(|r| r.code), Err("full"));
-    }
-
-    #[test]
-    fn a_worker_that_ended_gets_no_legs_and_those_it_had_are_lost() {
-        let directory = directory();
-        directory.enter(leg(1, "a", 0)).expect("room");
-        directory.enter(leg(2, "b", 1)).expect("room");
-        directory.reports.take();
-        directory.worker_ended(0);
-        assert!((0..4).all(|_| directory.least_loaded() == 1));
-        assert_eq!(directory.leg_count(), 1);
-        assert_eq!(directory.find_by_secret("secret-1"), None);
-        let told: Vec<_> = directory
-            .reports
-            .take()
-            .into_iter()
-            .map(|r| (r.leg, r.state))
-            .collect();
-        assert_eq!(told, [("leg-1".into(), LegState::Left as i32)]);
-    }
-
-    #[test]
-    fn an_empty_meeting_is_forgotten_unless_it_has_a_stage() {
-        let directory = directory();
-        directory.enter(leg(1, "a", 0)).expect("room");
-        directory.leave(&"m".into(), LegId(1), "hung up");
-        directory.set_stage(stage(1));
-        directory.forget_idle(Instant::now() + FORGET_AFTER + Duration::from_secs(1));
-        assert!(directory.look("m", 0).stage.is_some());
-        directory.set_stage(StageDocument {
-            ended: true,
-            ..stage(2)
-        });
-        directory.forget_idle(Instant::now() + FORGET_ENDED_AFTER + Duration::from_secs(1));
-        assert!(directory.look("m", 0).stage.is_none());
-    }
-}
+mod tests;

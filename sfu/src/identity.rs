@@ -1,20 +1,23 @@
-//! The relay's credentials: kept in a folder, or won by enrolment at the first start.
+//! The relay's credentials: kept in a folder, or won by enrolment at the first start; in development mode of no worth.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use muster_identity::{Credentials, EnrolError, Identity};
 
-use crate::RelayConfig;
+use crate::{RelayConfig, dev};
 
 /// How long the first start waits for a control plane that is not there yet.
 const ENROL_FOR: Duration = Duration::from_secs(60);
 
-/// Loads the credentials, or enrols and saves them.
+/// Loads the credentials, or enrols and saves them; in development mode makes some that are kept nowhere.
 ///
 /// # Errors
 /// No certificate and no way to one, or a certificate that is no relay's. The message says what to do.
 pub(crate) async fn obtain(config: &RelayConfig) -> anyhow::Result<Credentials> {
+    if config.dev.is_some() {
+        return dev::credentials().context("cannot make an identity");
+    }
     let dir = &config.identity_dir;
     let credentials =
         match Credentials::load(dir).with_context(|| format!("identity in {}", dir.display()))? {

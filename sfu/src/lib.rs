@@ -8,9 +8,11 @@
 mod admission;
 mod config;
 mod convert;
+mod dev;
 mod directory;
 mod fleet;
 mod http;
+mod ice_servers;
 mod identity;
 mod metrics;
 mod qualities;
@@ -18,8 +20,11 @@ mod refusal;
 mod relay;
 mod reports;
 mod ring;
+mod tcp_listener;
 mod watch;
 mod worker;
 
 pub use config::{Flags, RelayConfig};
+pub use dev::{BadDevToken, DevToken};
+pub use ice_servers::{IceServer, NoIceServer};
 pub use relay::Relay;

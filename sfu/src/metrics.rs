@@ -66,6 +66,19 @@ impl Metrics {
             .increment(1);
     }
 
+    /// TCP connections for media, accepted.
+    pub fn tcp_connections(&self) -> Counter {
+        let key = Key::from_static_name("muster_relay_tcp_connections_total");
+        self.recorder.register_counter(&key, &METADATA)
+    }
+
+    /// A leg whose SRTP keys were agreed, by the profile they are for.
+    pub fn keys_agreed(&self, profile: &'static str) {
+        let label = Label::from_static_parts("profile", profile);
+        let key = Key::from_parts("muster_relay_srtp_agreed_total", vec![label]);
+        self.recorder.register_counter(&key, &METADATA).increment(1);
+    }
+
     pub fn render(&self) -> String {
         self.handle.render()
     }

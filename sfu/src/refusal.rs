@@ -29,6 +29,11 @@ impl Refusal {
         Self::new(503, "full", message)
     }
 
+    /// Nobody said who they are.
+    pub fn no_bearer(expected: &'static str) -> Self {
+        Self::new(401, "token_missing", expected)
+    }
+
     pub fn stopping() -> Self {
         Self::new(503, "stopping", "the relay is shutting down")
     }

@@ -20,6 +20,7 @@ use crate::identity;
 use crate::metrics::Metrics;
 use crate::reports::Reports;
 use crate::ring;
+use crate::tcp_listener;
 use crate::worker::state::Shared;
 use crate::worker::{self, Command, Handle, Start};
 
@@ -58,6 +59,7 @@ impl Relay {
                 )
             })?;
         let http_addr = listener.local_addr()?;
+        let (tcp, tcp_candidate) = listen_tcp(&config, announce).await?;
         let shared = Arc::new(share(&config, &credentials, count)?);
         let mut relay = Self {
             shared: shared.clone(),
@@ -68,12 +70,26 @@ impl Relay {
             tasks: Vec::new(),
         };
         for index in 0..count {
-            relay.start_worker(index, &config, announce, &credentials).await?;
+            let announced = Announced {
+                ip: announce,
+                tcp: tcp_candidate,
+            };
+            relay
+                .start_worker(index, &config, announced, &credentials)
+                .await?;
         }
         let commands: Vec<mpsc::Sender<Command>> = relay.workers.iter().map(|w| w.commands.clone()).collect();
+        if let Some(listener) = tcp {
+            let counters = tcp_listener::Counters::new(&shared.metrics);
+            relay.tasks.push(tokio::spawn(tcp_listener::serve(
+                listener,
+                commands.clone(),
+                counters,
+            )));
+        }
         relay.tasks.push(tokio::spawn(http::serve(
             listener,
-            http::Surface::new(shared.clone(), commands),
+            http::Surface::new(shared.clone(), commands, &config),
         )));
         relay.tasks.push(tokio::spawn(forget_idle(shared.clone())));
         if let Some(authority) = config.control_plane.clone() {
@@ -95,6 +111,13 @@ impl Relay {
             relay.tasks.push(tokio::spawn(fleet::keep(fleet)));
         }
         tracing::info!(http = %http_addr, workers = count, links = ?relay.link_addrs, "relay serves");
+        if config.dev.is_some() {
+            tracing::warn!(
+                whip = %format!("http://{http_addr}/whip/MEETING"),
+                whep = %format!("http://{http_addr}/whep/MEETING"),
+                "DEVELOPMENT MODE, NOT FOR PRODUCTION: no control plane, whoever has the token may do everything"
+            );
+        }
         Ok(relay)
     }
 
@@ -102,7 +125,7 @@ impl Relay {
         &mut self,
         index: usize,
         config: &RelayConfig,
-        announce: IpAddr,
+        announced: Announced,
         credentials: &Credentials,
     ) -> anyhow::Result<()> {
         let port = |offset: usize| match config.media_port_base {
@@ -118,7 +141,7 @@ impl Relay {
         let reached = |socket: &std::net::UdpSocket| {
             socket
                 .local_addr()
-                .map(|address| SocketAddr::new(announce, address.port()))
+                .map(|address| SocketAddr::new(announced.ip, address.port()))
         };
         let (candidate, link) = (reached(&media)?, reached(&links)?);
         let shared = self.shared.clone();
@@ -129,6 +152,7 @@ impl Relay {
             media,
             links,
             candidate,
+            tcp_candidate: announced.tcp,
         };
         let (handle, ready) = worker::start(start)?;
         self.workers.push(handle);
@@ -183,6 +207,28 @@ impl Relay {
         }
         tracing::info!("relay stopped");
     }
+}
+
+/// Where browsers reach the media ports.
+#[derive(Clone, Copy)]
+struct Announced {
+    ip: IpAddr,
+    tcp: Option<SocketAddr>,
+}
+
+/// The TCP port for media, and its candidate.
+async fn listen_tcp(
+    config: &RelayConfig,
+    announce: IpAddr,
+) -> anyhow::Result<(Option<tokio::net::TcpListener>, Option<SocketAddr>)> {
+    let Some(address) = config.tcp_listen else {
+        return Ok((None, None));
+    };
+    let listener = tokio::net::TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot listen on {address} for media over TCP"))?;
+    let candidate = SocketAddr::new(announce, listener.local_addr()?.port());
+    Ok((Some(listener), Some(candidate)))
 }
 
 fn announce_ip(config: &RelayConfig) -> anyhow::Result<IpAddr> {

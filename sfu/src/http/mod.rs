@@ -1,12 +1,14 @@
-//! The HTTP surface: `/v1/legs` (join, patch, leave), the gRPC and gRPC-web `MediaService`, `/healthz` and `/metrics`, on one
-//! port, over HTTP/1.1 and HTTP/2 without TLS (a proxy before it has that).
+//! The HTTP surface: `/v1/legs` (join, patch, leave), in development mode `/whip` and `/whep`, the gRPC and gRPC-web
+//! `MediaService`, `/healthz` and `/metrics`, on one port, over HTTP/1.1 and HTTP/2 without TLS (a proxy before it has that).
 //!
 //! Open to any origin: what opens doors is a bearer token, never a cookie. A slow peer is cut off: headers and bodies have
 //! a time and a size, connections a number.
 
+mod dev;
 mod legs;
 mod media;
 mod sdpfrag;
+mod session;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +26,9 @@ use muster_proto::media::v1::media_service_server::MediaServiceServer;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
+use crate::RelayConfig;
+use crate::dev::DevToken;
+use crate::ice_servers::IceServer;
 use crate::refusal::Refusal;
 use crate::worker::Command;
 use crate::worker::state::Shared;
@@ -31,19 +36,37 @@ use crate::worker::state::Shared;
 /// Open connections; more wait in the kernel's queue.
 const MAX_CONNECTIONS: usize = 4096;
 const HEADERS_WITHIN: Duration = Duration::from_secs(10);
+/// When a caller whom the relay has no room for may ask again, in seconds.
+const RETRY_AFTER_S: &str = "5";
+const SDP: &str = "application/sdp";
+const SDP_FRAGMENT: &str = "application/trickle-ice-sdpfrag";
+const ACCEPT_POST: HeaderName = HeaderName::from_static("accept-post");
+const ACCEPT_PATCH: HeaderName = HeaderName::from_static("accept-patch");
 
 /// What the handlers work with.
 #[derive(Clone)]
 pub(crate) struct Surface {
     shared: Arc<Shared>,
     workers: Arc<[mpsc::Sender<Command>]>,
+    /// Values of the `Link` header, one an ICE server.
+    links: Arc<[HeaderValue]>,
+    /// In development mode.
+    dev: Option<Arc<DevToken>>,
 }
 
 impl Surface {
-    pub fn new(shared: Arc<Shared>, workers: Vec<mpsc::Sender<Command>>) -> Self {
+    pub fn new(shared: Arc<Shared>, workers: Vec<mpsc::Sender<Command>>, config: &RelayConfig) -> Self {
         Self {
             shared,
             workers: workers.into(),
+            links: config.ice_servers.iter().filter_map(IceServer::link).collect(),
+            dev: config.dev.clone().map(Arc::new),
+        }
+    }
+
+    fn add_links(&self, headers: &mut HeaderMap) {
+        for link in self.links.iter() {
+            headers.append(header::LINK, link.clone());
         }
     }
 
@@ -67,15 +90,33 @@ fn router(surface: Surface) -> Router {
     let grpc = MediaServiceServer::new(media::Media(surface.clone())).max_decoding_message_size(256 * 1024);
     let grpc = tonic::service::Routes::new(grpc)
         .into_axum_router()
+        .reset_fallback()
         .layer(tonic_web::GrpcWebLayer::new());
+    let dev = surface.dev.is_some().then(dev::routes);
     Router::new()
         .route("/v1/legs", post(legs::open))
         .route("/v1/legs/{leg}", delete(legs::close).patch(legs::patch))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/metrics", get(metrics))
-        .with_state(surface)
+        .merge(dev.unwrap_or_default())
+        .method_not_allowed_fallback(not_allowed)
+        .fallback(not_found)
+        .with_state(surface.clone())
         .merge(grpc)
-        .layer(middleware::from_fn(cross_origin))
+        .layer(middleware::from_fn_with_state(surface, cross_origin))
+}
+
+async fn not_found() -> Refusal {
+    Refusal::new(404, "not_found", "there is no such path here")
+}
+
+/// The `Allow` header is added by the router.
+async fn not_allowed() -> Refusal {
+    Refusal::new(
+        405,
+        "method_not_allowed",
+        "see the Allow header for what this path takes",
+    )
 }
 
 async fn metrics(State(surface): State<Surface>) -> impl IntoResponse {
@@ -86,25 +127,15 @@ async fn metrics(State(surface): State<Surface>) -> impl IntoResponse {
 }
 
 /// CORS for every path, and the answer to every OPTIONS (RFC 9725 section 4.2 wants `Accept-Post`).
-async fn cross_origin(request: Request, next: Next) -> Response {
-    let mut response = if request.method() == Method::OPTIONS {
+async fn cross_origin(State(surface): State<Surface>, request: Request, next: Next) -> Response {
+    let (method, path) = (request.method(), request.uri().path());
+    let mut response = if method == Method::OPTIONS {
         let mut response = StatusCode::NO_CONTENT.into_response();
         let headers = response.headers_mut();
-        let set = |headers: &mut HeaderMap, name: HeaderName, value| {
-            headers.insert(name, HeaderValue::from_static(value));
-        };
-        set(
-            headers,
-            header::ACCESS_CONTROL_ALLOW_METHODS,
-            "GET, POST, PATCH, DELETE, OPTIONS",
-        );
-        set(
-            headers,
-            header::ACCESS_CONTROL_ALLOW_HEADERS,
-            "authorization, content-type, if-match, x-grpc-web, x-user-agent, grpc-timeout, connect-protocol-version",
-        );
-        set(headers, header::ACCESS_CONTROL_MAX_AGE, "7200");
-        set(headers, HeaderName::from_static("accept-post"), "application/sdp");
+        headers.extend(OPTIONS.map(|(name, value)| (name, HeaderValue::from_static(value))));
+        if dev::may_see_links(&surface, method, path, request.headers()) {
+            surface.add_links(headers);
+        }
         response
     } else {
         next.run(request).await
@@ -113,10 +144,28 @@ async fn cross_origin(request: Request, next: Next) -> Response {
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
     headers.insert(
         header::ACCESS_CONTROL_EXPOSE_HEADERS,
-        HeaderValue::from_static("Location, ETag, Muster-Leg-Secret, Link, grpc-status, grpc-message"),
+        HeaderValue::from_static(
+            "Location, ETag, Link, Muster-Leg-Secret, Accept-Post, Accept-Patch, Retry-After, \
+             WWW-Authenticate, grpc-status, grpc-message",
+        ),
     );
     response
 }
+
+/// What every OPTIONS is told.
+const OPTIONS: [(HeaderName, &str); 5] = [
+    (
+        header::ACCESS_CONTROL_ALLOW_METHODS,
+        "GET, POST, PATCH, DELETE, OPTIONS",
+    ),
+    (
+        header::ACCESS_CONTROL_ALLOW_HEADERS,
+        "authorization, content-type, if-match, link, x-grpc-web, x-user-agent, grpc-timeout, connect-protocol-version",
+    ),
+    (header::ACCESS_CONTROL_MAX_AGE, "7200"),
+    (ACCEPT_POST, SDP),
+    (ACCEPT_PATCH, SDP_FRAGMENT),
+];
 
 /// Serves until the task is aborted.
 pub(crate) async fn serve(listener: TcpListener, surface: Surface) {
@@ -176,9 +225,31 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 }
 
 impl IntoResponse for Refusal {
+    /// Problem details (RFC 9457) with our code, and the headers that the status asks for.
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let body = serde_json::json!({ "code": self.code, "message": self.message }).to_string();
-        (status, [(header::CONTENT_TYPE, "application/json")], body).into_response()
+        let body = serde_json::json!({
+            "title": status.canonical_reason(),
+            "status": status.as_u16(),
+            "code": self.code,
+            "detail": self.message,
+        });
+        let kind = [(header::CONTENT_TYPE, "application/problem+json")];
+        let mut response = (status, kind, body.to_string()).into_response();
+        let more = match (status, self.code) {
+            // RFC 6750, section 3: who showed nothing is told no error.
+            (StatusCode::UNAUTHORIZED, "token_missing") => Some((header::WWW_AUTHENTICATE, "Bearer")),
+            (StatusCode::UNAUTHORIZED, _) => {
+                Some((header::WWW_AUTHENTICATE, "Bearer error=\"invalid_token\""))
+            }
+            (StatusCode::SERVICE_UNAVAILABLE, _) => Some((header::RETRY_AFTER, RETRY_AFTER_S)),
+            _ => None,
+        };
+        if let Some((name, value)) = more {
+            response
+                .headers_mut()
+                .insert(name, HeaderValue::from_static(value));
+        }
+        response
     }
 }

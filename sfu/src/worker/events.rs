@@ -123,6 +123,12 @@ impl Worker {
     fn connected(&mut self, now: Instant, id: LegId) {
         let Some(leg) = self.legs.get_mut(&id) else { return };
         leg.media_at = now;
+        if let Wire::WebRtc(wire) = &leg.wire
+            && let Some(profile) = wire.leg.srtp_profile()
+        {
+            tracing::debug!(leg = %leg.name, srtp = profile.name(), "keys agreed");
+            self.shared.metrics.keys_agreed(profile.name());
+        }
         let view = leg.waiting_view.take();
         if leg.sources.is_empty() {
             self.set_state(id, LegState::OnAir);

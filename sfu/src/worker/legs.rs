@@ -10,7 +10,7 @@ use muster_forward::{
 use muster_identity::JoinClaims;
 use muster_proto::command::v1::LegState;
 use muster_proto::media::v1::{SlotWish, Speakers, slot_wish};
-use muster_webrtc::{IceCredentials, Leg, LegConfig};
+use muster_webrtc::{IceCredentials, Leg, LegConfig, host_candidates};
 
 use crate::convert;
 use crate::directory::NewLeg;
@@ -27,12 +27,32 @@ use super::sync::notice;
 const MAX_WISHES: usize = 512;
 /// Watchers of one leg; the oldest goes.
 const MAX_WATCHERS: usize = 4;
+
 /// A leg that was opened for a browser.
 #[derive(Debug)]
 pub(crate) struct Opened {
     pub name: String,
     pub answer: String,
     pub ufrag: String,
+}
+
+/// What an offer must bring.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// Whatever the token allows; slots are filled as the leg wishes.
+    Meet,
+    /// At least one source (WHIP).
+    Publish,
+    /// At least one slot (WHEP); video slots show the publishers in the order they came.
+    View,
+}
+
+/// After an ICE restart: what the peer must know of us.
+#[derive(Debug)]
+pub(crate) struct Restarted {
+    pub credentials: IceCredentials,
+    /// Values of `a=candidate`, best first.
+    pub candidates: Vec<String>,
 }
 
 /// What a leg brings, whatever it is made of.
@@ -53,11 +73,17 @@ impl Worker {
         claims: JoinClaims,
         secret: String,
         offer: &str,
+        purpose: Purpose,
     ) -> Result<Opened, Refusal> {
         self.shared.directory.may_join(&claims)?;
-        let config = LegConfig::new(self.candidate, self.shared.certificate.clone(), rand::random());
-        let (leg, answer) = Leg::accept(Instant::now(), offer, &config)
-            .map_err(|error| Refusal::new(400, "bad_offer", error.to_string()))?;
+        let mut config = LegConfig::new(self.candidate, self.shared.certificate.clone(), rand::random());
+        config.tcp_candidate = self.tcp_candidate;
+        let (leg, answer) = Leg::accept(Instant::now(), offer, &config).map_err(|error| {
+            // What is wrong with the offer as a whole is no mistake in a line: it reads well, but asks for what we have not.
+            let status = if error.line == 0 { 422 } else { 400 };
+            Refusal::new(status, "bad_offer", error.to_string())
+        })?;
+        purpose.check(&leg)?;
         let ufrag = leg.local_ufrag().to_owned();
         let layers = |count: usize| vec![LayerSpec::default(); count];
         let sources = leg
@@ -100,6 +126,9 @@ impl Worker {
         };
         let (id, name) = self.open(joining)?;
         self.by_ufrag.insert(ufrag.clone(), id);
+        if purpose == Purpose::View {
+            self.start_following(Instant::now(), id);
+        }
         Ok(Opened {
             name: name.to_string(),
             answer,
@@ -166,6 +195,7 @@ impl Worker {
             media_at: now,
             notice,
             waiting_view: None,
+            follows: false,
             posts: Vec::new(),
             meter: Meter::default(),
             dirty: false,
@@ -346,6 +376,7 @@ impl Worker {
             .iter()
             .filter_map(|wish| leg.wish(wish).transpose())
             .collect::<Result<Vec<_>, _>>()?;
+        leg.follows = false;
         if matches!(&leg.wire, Wire::WebRtc(wire) if !wire.leg.is_connected()) {
             leg.waiting_view = Some(wishes);
         } else {
@@ -394,8 +425,8 @@ impl Worker {
         }
     }
 
-    /// ICE restart of a browser's leg; the new credentials of ours.
-    pub fn restart_ice(&mut self, id: LegId, ufrag: &str) -> Option<IceCredentials> {
+    /// ICE restart of a browser's leg.
+    pub fn restart_ice(&mut self, id: LegId, ufrag: &str) -> Option<Restarted> {
         let LegEntry {
             wire: Wire::WebRtc(wire),
             ..
@@ -410,7 +441,31 @@ impl Worker {
         }
         wire.ufrags.push(ours.ufrag.clone());
         self.by_ufrag.insert(ours.ufrag.clone(), id);
-        Some(ours)
+        Some(Restarted {
+            credentials: ours,
+            candidates: host_candidates(self.candidate, self.tcp_candidate).collect(),
+        })
+    }
+}
+
+impl Purpose {
+    fn check(self, leg: &Leg) -> Result<(), Refusal> {
+        let (fits, expected) = match self {
+            Purpose::Meet => (true, ""),
+            Purpose::Publish => (
+                !leg.sources().is_empty(),
+                "expected a sendonly audio or video m-line: nothing else can be published",
+            ),
+            Purpose::View => (
+                !leg.slots().is_empty(),
+                "expected a recvonly audio or video m-line: nothing else can be viewed",
+            ),
+        };
+        if fits {
+            Ok(())
+        } else {
+            Err(Refusal::new(422, "bad_offer", expected))
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 //! [`Command`]s, through the directory (what has changed in a meeting) and through the rings (packets).
 
 mod events;
+mod following;
 mod legs;
 mod links;
 mod path;
@@ -12,6 +13,7 @@ mod quality;
 mod socket;
 pub(crate) mod state;
 mod sync;
+mod tcp;
 mod tick;
 
 use std::cell::RefCell;
@@ -25,16 +27,17 @@ use muster_forward::LegId;
 use muster_identity::{Credentials, JoinClaims};
 use muster_link::{LinkError, LinkServer};
 use muster_proto::media::v1::SlotWish;
-use muster_webrtc::IceCredentials;
+use muster_webrtc::stun_ufrag;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::refusal::Refusal;
 use crate::watch::Watch;
 
-pub(crate) use legs::Opened;
+pub(crate) use legs::{Opened, Purpose, Restarted};
 use socket::MediaSocket;
 pub(crate) use socket::open as open_socket;
 use state::{Shared, Worker};
+pub(crate) use tcp::Arrived;
 
 /// Commands that may wait for a worker; more callers wait.
 const COMMANDS: usize = 256;
@@ -50,6 +53,7 @@ pub(crate) enum Command {
         /// SHA-256 of the leg's secret.
         secret: String,
         offer: String,
+        purpose: Purpose,
         reply: oneshot::Sender<Result<Opened, Refusal>>,
     },
     /// Our current username fragment, which names the ICE session.
@@ -60,7 +64,7 @@ pub(crate) enum Command {
     RestartIce {
         leg: LegId,
         ufrag: String,
-        reply: oneshot::Sender<Option<IceCredentials>>,
+        reply: oneshot::Sender<Option<Restarted>>,
     },
     SetView {
         leg: LegId,
@@ -75,6 +79,11 @@ pub(crate) enum Command {
         leg: LegId,
         reply: oneshot::Sender<()>,
     },
+    /// A TCP connection whose first frame names a leg; it comes back if that is none of this worker's.
+    Adopt {
+        arrived: Box<Arrived>,
+        reply: oneshot::Sender<Option<Box<Arrived>>>,
+    },
     /// Closes every leg and ends the thread.
     Stop,
 }
@@ -88,6 +97,8 @@ pub(crate) struct Start {
     pub links: UdpSocket,
     /// The media port as browsers reach it.
     pub candidate: SocketAddr,
+    /// The relay's TCP port for media, likewise.
+    pub tcp_candidate: Option<SocketAddr>,
 }
 
 /// A started worker.
@@ -137,7 +148,8 @@ async fn run(
         }
     };
     let signal = start.shared.signals[start.index].clone();
-    let worker = Worker::new(start.index, start.shared, media, start.candidate);
+    let mut worker = Worker::new(start.index, start.shared, media, start.candidate);
+    worker.tcp_candidate = start.tcp_candidate;
     let socket = worker.socket.clone();
     let worker = Rc::new(RefCell::new(worker));
     let server = Rc::new(server);
@@ -158,6 +170,7 @@ async fn run(
             () = signal.woken() => wake(&worker),
             command = commands.recv() => match command {
                 Some(Command::Stop) | None => break,
+                Some(Command::Adopt { arrived, reply }) => adopt(&worker, arrived, reply),
                 Some(command) => obey(&mut worker.borrow_mut(), command),
             },
             _ = tick.tick() => worker.borrow_mut().tick(),
@@ -194,11 +207,12 @@ fn obey(worker: &mut Worker, command: Command) {
             claims,
             secret,
             offer,
+            purpose,
             reply,
         } => {
             // A caller that went away gets no leg.
             if !reply.is_closed() {
-                let _ = reply.send(worker.open_webrtc(claims, secret, &offer));
+                let _ = reply.send(worker.open_webrtc(claims, secret, &offer, purpose));
             }
         }
         Command::IceSession { leg, reply } => {
@@ -217,9 +231,21 @@ fn obey(worker: &mut Worker, command: Command) {
             worker.close(leg, "left");
             let _ = reply.send(());
         }
-        Command::Stop => {}
+        // These need more than the worker: `run` does them.
+        Command::Adopt { .. } | Command::Stop => {}
     }
     worker.flush(Instant::now());
+}
+
+fn adopt(worker: &Rc<RefCell<Worker>>, arrived: Box<Arrived>, reply: oneshot::Sender<Option<Box<Arrived>>>) {
+    let ours = stun_ufrag(&arrived.first).is_some_and(|ufrag| worker.borrow().by_ufrag.contains_key(ufrag));
+    let back = if ours {
+        tokio::task::spawn_local(tcp::serve(worker.clone(), *arrived));
+        None
+    } else {
+        Some(arrived)
+    };
+    let _ = reply.send(back);
 }
 
 async fn stop(worker: &RefCell<Worker>, server: &LinkServer) {

@@ -40,7 +40,7 @@ impl Worker {
         received
     }
 
-    fn take_datagram(&mut self, now: Instant, from: SocketAddr, datagram: &mut [u8]) {
+    pub(super) fn take_datagram(&mut self, now: Instant, from: SocketAddr, datagram: &mut [u8]) {
         let Some(id) = self.leg_of(from, datagram) else {
             self.drops.unknown_address.increment(1);
             return;

@@ -1,6 +1,7 @@
 //! A worker's UDP socket for media: batches in (recvmmsg with GRO), runs of equal segments out (GSO), by quinn-udp.
 //!
-//! Sending never waits: what the kernel does not take at once is lost, as on any network, and counted by the caller.
+//! Sending never waits: what the kernel does not take at once is lost, as on any network, and counted by the caller. What is for
+//! a TCP connection (`tcp.rs`) goes there.
 
 use std::io::{self, IoSliceMut};
 use std::net::{SocketAddr, UdpSocket as StdSocket};
@@ -8,6 +9,8 @@ use std::net::{SocketAddr, UdpSocket as StdSocket};
 use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSockRef, UdpSocketState};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
+
+use super::tcp::{Connections, is_marked};
 
 /// One receive buffer: as much as GRO may join.
 const RECEIVE_SIZE: usize = 64 * 1024;
@@ -19,6 +22,8 @@ const MAX_RUN: usize = 60_000;
 pub(crate) struct MediaSocket {
     socket: UdpSocket,
     state: UdpSocketState,
+    /// Peers whose firewall drops UDP.
+    pub tcp: Connections,
 }
 
 /// Opens a UDP socket with large buffers, not blocking.
@@ -74,6 +79,7 @@ impl MediaSocket {
         Ok(Self {
             socket: UdpSocket::from_std(socket)?,
             state,
+            tcp: Connections::default(),
         })
     }
 
@@ -98,6 +104,9 @@ impl MediaSocket {
     /// Sends datagrams of the given lengths, which lie one after the other in `bytes`, to one address. Tells how many
     /// were sent, and in how many calls.
     pub fn send(&self, to: SocketAddr, bytes: &[u8], lengths: &[usize]) -> (usize, usize) {
+        if is_marked(to) {
+            return self.tcp.send(to, bytes, lengths);
+        }
         let (mut sent, mut calls, mut at) = (0, 0, 0);
         let mut rest = lengths;
         while let Some(&segment) = rest.first() {

@@ -147,6 +147,8 @@ pub(crate) struct LegEntry {
     pub meter: Meter,
     /// A browser's view that came before its keys were agreed: a key frame sent now would be lost.
     pub waiting_view: Option<Vec<Wish>>,
+    /// Its video slots show the publishers in the order they came (development mode).
+    pub follows: bool,
     /// In the worker's list of legs with something to send.
     pub dirty: bool,
 }
@@ -216,6 +218,8 @@ pub(crate) struct Worker {
     pub socket: std::rc::Rc<MediaSocket>,
     /// The media port as browsers reach it.
     pub candidate: SocketAddr,
+    /// The relay's TCP port for media, likewise.
+    pub tcp_candidate: Option<SocketAddr>,
     pub legs: IdMap<LegId, LegEntry>,
     pub meetings: IdMap<MeetingKey, LocalMeeting>,
     pub meeting_keys: HashMap<Arc<str>, MeetingKey>,
@@ -255,6 +259,7 @@ impl Worker {
             shared,
             socket: std::rc::Rc::new(socket),
             candidate,
+            tcp_candidate: None,
             legs: IdMap::default(),
             meetings: IdMap::default(),
             meeting_keys: HashMap::new(),

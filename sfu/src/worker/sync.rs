@@ -52,6 +52,7 @@ impl Worker {
         for (id, reason) in view.ordered_out {
             self.close(id, reason);
         }
+        self.follow(now, key);
         self.drain_core(now, key);
     }
 

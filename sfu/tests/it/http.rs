@@ -46,8 +46,14 @@ async fn bad_joins_are_refused_with_a_code() {
     assert_eq!((answer.status, answer.code().as_str()), (401, "token_expired"));
     let answer = post_offer(relay, "junk", "v=0").await;
     assert_eq!((answer.status, answer.code().as_str()), (401, "token_invalid"));
+    assert_eq!(
+        answer.headers["www-authenticate"],
+        "Bearer error=\"invalid_token\""
+    );
     let answer = request(relay, "POST", "/v1/legs", &[SDP], "v=0").await;
-    assert_eq!((answer.status, answer.code().as_str()), (401, "token_invalid"));
+    assert_eq!((answer.status, answer.code().as_str()), (401, "token_missing"));
+    assert_eq!(answer.headers["www-authenticate"], "Bearer");
+    assert_eq!(answer.headers["content-type"], "application/problem+json");
 
     let token = bench.token("m", "a");
     let answer = post_offer(relay, &token, "this is no offer").await;
@@ -82,6 +88,7 @@ async fn a_relay_that_is_full_says_so() {
     let first = Browser::join(&bench, "a", false, 1).await;
     let answer = post_offer(bench.relay.http_addr(), &bench.token("m", "b"), &first.offer).await;
     assert_eq!((answer.status, answer.code().as_str()), (503, "full"));
+    assert_eq!(answer.headers["retry-after"], "5");
     bench.relay.shutdown().await;
 }
 
@@ -123,7 +130,8 @@ async fn a_patch_is_answered_as_the_rfc_says() {
         async |headers: &[(&str, &str)], body: &str| request(relay, "PATCH", &path, headers, body).await;
     let candidate =
         "m=video 9 RTP/AVP 0\r\na=mid:0\r\na=candidate:1 1 udp 2122260223 192.0.2.1 61764 typ host\r\n";
-    let restart = "a=ice-ufrag:abcd\r\na=ice-pwd:0123456789012345678901\r\n";
+    let restart =
+        "a=ice-ufrag:abcd\r\na=ice-pwd:0123456789012345678901\r\nm=video 9 RTP/AVP 0\r\na=mid:0\r\n";
 
     assert_eq!(
         patch(&[auth, FRAGMENT, ("if-match", &etag)], candidate)
@@ -157,13 +165,31 @@ async fn a_patch_is_answered_as_the_rfc_says() {
     assert_eq!(answer.status, 200);
     assert_ne!(answer.headers["etag"], etag);
     assert!(answer.body.contains("a=ice-ufrag:") && answer.body.contains("a=ice-pwd:"));
+    let candidate_line = format!(
+        " udp 2130706431 127.0.0.1 {} typ host",
+        bench.relay.media_addrs()[0].port()
+    );
+    assert!(
+        answer.body.contains("\r\nm=video 9 RTP/AVP 0\r\na=mid:0\r\n"),
+        "{}",
+        answer.body
+    );
+    assert!(answer.body.contains(&candidate_line), "{}", answer.body);
     assert_eq!(
         patch(&[auth, FRAGMENT, ("if-match", &etag)], candidate)
             .await
             .status,
         412
     );
-    assert_eq!(request(relay, "PUT", &path, &[auth], "").await.status, 405);
+    for method in ["PUT", "GET", "POST"] {
+        let answer = request(relay, method, &path, &[auth], "").await;
+        assert_eq!(
+            (answer.status, answer.code().as_str()),
+            (405, "method_not_allowed")
+        );
+        let allow = &answer.headers["allow"];
+        assert!(allow.contains("DELETE") && allow.contains("PATCH"), "{allow}");
+    }
     bench.relay.shutdown().await;
 }
 

@@ -38,6 +38,14 @@ pub enum Profile {
 }
 
 impl Profile {
+    /// Its name in the IANA registry of DTLS-SRTP protection profiles.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Profile::AeadAes128Gcm => "SRTP_AEAD_AES_128_GCM",
+            Profile::Aes128CmHmacSha1_80 => "SRTP_AES128_CM_HMAC_SHA1_80",
+        }
+    }
+
     /// Its number in use_srtp (RFC 5764, RFC 7714).
     pub(crate) const fn number(self) -> u16 {
         match self {

@@ -113,10 +113,30 @@ fn camera() -> Arc<TrackLocalStaticRTP> {
 impl Browser {
     /// Joins meeting "m" with `slots` video slots; with a camera, that is m-line 0 and the slots are "1", "2"…
     pub async fn join(bench: &Bench, site: &str, with_camera: bool, slots: usize) -> Self {
+        Self::join_at(
+            bench,
+            "/v1/legs",
+            &bench.token("m", site),
+            site,
+            with_camera,
+            slots,
+        )
+        .await
+    }
+
+    /// The same with a POST to any path; `site` is the mark in its pictures.
+    pub async fn join_at(
+        bench: &Bench,
+        path: &str,
+        bearer: &str,
+        site: &str,
+        with_camera: bool,
+        slots: usize,
+    ) -> Self {
         let seen = Arc::new(Mutex::new(Seen::default()));
         let camera = with_camera.then(camera);
         let (pc, offer) = peer(seen.clone(), camera.clone(), slots).await;
-        let answer = http::post_offer(bench.relay.http_addr(), &bench.token("m", site), &offer).await;
+        let answer = http::post_offer_to(bench.relay.http_addr(), path, bearer, &offer).await;
         let (_, secret) = answer.leg();
         let description = RTCSessionDescription::answer(answer.body.clone()).expect("an answer");
         pc.set_remote_description(description).await.expect("accepted");

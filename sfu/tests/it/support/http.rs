@@ -62,10 +62,12 @@ fn parse(text: &str) -> Answer {
         .and_then(|line| line.split(' ').nth(1))
         .and_then(|s| s.parse().ok())
         .expect("a status");
-    let headers = lines
-        .filter_map(|line| line.split_once(": "))
-        .map(|(name, value)| (name.to_lowercase(), value.to_owned()))
-        .collect();
+    let mut headers: HashMap<String, String> = HashMap::new();
+    for (name, value) in lines.filter_map(|line| line.split_once(": ")) {
+        let all = headers.entry(name.to_lowercase()).or_default();
+        // As RFC 9110, section 5.3, lets a recipient do.
+        *all += &format!("{}{value}", if all.is_empty() { "" } else { ", " });
+    }
     Answer {
         status,
         headers,
@@ -74,11 +76,15 @@ fn parse(text: &str) -> Answer {
 }
 
 pub async fn post_offer(to: SocketAddr, token: &str, offer: &str) -> Answer {
+    post_offer_to(to, "/v1/legs", token, offer).await
+}
+
+pub async fn post_offer_to(to: SocketAddr, path: &str, token: &str, offer: &str) -> Answer {
     let token = format!("Bearer {token}");
     request(
         to,
         "POST",
-        "/v1/legs",
+        path,
         &[("authorization", &token), ("content-type", "application/sdp")],
         offer,
     )

@@ -135,8 +135,8 @@ function addSlots(peer: RTCPeerConnection, wallSlots: number): { name: string; t
 
 async function refusalOf(response: Response): Promise<LegRefusal> {
   try {
-    const body = (await response.json()) as Partial<LegRefusal>;
-    return { code: String(body.code ?? response.status), message: String(body.message ?? response.statusText) };
+    const body = (await response.json()) as { code?: string; detail?: string };
+    return { code: String(body.code ?? response.status), message: String(body.detail ?? response.statusText) };
   } catch {
     return { code: String(response.status), message: response.statusText };
   }
