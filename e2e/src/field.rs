@@ -217,16 +217,21 @@ impl Field {
 
     /// Shown when a test fails.
     pub fn logs(&self) -> String {
-        let Ok(entries) = std::fs::read_dir(self.folder.path()) else {
-            return String::new();
-        };
-        let logs = entries
-            .flatten()
-            .map(|entry| entry.path())
-            .filter(|path| path.extension().is_some_and(|e| e == "log"));
-        logs.map(|path| format!("== {}\n{}\n", path.display(), last_lines(&path)))
-            .collect()
+        logs_in(self.folder.path())
     }
+}
+
+/// The ends of all logs in a folder.
+pub(crate) fn logs_in(folder: &Path) -> String {
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        return String::new();
+    };
+    let logs = entries
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|e| e == "log"));
+    logs.map(|path| format!("== {}\n{}\n", path.display(), last_lines(&path)))
+        .collect()
 }
 
 fn last_lines(path: &Path) -> String {

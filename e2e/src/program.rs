@@ -92,6 +92,11 @@ impl Running {
         let _ = self.0.wait();
     }
 
+    /// For a child with a piped input that ends when that does.
+    pub fn end_input(&mut self) {
+        drop(self.0.stdin.take());
+    }
+
     pub fn has_ended(&mut self) -> Result<bool> {
         Ok(self.0.try_wait()?.is_some())
     }
@@ -116,6 +121,58 @@ impl Drop for Running {
     fn drop(&mut self) {
         self.kill_now();
     }
+}
+
+/// A child with children of its own, such as a browser; all of them are killed, each by its id, when the handle goes.
+pub struct Family(Running);
+
+impl Family {
+    pub fn spawn(command: &mut Command) -> Result<Self> {
+        Ok(Self(Running::spawn(command.stdin(Stdio::null()))?))
+    }
+
+    pub fn has_ended(&mut self) -> Result<bool> {
+        self.0.has_ended()
+    }
+}
+
+impl Drop for Family {
+    fn drop(&mut self) {
+        // The parent first, that it starts no more; those below it are known by then.
+        let below = descendants(self.0.pid());
+        self.0.kill_now();
+        for pid in below {
+            let _ = kill(pid, Signal::SIGKILL);
+        }
+    }
+}
+
+/// Every process below this one.
+fn descendants(of: Pid) -> Vec<Pid> {
+    let Ok(entries) = std::fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    let parents: Vec<(Pid, Pid)> = entries
+        .flatten()
+        .filter_map(|entry| {
+            let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
+            let pid = entry.file_name().to_str()?.parse().ok()?;
+            let parent = stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()?;
+            Some((Pid::from_raw(pid), Pid::from_raw(parent)))
+        })
+        .collect();
+    let mut found = vec![of];
+    let mut at = 0;
+    while let Some(&above) = found.get(at) {
+        found.extend(
+            parents
+                .iter()
+                .filter(|(_, parent)| *parent == above)
+                .map(|(pid, _)| *pid),
+        );
+        at += 1;
+    }
+    found.split_off(1)
 }
 
 /// Whether a process with this id exists (and is no zombie).
