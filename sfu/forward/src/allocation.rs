@@ -274,6 +274,7 @@ impl Meeting {
             _ => Cap::ALL,
         };
         let key_frame = lane.aim(target, rung.cap, passes);
+        let key_frame = key_frame && !self.replay(now, key, target);
         self.settle(now, key);
         if key_frame {
             self.want_key_frame(now, target);

@@ -8,11 +8,11 @@ use crate::lane::{Incoming, Tag, Then};
 use crate::meeting::Meeting;
 use crate::slot::Feed;
 use crate::source::{SILENT_US, SourceKey};
-use crate::types::{Forwarded, Micros, Packet, SourceId, SourceKind};
+use crate::tape::Kept;
+use crate::types::{Forwarded, Micros, Packet, SourceId, SourceKind, Stored};
 
 impl Meeting {
-    /// Appends to `out` a copy for each slot that is to have this packet. Unknown sources and layers, duplicates and
-    /// packets of before a switch yield nothing.
+    /// As [`Meeting::handle_stored`], of a packet whose payload is not kept anywhere.
     pub fn handle_packet(
         &mut self,
         now: Micros,
@@ -21,19 +21,40 @@ impl Meeting {
         packet: &Packet<'_>,
         out: &mut Vec<Forwarded>,
     ) {
+        self.handle_stored(now, source, layer, packet, None, out);
+    }
+
+    /// Appends to `out` a copy for each slot that is to have this packet. Unknown sources and layers, duplicates and
+    /// packets of before a switch yield nothing. What is `stored` may be asked for later, by [`Meeting::take_replays`].
+    pub fn handle_stored(
+        &mut self,
+        now: Micros,
+        source: SourceId,
+        layer: usize,
+        packet: &Packet<'_>,
+        stored: Option<Stored>,
+        out: &mut Vec<Forwarded>,
+    ) {
         let now = self.advance(now);
         let Some(key) = self.source_keys.find(source) else {
             return;
         };
         match self.sources.get(key).map(|source| source.kind) {
             Some(SourceKind::Audio) => self.handle_voice(now, key, packet, out),
-            Some(_) => self.handle_picture(now, Feed { source: key, layer }, packet, out),
+            Some(_) => self.handle_picture(now, Feed { source: key, layer }, packet, stored, out),
             None => {}
         }
         self.finish(now);
     }
 
-    fn handle_picture(&mut self, now: Micros, feed: Feed, packet: &Packet<'_>, out: &mut Vec<Forwarded>) {
+    fn handle_picture(
+        &mut self,
+        now: Micros,
+        feed: Feed,
+        packet: &Packet<'_>,
+        stored: Option<Stored>,
+        out: &mut Vec<Forwarded>,
+    ) {
         let Some(source) = self.sources.get_mut(feed.source) else {
             return;
         };
@@ -60,6 +81,17 @@ impl Meeting {
         layer.gave_up_at = None;
         if entry {
             layer.throttle.satisfy();
+        }
+        if let Some(stored) = stored {
+            let kept = Kept {
+                number: accepted.number,
+                timestamp: packet.timestamp,
+                marker: packet.marker,
+                entry,
+                picture: seen.picture,
+                stored,
+            };
+            layer.tape.keep(now, kept);
         }
         let resized = seen.size.is_some_and(|size| size != (layer.width, layer.height));
         if let Some(size) = seen.size {

@@ -32,6 +32,7 @@ mod slab;
 mod slot;
 mod source;
 mod stage;
+mod tape;
 mod telling;
 mod thinning;
 mod timing;
@@ -44,7 +45,7 @@ pub use frame::starts_key_frame;
 pub use meeting::Meeting;
 pub use published::Published;
 pub use types::{
-    Codec, Forwarded, LayerSpec, LegId, Micros, Packet, SlotId, SlotSpec, SourceId, SourceKind, SourceSpec,
-    Stage, Wish, WishWhat,
+    Codec, Forwarded, LayerSpec, LegId, Micros, Packet, Replayed, SlotId, SlotSpec, SourceId, SourceKind,
+    SourceSpec, Stage, Stored, Wish, WishWhat,
 };
 pub use vp8::Vp8Patch;

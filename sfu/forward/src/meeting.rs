@@ -19,7 +19,8 @@ use crate::source::{SlotKey, Source, SourceKey};
 use crate::stage::StageState;
 use crate::telling::News;
 use crate::types::{
-    Codec, LegId, Micros, SlotId, SlotSpec, SourceId, SourceKind, SourceSpec, Stage, Wish, WishWhat,
+    Codec, Forwarded, LegId, Micros, Replayed, SlotId, SlotSpec, SourceId, SourceKind, SourceSpec, Stage,
+    Wish, WishWhat,
 };
 
 /// The forwarding state of one meeting on one worker: its slots are local, its sources local or of other workers.
@@ -53,6 +54,10 @@ pub struct Meeting {
     pub(crate) asks: Vec<Ask>,
     /// Slots to settle after a packet; kept for its capacity.
     pub(crate) touched: Vec<SlotKey>,
+    /// Copies of earlier packets, to be taken by the shell.
+    pub(crate) replays: Vec<Replayed>,
+    /// Kept for its capacity.
+    pub(crate) copies: Vec<Forwarded>,
 }
 
 /// The slots of a leg.

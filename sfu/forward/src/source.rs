@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::keyframes::{FirstKeyFrame, Throttle};
 use crate::rate::Rate;
 use crate::sequence::Sequence;
+use crate::tape::Tape;
 use crate::types::{Codec, LayerSpec, LegId, Micros, SourceId, SourceKind, SourceSpec};
 
 pub(crate) type SourceKey = usize;
@@ -44,6 +45,7 @@ pub(crate) struct Layer {
     pub subscribers: Vec<SlotKey>,
     pub throttle: Throttle,
     pub first_key_frame: FirstKeyFrame,
+    pub tape: Tape,
     pub live: bool,
     pub paused: bool,
     pub last_packet: Option<Micros>,
@@ -77,6 +79,7 @@ impl Layer {
             subscribers: Vec::new(),
             throttle: Throttle::default(),
             first_key_frame: FirstKeyFrame::default(),
+            tape: Tape::default(),
             live: false,
             paused: false,
             last_packet: None,

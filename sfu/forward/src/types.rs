@@ -134,6 +134,20 @@ pub struct Packet<'a> {
     pub audio_level: Option<u8>,
 }
 
+/// Where the shell has kept a payload, in numbers that mean something to the shell alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stored(pub u64, pub u16);
+
+/// A copy of a packet that was handled before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Replayed {
+    pub copy: Forwarded,
+    /// Its payload.
+    pub stored: Stored,
+    /// A viewer can begin with it.
+    pub starts_key_frame: bool,
+}
+
 /// One copy to send: into `slot`, with these numbers. The payload is the packet's own but for the patch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Forwarded {
