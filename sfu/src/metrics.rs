@@ -3,8 +3,8 @@
 //! The recorder belongs to the relay, not to the process, so that several relays (or a control plane) may share
 //! one. Handles are made once and are atomics: counting on the packet path costs no lookup.
 
-use metrics::{Counter, Gauge, Key, Label, Level, Metadata, Recorder};
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
 /// The counters that are not named by a reason.
 pub(crate) struct Metrics {
@@ -22,13 +22,26 @@ pub(crate) struct Metrics {
     pub joins: Counter,
     pub reports_dropped: Counter,
     pub key_frames_asked: Counter,
+    /// Seconds from the receive call's return to the end of the send call: of one send call in 64, its oldest packet.
+    pub forward_seconds: Histogram,
 }
+
+/// In seconds.
+const FORWARD_SECONDS: &str = "muster_relay_forward_seconds";
+const FORWARD_BUCKETS: [f64; 10] = [0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1];
 
 const METADATA: Metadata<'static> = Metadata::new("muster_sfu", Level::INFO, None);
 
 impl Metrics {
     pub fn new() -> Self {
-        let recorder = PrometheusBuilder::new().build_recorder();
+        let forward = Matcher::Full(FORWARD_SECONDS.to_owned());
+        let builder = PrometheusBuilder::new();
+        let builder = match builder.set_buckets_for_metric(forward, &FORWARD_BUCKETS) {
+            Ok(builder) => builder,
+            // Only for an empty list.
+            Err(_) => PrometheusBuilder::new(),
+        };
+        let recorder = builder.build_recorder();
         let handle = recorder.handle();
         let counter = |name: &'static str| recorder.register_counter(&Key::from_static_name(name), &METADATA);
         Self {
@@ -44,6 +57,7 @@ impl Metrics {
             joins: counter("muster_relay_joins_total"),
             reports_dropped: counter("muster_relay_reports_dropped_total"),
             key_frames_asked: counter("muster_relay_key_frames_asked_total"),
+            forward_seconds: recorder.register_histogram(&Key::from_static_name(FORWARD_SECONDS), &METADATA),
             recorder,
             handle,
         }
@@ -53,6 +67,13 @@ impl Metrics {
     pub fn counter(&self, name: &'static str, reason: &'static str) -> Counter {
         let key = Key::from_parts(name, vec![Label::from_static_parts("reason", reason)]);
         self.recorder.register_counter(&key, &METADATA)
+    }
+
+    /// The share of a core that a worker's thread uses, 0 to 1.
+    pub fn worker_busy(&self, worker: usize) -> Gauge {
+        let label = Label::new("worker", worker.to_string());
+        let key = Key::from_parts("muster_relay_worker_busy_ratio", vec![label]);
+        self.recorder.register_gauge(&key, &METADATA)
     }
 
     /// A datagram or packet that was dropped.

@@ -129,7 +129,7 @@ mod tests {
             timestamp: number as u32 / 2,
             marker: false,
             entry,
-            picture: Picture::default(),
+            picture: Picture::PLAIN,
             stored: Stored(0, 0),
         }
     }

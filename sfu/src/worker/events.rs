@@ -12,15 +12,17 @@ use crate::ring::Crossing;
 
 use super::quality;
 use super::state::{Home, LegEntry, LinkWire, MeetingKey, Wire, Worker};
+use super::table::SlotPlace;
 
 impl Worker {
     /// Does what a meeting's core asks for, until it asks for nothing more.
     pub fn drain_core(&mut self, now: Instant, key: MeetingKey) {
-        while let Some(event) = self
-            .meetings
-            .get_mut(&key)
-            .and_then(|meeting| meeting.core.poll_event())
-        {
+        loop {
+            self.queue_replays(now, key);
+            let meeting = self.meetings.get_mut(&key);
+            let Some(event) = meeting.and_then(|meeting| meeting.core.poll_event()) else {
+                return;
+            };
             match event {
                 Event::KeyFrameNeeded { source, layer } => self.ask_key_frame(now, source, layer),
                 Event::LayerWanted {
@@ -30,10 +32,8 @@ impl Worker {
                 } => self.wanted_here(now, source, layer, wanted),
                 Event::SourceLive { source, layer } => self.source_live(now, source, layer),
                 Event::SlotChanged { slot, state } => {
-                    let Some(place) = self.slots.get(&slot) else {
-                        continue;
-                    };
-                    let Some(leg) = self.legs.get(&place.leg) else {
+                    let place = SlotPlace::of(slot);
+                    let Some(leg) = self.legs.at(place.leg) else {
                         continue;
                     };
                     let Some(entry) = leg.slots.get(place.index) else {
@@ -254,7 +254,12 @@ impl Worker {
         if paused == place.paused {
             return;
         }
-        let Some(leg) = self.legs.get_mut(&leg_id) else {
+        let expected = self.legs.get(&leg_id).is_some_and(|leg| self.is_expected(leg));
+        let place = self
+            .sources
+            .get_mut(&id)
+            .and_then(|source| source.layers.get_mut(layer));
+        let (Some(place), Some(leg)) = (place, self.legs.get_mut(&leg_id)) else {
             return;
         };
         let Wire::Link(wire) = &mut leg.wire else { return };
@@ -262,9 +267,12 @@ impl Worker {
         wire.pause(index, layer, paused);
         if !paused {
             wire.request_key_frame(index, layer);
-            leg.media_at = now;
+            // Where something else was awaited already, the wait goes on.
+            if !expected {
+                leg.media_at = now;
+            }
         }
-        if let Some(meeting) = self.meetings.get_mut(&source.meeting) {
+        if let Some(meeting) = self.meetings.get_mut(&leg.meeting) {
             meeting.core.set_paused(id, layer, paused);
         }
     }

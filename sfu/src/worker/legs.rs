@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use muster_forward::quality::Meter;
 use muster_forward::{
-    Codec, LayerSpec, LegId, Meeting, SlotId, SlotSpec, SourceId, SourceKind, SourceSpec, Wish, WishWhat,
+    Codec, LayerSpec, LegId, Meeting, SlotSpec, SourceId, SourceKind, SourceSpec, Wish, WishWhat,
 };
 use muster_identity::JoinClaims;
 use muster_proto::command::v1::LegState;
@@ -18,10 +18,10 @@ use crate::refusal::Refusal;
 use crate::watch::{self, Post, Watch};
 
 use super::state::{
-    Home, LayerPlace, LegEntry, LocalMeeting, MeetingKey, SlotEntry, SlotPlace, SourcePlace, WebRtcWire,
-    Wire, Worker,
+    Home, LayerPlace, LegEntry, LocalMeeting, MeetingKey, SlotEntry, SourcePlace, WebRtcWire, Wire, Worker,
 };
 use super::sync::notice;
+use super::table::SlotPlace;
 
 /// Wishes in one view: more than any wall has tiles.
 const MAX_WISHES: usize = 512;
@@ -110,12 +110,10 @@ impl Worker {
             .collect();
         let wire = WebRtcWire {
             leg,
-            out: Vec::new(),
-            lengths: Vec::new(),
-            to: None,
             addresses: Vec::new(),
             ufrags: vec![ufrag.clone()],
-            drops_counted: 0,
+            handshakes: 0,
+            drops_counted: (0, 0),
         };
         let joining = Joining {
             claims,
@@ -185,6 +183,7 @@ impl Worker {
         let known = self.meetings.get(&key).and_then(|meeting| meeting.stage.clone());
         let notice = known.map(|stage| notice(&stage, &site)).unwrap_or_default();
         let entry = LegEntry {
+            id,
             name: name.clone(),
             meeting: key,
             site,
@@ -199,6 +198,7 @@ impl Worker {
             posts: Vec::new(),
             meter: Meter::default(),
             dirty: false,
+            turn_at: None,
         };
         self.legs.insert(id, entry);
         shared.metrics.joins.increment(1);
@@ -240,13 +240,18 @@ impl Worker {
         slots: Vec<(String, bool, Vec<Codec>)>,
     ) -> Vec<SlotEntry> {
         let at = self.shared.micros(now);
+        let index_of_leg = self.legs.next_index();
         let Some(meeting) = self.meetings.get_mut(&key) else {
             return Vec::new();
         };
         meeting.legs.push(leg);
         let mut entries = Vec::with_capacity(slots.len());
         for (index, (name, audio, codecs)) in slots.into_iter().enumerate() {
-            let id = SlotId(self.shared.directory.next_id());
+            let place = SlotPlace {
+                leg: index_of_leg,
+                index,
+            };
+            let id = place.id();
             let spec = SlotSpec {
                 id,
                 leg,
@@ -256,7 +261,6 @@ impl Worker {
                 seed: rand::random(),
             };
             meeting.core.add_slot(at, spec);
-            self.slots.insert(id, SlotPlace { leg, index });
             entries.push(SlotEntry {
                 id,
                 name,
@@ -320,9 +324,6 @@ impl Worker {
         let Some(leg) = self.legs.remove(&id) else { return };
         for source in leg.sources.iter() {
             self.sources.remove(source);
-        }
-        for slot in &leg.slots {
-            self.slots.remove(&slot.id);
         }
         if let Wire::WebRtc(wire) = &leg.wire {
             for address in &wire.addresses {

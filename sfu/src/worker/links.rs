@@ -117,7 +117,7 @@ async fn take_message(
     message: LinkUp,
 ) {
     // The leg may have been taken out meanwhile (the meeting ended).
-    *leg = leg.filter(|id| worker.borrow().legs.contains_key(id));
+    *leg = leg.filter(|id| worker.borrow().legs.contains(id));
     match message.message {
         Some(Up::Join(join)) => {
             if let Some(old) = leg.take() {

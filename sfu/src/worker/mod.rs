@@ -4,15 +4,19 @@
 //! borrow the [`state::Worker`] for one batch and never across an await. Others speak to a worker through bounded
 //! [`Command`]s, through the directory (what has changed in a meeting) and through the rings (packets).
 
+mod backlog;
 mod events;
 mod following;
+mod handshakes;
 mod legs;
 mod links;
+mod load;
 mod path;
 mod quality;
 mod socket;
 pub(crate) mod state;
 mod sync;
+mod table;
 mod tcp;
 mod tick;
 
@@ -41,8 +45,8 @@ pub(crate) use tcp::Arrived;
 
 /// Commands that may wait for a worker; more callers wait.
 const COMMANDS: usize = 256;
-/// Batches received in one turn, so that links and commands have theirs.
-const MAX_BATCHES: usize = 8;
+/// Batches received in one turn, before what came of them is sent.
+const MAX_BATCHES: usize = 4;
 /// How long peers may take to hear of the end.
 const GOODBYE: Duration = Duration::from_millis(500);
 
@@ -159,6 +163,10 @@ async fn run(
     let mut tick = tokio::time::interval(tick::TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
+        let (turn, handshakes) = {
+            let worker = worker.borrow();
+            (worker.backlog.next(), worker.handshakes.wait())
+        };
         tokio::select! {
             readable = socket.readable() => match readable {
                 Ok(()) => receive(&worker),
@@ -173,19 +181,24 @@ async fn run(
                 Some(Command::Adopt { arrived, reply }) => adopt(&worker, arrived, reply),
                 Some(command) => obey(&mut worker.borrow_mut(), command),
             },
+            // Yields, so that what has arrived meanwhile is seen.
+            () = tokio::task::yield_now(), if handshakes => worker.borrow_mut().take_handshakes(),
+            () = until(turn), if turn.is_some() => worker.borrow_mut().flush(Instant::now()),
             _ = tick.tick() => worker.borrow_mut().tick(),
         }
     }
     stop(&worker, &server).await;
 }
 
+async fn until(time: Option<Instant>) {
+    if let Some(time) = time {
+        tokio::time::sleep_until(time.into()).await;
+    }
+}
+
 fn receive(worker: &RefCell<Worker>) {
     let mut worker = worker.borrow_mut();
-    for _ in 0..MAX_BATCHES {
-        if !worker.receive() {
-            return;
-        }
-    }
+    worker.receive(MAX_BATCHES);
 }
 
 /// Something came from the other workers, or a meeting changed.
@@ -251,7 +264,7 @@ fn adopt(worker: &Rc<RefCell<Worker>>, arrived: Box<Arrived>, reply: oneshot::Se
 async fn stop(worker: &RefCell<Worker>, server: &LinkServer) {
     {
         let mut worker = worker.borrow_mut();
-        let legs: Vec<LegId> = worker.legs.keys().copied().collect();
+        let legs: Vec<LegId> = worker.legs.iter().map(|(id, _)| id).collect();
         for leg in legs {
             worker.close(leg, "relay stopped");
         }

@@ -1,6 +1,7 @@
-//! The packet path: receive a batch, hand each datagram to its leg, forward what comes out, send a batch.
+//! The packet path: receive a batch, hand each datagram to its leg, note for each slot what comes out; then, a leg after
+//! the other, write, protect and send.
 //!
-//! Between receiving and sending nothing waits, nothing is allocated for a packet (payloads for links and other workers share
+//! Each payload is kept once, in the worker's store; what is noted for a slot is where it lies there. Between receiving and sending nothing waits, nothing is allocated for a packet (payloads for links and other workers share
 //! large buffers), no channel is used but the rings between workers, and nothing is logged above trace. Packets of links and
 //! of other workers enter at [`Worker::forward`] too.
 
@@ -8,15 +9,17 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use bytes::Bytes;
-use muster_forward::{Codec, Forwarded, LegId, Packet, SourceId, h264, vp8};
+use muster_forward::{Codec, Forwarded, LegId, Packet, SourceId, Stored, h264, vp8};
 use muster_link::rtp::LinkRtp;
 use muster_link::{LinkError, Sent};
-use muster_webrtc::{OutgoingRtp, PicturePatch, stun_ufrag};
+use muster_webrtc::{Ignored, PicturePatch, Place, QueuedRtp, stun_ufrag};
 
 use crate::convert;
 use crate::ring::{Crossing, CrossingPacket, Ring};
 
-use super::state::{Drops, Home, LayerPlace, LegEntry, LinkWire, Wire, Worker};
+use super::handshakes::is_dtls;
+use super::state::{Drops, Home, LayerPlace, LegEntry, LinkWire, MeetingKey, Shared, Wire, Worker};
+use super::table::{Legs, SlotPlace};
 
 /// Addresses that one leg may be found by; the oldest goes.
 const MAX_ADDRESSES: usize = 8;
@@ -24,12 +27,15 @@ const MAX_ADDRESSES: usize = 8;
 const MAX_CROSSINGS: usize = 1024;
 
 impl Worker {
-    /// The whole path of a batch from browsers. False if nothing was there.
-    pub fn receive(&mut self) -> bool {
+    /// The whole path of what browsers sent: at most `batches` are received, then what came of them is sent, leg by leg,
+    /// so that the packets of a picture leave a leg with one call.
+    pub fn receive(&mut self, batches: usize) {
         let now = Instant::now();
         let mut batch = std::mem::take(&mut self.batch);
-        let received = self.socket.receive(&mut batch);
-        if received {
+        for _ in 0..batches {
+            if !self.socket.receive(&mut batch) {
+                break;
+            }
             self.shared.metrics.receive_calls.increment(1);
             for (from, datagram) in batch.datagrams() {
                 self.take_datagram(now, from, datagram);
@@ -37,7 +43,6 @@ impl Worker {
         }
         self.batch = batch;
         self.flush(now);
-        received
     }
 
     pub(super) fn take_datagram(&mut self, now: Instant, from: SocketAddr, datagram: &mut [u8]) {
@@ -54,6 +59,9 @@ impl Worker {
         else {
             return;
         };
+        if is_dtls(datagram) && !wire.leg.is_connected() {
+            return self.defer_handshake(id, from, datagram);
+        }
         let size = datagram.len();
         match wire.leg.handle_datagram(now, from, datagram) {
             Ok(Some(rtp)) => {
@@ -76,16 +84,18 @@ impl Worker {
                 self.learn_address(from, id);
                 self.touch(id);
             }
-            Err(ignored) => {
-                let reason = ignored.as_str();
-                let metrics = &self.shared.metrics;
-                self.drops
-                    .ignored
-                    .entry(reason)
-                    .or_insert_with(|| metrics.dropped(reason))
-                    .increment(1);
-            }
+            Err(ignored) => self.count_ignored(ignored),
         }
+    }
+
+    pub(super) fn count_ignored(&mut self, ignored: Ignored) {
+        let reason = ignored.as_str();
+        let metrics = &self.shared.metrics;
+        self.drops
+            .ignored
+            .entry(reason)
+            .or_insert_with(|| metrics.dropped(reason))
+            .increment(1);
     }
 
     /// By the source address; a STUN request by the username fragment in it.
@@ -215,25 +225,32 @@ impl Worker {
             return;
         };
         self.forwarded.clear();
+        let place = self.store.push(now, packet.payload);
+        let stored = place.map(Place::numbers).map(|(at, length)| Stored(at, length));
+        let at = self.shared.micros(now);
         meeting
             .core
-            .handle_packet(self.shared.micros(now), id, layer, packet, &mut self.forwarded);
-        for copy in &self.forwarded {
-            let Some(place) = self.slots.get(&copy.slot) else {
-                continue;
-            };
-            let Some(leg) = self.legs.get_mut(&place.leg) else {
-                continue;
-            };
-            leg.send(now, place.index, copy, packet, &mut self.scratch, &self.drops);
-            if !std::mem::replace(&mut leg.dirty, true) {
-                self.dirty.push(place.leg);
-            }
+            .handle_stored(at, id, layer, packet, stored, &mut self.forwarded);
+        if !self.forwarded.is_empty()
+            && let Some(place) = place
+        {
+            queue_copies(
+                &self.forwarded,
+                &Copied {
+                    packet,
+                    at: now,
+                    place,
+                    starts_key_frame: starts_key_frame(source.codec, packet.payload),
+                },
+                &mut self.legs,
+                &mut self.dirty,
+                &mut Tools {
+                    scratch: &mut self.scratch,
+                    shared: &self.shared,
+                    drops: &self.drops,
+                },
+            );
         }
-        self.shared
-            .metrics
-            .packets_out
-            .increment(self.forwarded.len() as u64);
         if let Home::Here { .. } = source.home
             && let Some(place) = source.layers.get(layer)
             && place.wanted_by != 0
@@ -280,36 +297,99 @@ impl Worker {
         }
     }
 
-    /// Sends what has gathered, and tells what the legs have to tell.
+    /// Sends what has gathered or has its turn now, a leg after the other, and tells what the legs have to tell.
     pub fn flush(&mut self, now: Instant) {
-        while let Some(id) = self.dirty.pop() {
-            let Some(leg) = self.legs.get_mut(&id) else {
-                continue;
-            };
-            leg.dirty = false;
-            let Wire::WebRtc(wire) = &mut leg.wire else {
-                continue;
-            };
-            let metrics = &self.shared.metrics;
-            if let Some(to) = wire.to {
-                let (sent, calls) = self.socket.send(to, &wire.out, &wire.lengths);
-                metrics.send_calls.increment(calls as u64);
-                metrics.bytes_out.increment(wire.out.len() as u64);
-                self.drops.not_sent.increment((wire.lengths.len() - sent) as u64);
+        while let Some((at, index)) = self.backlog.due(now) {
+            if let Some(leg) = self.legs.at_mut(index).filter(|leg| leg.turn_at == Some(at)) {
+                leg.turn_at = None;
+                if !std::mem::replace(&mut leg.dirty, true) {
+                    self.dirty.push(index);
+                }
             }
-            wire.out.clear();
-            wire.lengths.clear();
-            while let Some(transmit) = wire.leg.poll_transmit() {
-                let (sent, calls) = self
-                    .socket
-                    .send(transmit.to, &transmit.data, &[transmit.data.len()]);
-                metrics.send_calls.increment(calls as u64);
-                self.drops.not_sent.increment(1 - sent as u64);
-            }
-            self.drain_leg(now, id);
         }
+        let mut at = 0;
+        // What a leg tells may give others something to send.
+        while let Some(&index) = self.dirty.get(at) {
+            at += 1;
+            self.flush_leg(now, index);
+        }
+        self.dirty.clear();
         for to in bits(std::mem::take(&mut self.to_wake)) {
             self.shared.signals[to].wake();
+        }
+    }
+
+    fn flush_leg(&mut self, now: Instant, index: usize) {
+        let Some(leg) = self.legs.at_mut(index) else {
+            return;
+        };
+        leg.dirty = false;
+        let id = leg.id;
+        let Wire::WebRtc(wire) = &mut leg.wire else {
+            return;
+        };
+        let metrics = &self.shared.metrics;
+        while let Some(to) = wire.leg.poll_media(now, &self.store, &mut self.send_batch) {
+            let (bytes, lengths) = (self.send_batch.bytes(), self.send_batch.lengths());
+            let (sent, calls) = self.socket.send(to, bytes, lengths);
+            self.load.sent(self.send_batch.queued_at());
+            metrics.send_calls.increment(calls as u64);
+            metrics.packets_out.increment(lengths.len() as u64);
+            metrics.bytes_out.increment(bytes.len() as u64);
+            self.drops.not_sent.increment((lengths.len() - sent) as u64);
+        }
+        if let Some(at) = wire.leg.media_timeout()
+            && leg.turn_at.is_none_or(|turn| at < turn)
+        {
+            leg.turn_at = Some(at);
+            self.backlog.enter(at, index);
+        }
+        while let Some(transmit) = wire.leg.poll_transmit() {
+            let (sent, calls) = self
+                .socket
+                .send(transmit.to, &transmit.data, &[transmit.data.len()]);
+            metrics.send_calls.increment(calls as u64);
+            self.drops.not_sent.increment(1 - sent as u64);
+        }
+        self.drain_leg(now, id);
+    }
+}
+
+impl Worker {
+    /// What a slot that begins to show a source has missed since its last key frame.
+    pub(super) fn queue_replays(&mut self, now: Instant, key: MeetingKey) {
+        let Some(meeting) = self.meetings.get_mut(&key) else {
+            return;
+        };
+        meeting.core.take_replays(&mut self.replays);
+        for replayed in &self.replays {
+            let place = Place::from_numbers((replayed.stored.0, replayed.stored.1));
+            let Some(payload) = self.store.get(place) else {
+                self.drops.replay_gone.increment(1);
+                continue;
+            };
+            queue_copies(
+                &[replayed.copy],
+                &Copied {
+                    packet: &Packet {
+                        seq: replayed.copy.seq,
+                        timestamp: replayed.copy.timestamp,
+                        marker: replayed.copy.marker,
+                        payload,
+                        audio_level: None,
+                    },
+                    at: now,
+                    place,
+                    starts_key_frame: replayed.starts_key_frame,
+                },
+                &mut self.legs,
+                &mut self.dirty,
+                &mut Tools {
+                    scratch: &mut self.scratch,
+                    shared: &self.shared,
+                    drops: &self.drops,
+                },
+            );
         }
     }
 }
@@ -332,46 +412,68 @@ impl LayerPlace {
     }
 }
 
-impl LegEntry {
-    /// One copy into one slot of this leg.
-    fn send(
-        &mut self,
-        now: Instant,
-        index: usize,
-        copy: &Forwarded,
-        packet: &Packet<'_>,
-        scratch: &mut bytes::BytesMut,
-        drops: &Drops,
-    ) {
-        if let Some(slot) = self.slots.get_mut(index) {
-            slot.bytes += packet.payload.len() as u64;
-        }
-        match &mut self.wire {
+/// A packet that is copied into slots.
+struct Copied<'a> {
+    packet: &'a Packet<'a>,
+    /// When it was received.
+    at: Instant,
+    /// Its payload in the worker's store.
+    place: Place,
+    starts_key_frame: bool,
+}
+
+/// What a link's copies need besides.
+struct Tools<'a> {
+    scratch: &'a mut bytes::BytesMut,
+    shared: &'a Shared,
+    drops: &'a Drops,
+}
+
+/// HOT: once for each copy. Browsers' legs take a note of it and send in their turn; links send at once.
+fn queue_copies(
+    copies: &[Forwarded],
+    copied: &Copied<'_>,
+    legs: &mut Legs,
+    dirty: &mut Vec<usize>,
+    tools: &mut Tools<'_>,
+) {
+    for copy in copies {
+        let place = SlotPlace::of(copy.slot);
+        let Some(leg) = legs.at_mut(place.leg) else {
+            continue;
+        };
+        match &mut leg.wire {
             Wire::WebRtc(wire) => {
-                let outgoing = OutgoingRtp {
-                    codec: convert::codec_to_leg(copy.codec),
-                    seq: copy.seq,
-                    timestamp: copy.timestamp,
-                    marker: copy.marker,
-                    payload: packet.payload,
-                    audio_level: packet.audio_level,
-                    patch: copy.patch.map(|patch| PicturePatch {
-                        picture_id: patch.picture_id,
-                        tl0_pic_idx: patch.tl0_pic_idx,
-                    }),
-                };
-                let before = wire.out.len();
-                match wire.leg.send_rtp(now, index, &outgoing, &mut wire.out) {
-                    Some(to) => {
-                        // The address changes between batches only: one leg, one selected pair.
-                        wire.to = Some(to);
-                        wire.lengths.push(wire.out.len() - before);
-                    }
-                    None => drops.not_sent.increment(1),
+                if !wire.leg.queue_rtp(copied.at, place.index, &queued(copy, copied)) {
+                    tools.drops.not_sent.increment(1);
+                } else if !std::mem::replace(&mut leg.dirty, true) {
+                    dirty.push(place.leg);
                 }
             }
-            Wire::Link(wire) => wire.send(index, copy, packet, scratch, drops),
+            Wire::Link(wire) => {
+                if let Some(slot) = leg.slots.get_mut(place.index) {
+                    slot.bytes += copied.packet.payload.len() as u64;
+                }
+                tools.shared.metrics.packets_out.increment(1);
+                wire.send(place.index, copy, copied.packet, tools.scratch, tools.drops);
+            }
         }
+    }
+}
+
+fn queued(copy: &Forwarded, copied: &Copied<'_>) -> QueuedRtp {
+    QueuedRtp {
+        place: copied.place,
+        codec: convert::codec_to_leg(copy.codec),
+        seq: copy.seq,
+        timestamp: copy.timestamp,
+        marker: copy.marker,
+        starts_key_frame: copied.starts_key_frame,
+        audio_level: copied.packet.audio_level,
+        patch: copy.patch.map(|patch| PicturePatch {
+            picture_id: patch.picture_id,
+            tl0_pic_idx: patch.tl0_pic_idx,
+        }),
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a worker holds: its legs, the meetings they are in, and where each source and slot is.
 //!
-//! One thread owns all of it. Invariants: a key in `sources`, `slots`, `by_address` or `by_ufrag` is of a leg in `legs` (or,
+//! One thread owns all of it. Invariants: a key in `sources`, `by_address` or `by_ufrag` is of a leg in `legs` (or,
 //! for sources, of another worker while a meeting of ours shows it); a meeting is here exactly while a leg of it is.
 
 use std::collections::HashMap;
@@ -12,11 +12,13 @@ use std::time::Instant;
 use bytes::BytesMut;
 use metrics::Counter;
 use muster_forward::quality::Meter;
-use muster_forward::{Codec, Forwarded, LegId, Meeting, Micros, SlotId, SourceId, SourceKind, Wish};
+use muster_forward::{
+    Codec, Forwarded, LegId, Meeting, Micros, Replayed, SlotId, SourceId, SourceKind, Wish,
+};
 use muster_link::RelaySender;
 use muster_proto::command::v1::{LegState, StageDocument};
 use muster_proto::media::v1::{MeetingNotice, Speakers};
-use muster_webrtc::{Certificate, Leg};
+use muster_webrtc::{Certificate, Leg, PacketStore, SendBatch};
 
 use crate::admission::Admission;
 use crate::directory::{Directory, Signal};
@@ -24,7 +26,11 @@ use crate::metrics::Metrics;
 use crate::ring::Ring;
 use crate::watch::Post;
 
+use super::backlog::Backlog;
+use super::handshakes::Handshakes;
+use super::load::Load;
 use super::socket::{Batch, MediaSocket};
+use super::table::Legs;
 
 /// What all workers share.
 pub(crate) struct Shared {
@@ -114,23 +120,18 @@ pub(crate) struct LayerPlace {
     pub paused: bool,
 }
 
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct SlotPlace {
-    pub leg: LegId,
-    pub index: usize,
-}
-
 pub(crate) struct SlotEntry {
     pub id: SlotId,
     /// The mid, or the name in a link's join.
     pub name: String,
     pub audio: bool,
-    /// Payload bytes sent into it since the last second began.
+    /// A link's: payload bytes sent into it since the last second began. A browser's leg counts its own.
     pub bytes: u64,
     pub bitrate_bps: u32,
 }
 
 pub(crate) struct LegEntry {
+    pub id: LegId,
     pub name: Arc<str>,
     pub meeting: MeetingKey,
     pub site: Arc<str>,
@@ -151,6 +152,8 @@ pub(crate) struct LegEntry {
     pub follows: bool,
     /// In the worker's list of legs with something to send.
     pub dirty: bool,
+    /// When its pacer lets more go, if it holds something back.
+    pub turn_at: Option<Instant>,
 }
 
 pub(crate) enum Wire {
@@ -160,14 +163,12 @@ pub(crate) enum Wire {
 
 pub(crate) struct WebRtcWire {
     pub leg: Leg,
-    /// Datagrams to send, one after the other, all to `to`.
-    pub out: Vec<u8>,
-    pub lengths: Vec<usize>,
-    pub to: Option<SocketAddr>,
     pub addresses: Vec<SocketAddr>,
     pub ufrags: Vec<String>,
-    /// Of the datagrams that the leg's full queue dropped, those that were counted.
-    pub drops_counted: u64,
+    /// Datagrams of its that wait in [`Handshakes`].
+    pub handshakes: usize,
+    /// Of the datagrams and of the media that the leg's full queues dropped, those that were counted.
+    pub drops_counted: (u64, u64),
 }
 
 pub(crate) struct LinkWire {
@@ -204,8 +205,13 @@ pub(crate) struct Drops {
     pub unknown_address: Counter,
     pub unknown_flow: Counter,
     pub not_sent: Counter,
-    /// RTCP, STUN and packets sent again, of a leg whose queue was full.
+    /// RTCP and STUN of a leg whose queue was full.
     pub leg_full: Counter,
+    /// Packets for slots of a leg whose queue was full, or that waited in it for too long.
+    pub leg_behind: Counter,
+    pub handshakes_full: Counter,
+    /// A newcomer's picture, whose packets the store no longer had.
+    pub replay_gone: Counter,
     pub link_full: Counter,
     pub link_too_large: Counter,
     pub link_malformed: Counter,
@@ -220,23 +226,30 @@ pub(crate) struct Worker {
     pub candidate: SocketAddr,
     /// The relay's TCP port for media, likewise.
     pub tcp_candidate: Option<SocketAddr>,
-    pub legs: IdMap<LegId, LegEntry>,
+    pub legs: Legs,
     pub meetings: IdMap<MeetingKey, LocalMeeting>,
     pub meeting_keys: HashMap<Arc<str>, MeetingKey>,
     pub sources: IdMap<SourceId, SourcePlace>,
-    pub slots: IdMap<SlotId, SlotPlace>,
     pub by_address: HashMap<SocketAddr, LegId>,
     pub by_ufrag: HashMap<String, LegId>,
     pub batch: Batch,
+    /// The payloads of all packets that were received lately, from wherever they came.
+    pub store: PacketStore,
+    /// What one leg sends; all of them use it in turn.
+    pub send_batch: SendBatch,
     pub forwarded: Vec<Forwarded>,
+    pub replays: Vec<Replayed>,
     pub scratch: BytesMut,
-    /// Legs with something to send.
-    pub dirty: Vec<LegId>,
+    /// Legs with something to send, by index.
+    pub dirty: Vec<usize>,
+    pub backlog: Backlog,
+    pub handshakes: Handshakes,
     /// Bit set of workers that something was pushed for.
     pub to_wake: u64,
     /// Wishes that found a ring full; told again at the next tick.
     pub untold_wishes: Vec<(SourceId, usize)>,
     pub drops: Drops,
+    pub load: Load,
     pub next_look: Instant,
     pub next_second: Instant,
 }
@@ -249,31 +262,40 @@ impl Worker {
             unknown_flow: shared.metrics.dropped("unknown_flow"),
             not_sent: shared.metrics.dropped("not_sent"),
             leg_full: shared.metrics.dropped("leg_full"),
+            leg_behind: shared.metrics.dropped("leg_behind"),
+            replay_gone: shared.metrics.dropped("replay_gone"),
+            handshakes_full: shared.metrics.dropped("handshakes_full"),
             link_full: shared.metrics.dropped("link_full"),
             link_too_large: shared.metrics.dropped("link_too_large"),
             link_malformed: shared.metrics.dropped("link_malformed"),
             ignored: HashMap::new(),
         };
+        let load = Load::new(&shared.metrics, index);
         Self {
             index,
             shared,
             socket: std::rc::Rc::new(socket),
             candidate,
             tcp_candidate: None,
-            legs: IdMap::default(),
+            legs: Legs::default(),
             meetings: IdMap::default(),
             meeting_keys: HashMap::new(),
             sources: IdMap::default(),
-            slots: IdMap::default(),
             by_address: HashMap::new(),
             by_ufrag: HashMap::new(),
             batch: Batch::default(),
+            store: PacketStore::new(),
+            send_batch: SendBatch::new(),
             forwarded: Vec::new(),
+            replays: Vec::new(),
             scratch: BytesMut::new(),
             dirty: Vec::new(),
+            backlog: Backlog::default(),
+            handshakes: Handshakes::default(),
             to_wake: 0,
             untold_wishes: Vec::new(),
             drops,
+            load,
             next_look: now,
             next_second: now,
         }
@@ -281,10 +303,11 @@ impl Worker {
 
     /// Notes that a leg has something to send.
     pub fn touch(&mut self, id: LegId) {
-        if let Some(leg) = self.legs.get_mut(&id)
+        if let Some(index) = self.legs.index_of(&id)
+            && let Some(leg) = self.legs.at_mut(index)
             && !std::mem::replace(&mut leg.dirty, true)
         {
-            self.dirty.push(id);
+            self.dirty.push(index);
         }
     }
 }

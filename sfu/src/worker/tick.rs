@@ -22,7 +22,7 @@ impl Worker {
         let due: Vec<LegId> = self
             .legs
             .iter_mut()
-            .filter_map(|(&id, leg)| match &mut leg.wire {
+            .filter_map(|(id, leg)| match &mut leg.wire {
                 Wire::WebRtc(wire) if wire.leg.poll_timeout().is_some_and(|at| at <= now) => {
                     wire.leg.handle_timeout(now);
                     Some(id)
@@ -43,6 +43,7 @@ impl Worker {
         if now >= self.next_second {
             self.next_second = now + Duration::from_secs(1);
             self.tell_rates(now);
+            self.load.look(now);
         }
         self.flush(now);
     }
@@ -67,7 +68,7 @@ impl Worker {
     /// Legs from which nothing comes although something should.
     fn look_for_silence(&mut self, now: Instant) {
         let mut changes = Vec::new();
-        for (&id, leg) in &self.legs {
+        for (id, leg) in self.legs.iter() {
             let silent = now.saturating_duration_since(leg.media_at) > SILENT_AFTER;
             match leg.state {
                 LegState::OnAir if silent && self.is_expected(leg) => changes.push((id, LegState::Silent)),
@@ -82,7 +83,7 @@ impl Worker {
 
     /// Tells each leg what its slots would use if there were room, so that it looks for no more.
     fn tell_wanted(&mut self, now: Instant) {
-        for (&id, leg) in &mut self.legs {
+        for (id, leg) in self.legs.iter_mut() {
             if let Wire::WebRtc(wire) = &mut leg.wire
                 && let Some(meeting) = self.meetings.get(&leg.meeting)
             {
@@ -92,7 +93,7 @@ impl Worker {
     }
 
     /// Whether any layer of the leg is not paused.
-    fn is_expected(&self, leg: &LegEntry) -> bool {
+    pub(super) fn is_expected(&self, leg: &LegEntry) -> bool {
         let sources = leg.sources.iter().filter_map(|id| self.sources.get(id));
         sources
             .flat_map(|source| &source.layers)
@@ -101,16 +102,20 @@ impl Worker {
 
     fn tell_rates(&mut self, now: Instant) {
         let mut seconds = Vec::new();
-        for (&id, leg) in &mut self.legs {
+        for (id, leg) in self.legs.iter_mut() {
             match &mut leg.wire {
                 Wire::Link(wire) => {
                     let (lost, sent) = wire.sender.loss();
                     seconds.push((id, wire.counts.take(lost, sent, wire.sender.rtt())));
                 }
                 Wire::WebRtc(wire) => {
-                    let dropped = wire.leg.tables().transmits_dropped;
+                    let dropped = (wire.leg.transmits_dropped(), wire.leg.media_dropped());
                     let before = std::mem::replace(&mut wire.drops_counted, dropped);
-                    self.drops.leg_full.increment(dropped - before);
+                    self.drops.leg_full.increment(dropped.0 - before.0);
+                    self.drops.leg_behind.increment(dropped.1 - before.1);
+                    for (index, slot) in leg.slots.iter_mut().enumerate() {
+                        slot.bytes += wire.leg.take_slot_bytes(index);
+                    }
                 }
             }
             let core = self.meetings.get(&leg.meeting).map(|meeting| &meeting.core);

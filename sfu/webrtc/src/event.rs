@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// A datagram to send: STUN, DTLS, RTCP or a retransmission.
+/// A datagram to send: STUN, DTLS or RTCP.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Transmit {
     /// Where to.
@@ -170,8 +170,12 @@ pub struct TableSizes {
     pub events: usize,
     /// Sequence numbers that are missing and asked for again.
     pub missing: usize,
-    /// Packets kept for retransmission.
+    /// Packets that can be sent again.
     pub kept_packets: usize,
+    /// Packets that wait for [`crate::Leg::poll_media`].
+    pub waiting: usize,
+    /// Packets for slots that were dropped since the start: their queue was full, or their payload gone.
+    pub media_dropped: u64,
     /// DTLS bytes taken since the start.
     pub dtls_bytes: usize,
 }

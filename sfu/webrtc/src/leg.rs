@@ -6,6 +6,7 @@
 
 mod feedback;
 mod flow;
+mod sending;
 #[cfg(test)]
 mod tests;
 
@@ -21,15 +22,15 @@ use crate::certificate::Certificate;
 use crate::dtls::{Dtls, Progress};
 use crate::event::{CloseReason, Ignored, LegEvent, TableSizes, Transmit};
 use crate::ice_lite::IceLite;
-use crate::media::{OfferedSlot, OfferedSource, OutgoingRtp, ReceivedRtp};
+use crate::media::{OfferedSlot, OfferedSource, ReceivedRtp};
 use crate::negotiate::negotiate;
 use crate::offer::{self, OfferError};
 use crate::receive::Receiver;
+use crate::rtcp;
 use crate::rtp::Rtp;
 use crate::seed::Seed;
 use crate::send::Sender;
 use crate::srtp::{Profile, Srtp};
-use crate::{MAX_PAYLOAD, rtcp};
 
 /// Datagrams waiting in `poll_transmit`; later ones are dropped and counted.
 const MAX_TRANSMITS: usize = 1024;
@@ -147,7 +148,7 @@ impl Leg {
         );
         let receiver = Receiver::new(now, &offer.media, &plan.roles, plan.sources);
         let flow = Flow::new(now, &plan.slots);
-        let sender = Sender::new(plan.slots, &slot_ssrcs, &slot_rtx_ssrcs);
+        let sender = Sender::new(now, plan.slots, &slot_ssrcs, &slot_rtx_ssrcs);
         let leg = Leg {
             started: now,
             seed,
@@ -207,6 +208,11 @@ impl Leg {
         self.ice.selected()
     }
 
+    /// Datagrams of [`Leg::poll_transmit`] that were dropped since the start, its queue being full.
+    pub fn transmits_dropped(&self) -> u64 {
+        self.transmits_dropped
+    }
+
     /// How full the tables are.
     pub fn tables(&self) -> TableSizes {
         TableSizes {
@@ -217,6 +223,8 @@ impl Leg {
             events: self.events.len(),
             missing: self.receiver.missing(),
             kept_packets: self.sender.kept(),
+            waiting: self.sender.waiting(),
+            media_dropped: self.sender.dropped(),
             dtls_bytes: self.dtls.taken(),
         }
     }
@@ -305,30 +313,6 @@ impl Leg {
                 self.transmit(to, data);
             }
         }
-    }
-
-    /// Appends one protected datagram for `slot` to `out` and says where it goes. None: not sent
-    /// (not connected, no such slot, a codec that the slot does not take, too long, or a sequence
-    /// number that the slot sent already or is 1024 past). No allocation once `out` is warm.
-    pub fn send_rtp(
-        &mut self,
-        now: Instant,
-        slot: usize,
-        packet: &OutgoingRtp<'_>,
-        out: &mut Vec<u8>,
-    ) -> Option<SocketAddr> {
-        let srtp = self.srtp.as_mut().filter(|_| !self.closed)?;
-        let to = self.ice.selected()?;
-        if packet.payload.len() > MAX_PAYLOAD {
-            return None;
-        }
-        let start = out.len();
-        let header = self.sender.write(slot, packet, out)?;
-        if !srtp.protect_rtp(out, start, header) {
-            return None;
-        }
-        self.sender.sent(now, slot, packet, &out[start..]);
-        Some(to)
     }
 
     /// Asks the publisher for a key frame (PLI), at most every 500 ms a layer; remembered until it

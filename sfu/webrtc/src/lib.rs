@@ -1,16 +1,17 @@
 //! One WebRTC leg, sans I/O: SDP, ICE-lite, DTLS, SRTP and RTCP of one peer on one UDP port.
 //!
 //! **Drive a [`Leg`] like this: after every call that takes `&mut self` and before waiting, drain
-//! [`Leg::poll_transmit`] and [`Leg::poll_event`], then wait until [`Leg::poll_timeout`] at the
+//! [`Leg::poll_media`], [`Leg::poll_transmit`] and [`Leg::poll_event`], then wait until [`Leg::poll_timeout`] at the
 //! latest and call [`Leg::handle_timeout`].**
 //!
 //! ```text
 //! let (mut leg, answer) = Leg::accept(now, offer, &config)?;
 //! loop {
+//!     while let Some(to) = leg.poll_media(now, &store, &mut batch) { send_run(to, &batch) }
 //!     while let Some(t) = leg.poll_transmit() { socket.send_to(&t.data, t.to) }
 //!     while let Some(e) = leg.poll_event() { ... }
 //!     match wait(socket, leg.poll_timeout()) {
-//!         Datagram(from, bytes) => if let Ok(Some(rtp)) = leg.handle_datagram(now, from, bytes) { forward(rtp) }
+//!         Datagram(from, bytes) => if let Ok(Some(rtp)) = leg.handle_datagram(now, from, bytes) { store.push(now, rtp.payload); ... leg.queue_rtp(slot, &packet) }
 //!         Timeout => leg.handle_timeout(now),
 //!     }
 //! }
@@ -40,6 +41,7 @@ mod rtp;
 mod seed;
 mod send;
 mod srtp;
+mod store;
 #[cfg(test)]
 mod test_support;
 mod vp8;
@@ -50,10 +52,12 @@ pub use event::{CloseReason, Ignored, LegEvent, Quality, TableSizes, Transmit};
 pub use framing::{FrameReader, FrameTooLong, FrameWriter};
 pub use ice_lite::stun_ufrag;
 pub use leg::{IceCredentials, Leg, LegConfig};
-pub use media::{Codec, OfferedSlot, OfferedSource, OutgoingRtp, PicturePatch, ReceivedRtp, SourceKind};
+pub use media::{Codec, OfferedSlot, OfferedSource, PicturePatch, QueuedRtp, ReceivedRtp, SourceKind};
 pub use offer::{MAX_MEDIA, MAX_OFFER, OfferError};
+pub use send::SendBatch;
 #[doc(hidden)] // for benches/protect.rs
 pub use srtp::{Profile, Srtp};
+pub use store::{PacketStore, Place};
 
-/// The longest RTP payload that [`Leg::send_rtp`] takes, in bytes.
+/// The longest RTP payload that [`Leg::queue_rtp`] takes, in bytes.
 pub const MAX_PAYLOAD: usize = 1400;

@@ -2,6 +2,8 @@
 //!
 //! Plain values. Nothing here knows how they are signalled or protected.
 
+use crate::store::Place;
+
 /// A media coding that a leg can carry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Codec {
@@ -94,9 +96,11 @@ pub struct ReceivedRtp<'a> {
 }
 
 /// One RTP packet for a slot; the leg adds payload type, SSRC and header extensions.
-#[derive(Clone, Copy, Debug)]
-pub struct OutgoingRtp<'a> {
-    /// Must be one of the slot's codecs, or the packet is not sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueuedRtp {
+    /// Its payload in the worker's [`crate::PacketStore`]; at most [`crate::MAX_PAYLOAD`] bytes.
+    pub place: Place,
+    /// Must be one of the slot's codecs.
     pub codec: Codec,
     /// Sequence number in the slot's own numbering.
     pub seq: u16,
@@ -104,8 +108,8 @@ pub struct OutgoingRtp<'a> {
     pub timestamp: u32,
     /// Marker bit.
     pub marker: bool,
-    /// At most [`crate::MAX_PAYLOAD`] bytes, or the packet is not sent.
-    pub payload: &'a [u8],
+    /// A decoder can begin with this packet.
+    pub starts_key_frame: bool,
     /// RFC 6464 level in -dBov for audio slots.
     pub audio_level: Option<u8>,
     /// VP8 and VP9: numbers to write into the payload descriptor.

@@ -113,11 +113,27 @@ pub(crate) struct Header<'a> {
 }
 
 impl Header<'_> {
+    fn extensions(&self) -> impl Iterator<Item = &(u8, &[u8])> {
+        let fits = |e: &&(u8, &[u8])| (1..=14).contains(&e.0) && (1..=16).contains(&e.1.len());
+        self.extensions.iter().flatten().filter(fits)
+    }
+
+    /// Bytes of the extensions, without what goes before and after them.
+    fn extensions_length(&self) -> usize {
+        self.extensions().map(|(_, value)| 1 + value.len()).sum()
+    }
+
+    /// Bytes that [`Header::write`] appends.
+    pub(crate) fn length(&self) -> usize {
+        match self.extensions_length() {
+            0 => 12,
+            length => 16 + length.next_multiple_of(4),
+        }
+    }
+
     /// Appends the header.
     pub(crate) fn write(&self, out: &mut Vec<u8>) {
-        let fits = |e: &&(u8, &[u8])| (1..=14).contains(&e.0) && (1..=16).contains(&e.1.len());
-        let extensions = || self.extensions.iter().flatten().filter(fits);
-        let length: usize = extensions().map(|(_, v)| 1 + v.len()).sum();
+        let length = self.extensions_length();
         out.push(if length == 0 { 0x80 } else { 0x90 });
         out.push(self.pt | if self.marker { 0x80 } else { 0 });
         out.extend_from_slice(&self.seq.to_be_bytes());
@@ -128,7 +144,7 @@ impl Header<'_> {
         }
         let words = length.div_ceil(4);
         out.extend_from_slice(&[0xbe, 0xde, 0, words as u8]); // at most 13 words
-        for (id, value) in extensions() {
+        for (id, value) in self.extensions() {
             out.push(id << 4 | (value.len() - 1) as u8);
             out.extend_from_slice(value);
         }

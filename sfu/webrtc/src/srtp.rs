@@ -2,7 +2,7 @@
 //!
 //! Packets are protected and opened where they lie, without allocation once an SSRC is known.
 //! Invariants: only authentic packets make or move a state; states are bounded in number; no two
-//! packets are ever encrypted under one SSRC and index. There is no re-keying, no key derivation
+//! packets that differ are ever encrypted under one SSRC and index. There is no re-keying, no key derivation
 //! rate and no MKI, which DTLS-SRTP has no use for.
 
 mod cipher;
@@ -145,11 +145,44 @@ impl Srtp {
     /// tag. False, and `out` cut back to `start`: malformed, too many SSRCs, or a sequence number
     /// that was used already or is 1024 behind.
     pub fn protect_rtp(&mut self, out: &mut Vec<u8>, start: usize, header: usize) -> bool {
-        let done = self.outbound.seal(out, start, header).is_some();
+        let done = self.seal_rtp(out, start, header).is_some();
         if !done {
             out.truncate(start);
         }
         done
+    }
+
+    /// Bytes that protecting RTP appends.
+    pub(crate) fn tag_length(&self) -> usize {
+        self.outbound.keys.rtp.tag_length()
+    }
+
+    /// As [`Srtp::protect_rtp`], but tells the packet's index, and leaves `out` as it is on a refusal.
+    pub(crate) fn seal_rtp(&mut self, out: &mut Vec<u8>, start: usize, header: usize) -> Option<u64> {
+        self.outbound.seal(out, start, header)
+    }
+
+    /// Protects a packet that [`Srtp::seal_rtp`] gave this index to. It must be the same to the last byte: another one
+    /// under the same index would lay the key open. None for an index that was never used.
+    pub(crate) fn seal_same_again(
+        &self,
+        out: &mut Vec<u8>,
+        start: usize,
+        header: usize,
+        index: u64,
+    ) -> Option<()> {
+        let packet = out.get(start..).filter(|p| p.len() >= header)?;
+        let (ssrc, seq) = names(packet)?;
+        let windows = &self.outbound.rtp;
+        let used = windows.find(ssrc).and_then(|place| windows.get(place))?;
+        if seq != index as u16 || used.is_fresh(index) {
+            return None;
+        }
+        self.outbound
+            .keys
+            .rtp
+            .seal_rtp(ssrc, index, out, start, header)
+            .ok()
     }
 
     /// Protects a compound RTCP packet; None if it is too short, or 2^31 were sent.
@@ -214,7 +247,7 @@ impl Srtp {
 }
 
 impl Outbound {
-    fn seal(&mut self, out: &mut Vec<u8>, start: usize, header: usize) -> Option<()> {
+    fn seal(&mut self, out: &mut Vec<u8>, start: usize, header: usize) -> Option<u64> {
         let packet = out.get(start..).filter(|p| p.len() >= header)?;
         let (ssrc, seq) = names(packet)?;
         let place = self.rtp.find(ssrc)?;
@@ -223,7 +256,8 @@ impl Outbound {
             Some(window) => window.index_of(seq).filter(|i| window.is_fresh(*i))?,
         };
         self.rtp.mark(ssrc, place, index);
-        self.keys.rtp.seal_rtp(ssrc, index, out, start, header).ok()
+        self.keys.rtp.seal_rtp(ssrc, index, out, start, header).ok()?;
+        Some(index)
     }
 }
 

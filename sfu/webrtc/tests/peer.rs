@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use muster_webrtc::{
-    Certificate, CloseReason, Codec, Leg, LegConfig, LegEvent, OutgoingRtp, PicturePatch, SourceKind,
-    stun_ufrag,
+    Certificate, CloseReason, Codec, Leg, LegConfig, LegEvent, PacketStore, PicturePatch, QueuedRtp,
+    SendBatch, SourceKind, stun_ufrag,
 };
 use rtc::media_stream::MediaStreamTrack;
 use rtc::peer_connection::configuration::media_engine::{MIME_TYPE_VP8, MediaEngine};
@@ -87,6 +87,8 @@ struct RelayEnd {
     received: BTreeSet<u16>,
     datagrams: u32,
     events: Vec<LegEvent>,
+    store: PacketStore,
+    batch: SendBatch,
 }
 
 impl RelayEnd {
@@ -101,12 +103,15 @@ impl RelayEnd {
             received: BTreeSet::new(),
             datagrams: 0,
             events: Vec::new(),
+            store: PacketStore::new(),
+            batch: SendBatch::new(),
         };
         (end, answer)
     }
 
     /// One turn of the loop: drains, then waits for a datagram or 5 ms.
     async fn turn(&mut self) {
+        self.send_media(false).await;
         while let Some(t) = self.leg.poll_transmit() {
             self.socket.send_to(&t.data, t.to).await.expect("loopback");
         }
@@ -121,6 +126,20 @@ impl RelayEnd {
         let now = Instant::now();
         if self.leg.poll_timeout().is_some_and(|t| t <= now) {
             self.leg.handle_timeout(now);
+        }
+    }
+
+    /// Sends what waits; where it is `lost`, nothing leaves.
+    async fn send_media(&mut self, lost: bool) {
+        while let Some(to) = self.leg.poll_media(Instant::now(), &self.store, &mut self.batch) {
+            let mut rest = self.batch.bytes();
+            for length in self.batch.lengths() {
+                let (datagram, next) = rest.split_at(*length);
+                rest = next;
+                if !lost {
+                    self.socket.send_to(datagram, to).await.expect("loopback");
+                }
+            }
         }
     }
 
@@ -246,24 +265,23 @@ async fn peer(
 /// Sends packet `n` into the slot; every 25th is lost on the way.
 async fn send(end: &mut RelayEnd, n: u16) {
     let payload = [0x90, 0x80, 0x80, 0x01, 0x10, 1, 2, 3, 4, 5];
-    let mut wire = Vec::new();
-    let packet = OutgoingRtp {
+    let now = Instant::now();
+    let packet = QueuedRtp {
+        place: end.store.push(now, &payload).expect("short"),
         codec: Codec::Vp8,
         seq: 65_400u16.wrapping_add(n),
         timestamp: u32::from(n) * 3000,
         marker: true,
-        payload: &payload,
+        starts_key_frame: false,
         audio_level: None,
         patch: Some(PicturePatch {
             picture_id: 0x1200 + n,
             tl0_pic_idx: 0,
         }),
     };
-    let to = end.leg.send_rtp(Instant::now(), 0, &packet, &mut wire);
-    let to = to.expect("connected");
-    if n % 25 != 10 {
-        end.socket.send_to(&wire, to).await.expect("loopback");
-    }
+    end.send_media(false).await;
+    assert!(end.leg.queue_rtp(now, 0, &packet), "connected");
+    end.send_media(n % 25 == 10).await;
 }
 
 fn has_no_hole(seqs: &BTreeSet<u16>, first: u16, count: u16) -> bool {

@@ -29,13 +29,14 @@ impl Leg {
                 }
                 Feedback::TransportWide { fci } => self.flow.feedback(now, &fci),
                 Feedback::Limit { bps } => self.flow.side.reported_limit(bps),
-                Feedback::Nack { ssrc, seqs } => self.answer_nack(now, ssrc, &seqs),
+                Feedback::Nack { ssrc, seqs } => {
+                    for seq in seqs {
+                        self.sender.ask_again(now, ssrc, seq, self.round_trip);
+                    }
+                }
                 Feedback::KeyFrame { ssrc } => {
                     if let Some(slot) = self.sender.slot_of(ssrc) {
-                        let event = LegEvent::KeyFrameRequested { slot };
-                        if !self.events.contains(&event) {
-                            self.event(event);
-                        }
+                        self.wants_key_frame(slot);
                     }
                 }
             }
@@ -49,17 +50,6 @@ impl Leg {
             let bps = self.flow.side.media_bps();
             self.events.retain(|e| !matches!(e, LegEvent::Estimate { .. }));
             self.event(LegEvent::Estimate { bps });
-        }
-    }
-
-    fn answer_nack(&mut self, now: Instant, ssrc: u32, seqs: &[u16]) {
-        let Some(to) = self.ice.selected() else {
-            return;
-        };
-        for seq in seqs {
-            if let Some(data) = self.sender.resend(now, ssrc, *seq, self.round_trip) {
-                self.transmit(to, data);
-            }
         }
     }
 

@@ -18,9 +18,12 @@ use rtc_stun::message::{BINDING_REQUEST, Message, Setter, TransactionId};
 use super::*;
 use crate::Codec;
 use crate::crypto::provider;
+use crate::media::QueuedRtp;
 use crate::rtcp::Feedback;
 use crate::rtp::Header;
+use crate::send::{MAX_KEPT, SendBatch};
 use crate::srtp::{MAX_REMEMBERED, MAX_SSRCS, Profile};
+use crate::store::PacketStore;
 use crate::stun_ufrag;
 use crate::test_support::{allocations, instant};
 
@@ -39,6 +42,8 @@ struct Client {
     events: Vec<LegEvent>,
     /// Media and RTCP from the leg, still protected.
     inbox: VecDeque<Vec<u8>>,
+    store: PacketStore,
+    batch: SendBatch,
 }
 
 fn address(port: u16) -> SocketAddr {
@@ -126,6 +131,8 @@ impl Client {
             srtp: None,
             events: Vec::new(),
             inbox: VecDeque::new(),
+            store: PacketStore::new(),
+            batch: SendBatch::new(),
         }
     }
 
@@ -159,6 +166,7 @@ impl Client {
                     .leg
                     .handle_datagram(self.now, self.address, &mut t.message.to_vec());
             }
+            quiet &= !self.media();
             while let Some(t) = self.leg.poll_transmit() {
                 quiet = false;
                 if (20..=63).contains(&t.data[0]) {
@@ -243,20 +251,42 @@ impl Client {
         self.drive();
     }
 
-    fn send(&mut self, seq: u16) -> Vec<u8> {
-        let packet = OutgoingRtp {
+    /// Puts what the leg has to send into the inbox; false if it has nothing.
+    fn media(&mut self) -> bool {
+        let mut some = false;
+        while let Some(to) = self.leg.poll_media(self.now, &self.store, &mut self.batch) {
+            assert_eq!(to, self.address);
+            some = true;
+            let mut rest = self.batch.bytes();
+            for length in self.batch.lengths() {
+                let (datagram, next) = rest.split_at(*length);
+                self.inbox.push_back(datagram.to_vec());
+                rest = next;
+            }
+        }
+        some
+    }
+
+    fn queue(&mut self, seq: u16, payload: &[u8], starts_key_frame: bool) -> bool {
+        let packet = QueuedRtp {
+            place: self.store.push(self.now, payload).expect("short"),
             codec: Codec::Vp8,
             seq,
             timestamp: 1,
             marker: true,
-            payload: &[0x10, 1, 2],
+            starts_key_frame,
             audio_level: None,
             patch: None,
         };
-        let mut wire = Vec::new();
-        let to = self.leg.send_rtp(self.now, 0, &packet, &mut wire);
-        assert_eq!(to, Some(self.address));
-        wire
+        self.leg.queue_rtp(self.now, 0, &packet)
+    }
+
+    fn send(&mut self, seq: u16) -> Vec<u8> {
+        let before = self.inbox.len();
+        assert!(self.queue(seq, &[0x10, 1, 2], false));
+        self.media();
+        assert_eq!(self.inbox.len(), before + 1);
+        self.inbox.pop_back().expect("one")
     }
 
     fn closed(&self) -> Option<CloseReason> {
@@ -337,6 +367,47 @@ fn a_nack_is_answered_with_the_same_bytes() {
 }
 
 #[test]
+fn a_packet_whose_payload_is_gone_is_counted_and_not_sent_again() {
+    let mut c = Client::connected(&[7]);
+    let first = c.send(100);
+    let ssrc = u32::from_be_bytes([first[8], first[9], first[10], first[11]]);
+    c.store = PacketStore::new();
+    c.say(rtcp::nack(1, ssrc, &[100]));
+    c.drive();
+    assert!(c.inbox.is_empty());
+    assert_eq!(c.leg.tables().media_dropped, 1);
+}
+
+#[test]
+fn packets_of_a_run_leave_in_one_batch() {
+    let mut c = Client::connected(&[7]);
+    for seq in 0..60 {
+        assert!(c.queue(seq, &[7; 1000], false));
+    }
+    let mut batches = Vec::new();
+    while c.leg.poll_media(c.now, &c.store, &mut c.batch).is_some() {
+        batches.push(c.batch.lengths().len());
+    }
+    assert_eq!(batches.iter().sum::<usize>(), 60);
+    assert!(batches.len() <= 2, "{batches:?}");
+}
+
+#[test]
+fn a_slot_whose_packets_were_dropped_goes_on_at_a_key_frame() {
+    let mut c = Client::connected(&[7]);
+    // The one that finds the queue full goes with the others.
+    let taken = (0..2000).take_while(|seq| c.queue(*seq, b"x", false)).count() as u16;
+    assert_eq!(c.leg.poll_event(), Some(LegEvent::KeyFrameRequested { slot: 0 }));
+    assert!(!c.queue(taken + 1, b"x", false), "the rest of a picture");
+    c.media();
+    assert!(c.inbox.is_empty());
+    assert_eq!(c.leg.tables().media_dropped, u64::from(taken));
+    assert!(c.queue(taken + 2, b"key", true) && c.queue(taken + 3, b"x", false));
+    c.media();
+    assert_eq!(c.inbox.len(), 2);
+}
+
+#[test]
 fn packets_go_out_and_come_in_without_allocation() {
     assert!(
         allocations(|| drop(std::hint::black_box(vec![1u8]))) > 0,
@@ -344,25 +415,16 @@ fn packets_go_out_and_come_in_without_allocation() {
     );
     for profile in [7, 1] {
         let mut c = Client::connected(&[profile]);
-        let mut out = Vec::new();
         let mut send = |seqs: std::ops::Range<u16>| {
             for seq in seqs {
-                let packet = OutgoingRtp {
-                    codec: Codec::Vp8,
-                    seq,
-                    timestamp: 1,
-                    marker: true,
-                    payload: &[7; 1100],
-                    audio_level: None,
-                    patch: None,
-                };
-                out.clear();
-                let at = c.now + MS * u32::from(seq);
-                assert!(c.leg.send_rtp(at, 0, &packet, &mut out).is_some());
+                c.now += MS;
+                assert!(c.queue(seq, &[7; 1100], false));
+                let to = c.leg.poll_media(c.now, &c.store, &mut c.batch);
+                assert!(to.is_some() && c.batch.lengths().len() == 1);
             }
         };
-        send(0..1000); // a second fills what is kept for NACKs
-        assert_eq!(allocations(|| send(1000..3000)), 0);
+        send(0..8000); // until store and records are as large as they get
+        assert_eq!(allocations(|| send(8000..10_000)), 0);
 
         let mut wires: Vec<Vec<u8>> = (0..300).map(|seq| c.packet(10, "lo", seq, b"x")).collect();
         let mut take = |wires: &mut [Vec<u8>]| {
@@ -621,7 +683,7 @@ fn floods_leave_every_table_bounded() {
     assert!(t.addresses <= 8, "{t:?}");
     assert!(t.transmits <= MAX_TRANSMITS && t.transmits_dropped > 0, "{t:?}");
     assert!(t.events <= MAX_EVENTS, "{t:?}");
-    assert!(t.kept_packets <= 512, "{t:?}");
+    assert!(t.kept_packets <= MAX_KEPT && t.waiting == 0, "{t:?}");
     assert!(t.missing <= 64 * 256, "{t:?}");
     assert!(t.dtls_bytes <= 160 * 1024, "{t:?}");
 }

@@ -231,6 +231,30 @@ fn no_index_is_encrypted_twice() {
 }
 
 #[test]
+fn the_same_packet_again_is_the_same_bytes_and_no_other_is_taken() {
+    for profile in PROFILES {
+        let (mut a, _) = pair(profile);
+        let seal = |a: &mut Srtp, seq| {
+            let mut out = rtp(9, seq);
+            let index = a.seal_rtp(&mut out, 0, 12).expect("fresh");
+            (out, index)
+        };
+        let (first, index) = seal(&mut a, 65_535);
+        let (second, later) = seal(&mut a, 0);
+        assert_eq!((index, later), (65_535, 65_536));
+        for (seq, index, wire) in [(65_535, index, &first), (0, later, &second)] {
+            let mut again = rtp(9, seq);
+            assert_eq!(a.seal_same_again(&mut again, 0, 12, index), Some(()));
+            assert_eq!(again, *wire);
+        }
+        for (ssrc, seq, index) in [(9, 1, 65_537), (9, 1, 65_536), (8, 0, 65_536)] {
+            let refused = a.seal_same_again(&mut rtp(ssrc, seq), 0, 12, index);
+            assert_eq!(refused, None, "{ssrc} {seq} {index}");
+        }
+    }
+}
+
+#[test]
 fn replayed_truncated_changed_and_foreign_packets_are_refused() {
     for profile in PROFILES {
         let (mut a, mut b) = pair(profile);
