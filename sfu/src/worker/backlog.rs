@@ -1,5 +1,5 @@
-//! Legs whose pacer holds packets back, by the time of their next turn, so that nobody looks through all legs each
-//! millisecond.
+//! Legs by the time of their next turn, be it a timeout or that the pacer lets more go, so that nobody looks through all
+//! of them each millisecond.
 //!
 //! An entry is a hint: a leg knows the time of its turn itself, and entries of other times are passed over. A leg enters
 //! anew only for an earlier time, so there are few of them.

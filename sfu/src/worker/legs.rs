@@ -127,6 +127,7 @@ impl Worker {
         if purpose == Purpose::View {
             self.start_following(Instant::now(), id);
         }
+        self.touch(id);
         Ok(Opened {
             name: name.to_string(),
             answer,

@@ -69,7 +69,7 @@ impl Worker {
                 self.shared.metrics.bytes_in.increment(size as u64);
                 *media_at = now;
                 let Some(&source) = sources.get(rtp.source) else {
-                    return;
+                    return self.touch(id);
                 };
                 let packet = Packet {
                     seq: rtp.seq,
@@ -79,6 +79,8 @@ impl Worker {
                     audio_level: rtp.audio_level,
                 };
                 self.forward(now, source, rtp.layer, &packet);
+                // It may have something to ask for.
+                self.touch(id);
             }
             Ok(None) => {
                 self.learn_address(from, id);
@@ -302,6 +304,11 @@ impl Worker {
         while let Some((at, index)) = self.backlog.due(now) {
             if let Some(leg) = self.legs.at_mut(index).filter(|leg| leg.turn_at == Some(at)) {
                 leg.turn_at = None;
+                if let Wire::WebRtc(wire) = &mut leg.wire
+                    && wire.leg.poll_timeout().is_some_and(|at| at <= now)
+                {
+                    wire.leg.handle_timeout(now);
+                }
                 if !std::mem::replace(&mut leg.dirty, true) {
                     self.dirty.push(index);
                 }
@@ -329,6 +336,8 @@ impl Worker {
             return;
         };
         let metrics = &self.shared.metrics;
+        // What the leg is told of its sending must be true, and the legs before took their time.
+        let now = Instant::now();
         while let Some(to) = wire.leg.poll_media(now, &self.store, &mut self.send_batch) {
             let (bytes, lengths) = (self.send_batch.bytes(), self.send_batch.lengths());
             let (sent, calls) = self.socket.send(to, bytes, lengths);
@@ -338,7 +347,8 @@ impl Worker {
             metrics.bytes_out.increment(bytes.len() as u64);
             self.drops.not_sent.increment((lengths.len() - sent) as u64);
         }
-        if let Some(at) = wire.leg.media_timeout()
+        let turns = [wire.leg.media_timeout(), wire.leg.poll_timeout()];
+        if let Some(at) = turns.into_iter().flatten().min()
             && leg.turn_at.is_none_or(|turn| at < turn)
         {
             leg.turn_at = Some(at);

@@ -152,7 +152,7 @@ pub(crate) struct LegEntry {
     pub follows: bool,
     /// In the worker's list of legs with something to send.
     pub dirty: bool,
-    /// When its pacer lets more go, if it holds something back.
+    /// When it must be looked at again, at the latest.
     pub turn_at: Option<Instant>,
 }
 

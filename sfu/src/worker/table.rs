@@ -80,6 +80,11 @@ impl Legs {
         self.at_mut(self.index_of(id)?)
     }
 
+    /// Indices are below this.
+    pub fn bound(&self) -> usize {
+        self.entries.len()
+    }
+
     pub fn at(&self, index: usize) -> Option<&LegEntry> {
         self.entries.get(index)?.as_ref()
     }

@@ -1,4 +1,4 @@
-//! What a worker does by the clock: timeouts of legs and meetings, silence, bit rates, ends of meetings.
+//! What a worker does by the clock: timeouts of meetings (a leg has its own turns, see `backlog`), silence, bit rates, ends of meetings.
 
 use std::time::{Duration, Instant};
 
@@ -19,18 +19,6 @@ const SILENT_AFTER: Duration = Duration::from_secs(1);
 impl Worker {
     pub fn tick(&mut self) {
         let now = Instant::now();
-        let due: Vec<LegId> = self
-            .legs
-            .iter_mut()
-            .filter_map(|(id, leg)| match &mut leg.wire {
-                Wire::WebRtc(wire) if wire.leg.poll_timeout().is_some_and(|at| at <= now) => {
-                    wire.leg.handle_timeout(now);
-                    Some(id)
-                }
-                _ => None,
-            })
-            .collect();
-        due.into_iter().for_each(|id| self.touch(id));
         self.tick_meetings(now);
         for (source, layer) in std::mem::take(&mut self.untold_wishes) {
             self.tell_wish(source, layer);
@@ -83,11 +71,18 @@ impl Worker {
 
     /// Tells each leg what its slots would use if there were room, so that it looks for no more.
     fn tell_wanted(&mut self, now: Instant) {
-        for (id, leg) in self.legs.iter_mut() {
+        for index in 0..self.legs.bound() {
+            let Some(leg) = self.legs.at_mut(index) else {
+                continue;
+            };
             if let Wire::WebRtc(wire) = &mut leg.wire
                 && let Some(meeting) = self.meetings.get(&leg.meeting)
             {
-                wire.leg.set_wanted_bps(now, meeting.core.wanted_bps(id));
+                wire.leg.set_wanted_bps(now, meeting.core.wanted_bps(leg.id));
+                // A probe may be due.
+                if !std::mem::replace(&mut leg.dirty, true) {
+                    self.dirty.push(index);
+                }
             }
         }
     }
