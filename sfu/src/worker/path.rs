@@ -6,7 +6,7 @@
 //! of other workers enter at [`Worker::forward`] too.
 
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use muster_forward::{Codec, Forwarded, LegId, Packet, SourceId, Stored, h264, vp8};
@@ -23,6 +23,8 @@ use super::table::{Legs, SlotPlace};
 
 /// Addresses that one leg may be found by; the oldest goes.
 const MAX_ADDRESSES: usize = 8;
+/// From one turn of a leg to the next, for which a timer would be worth its while.
+const SHORTEST_TURN: Duration = Duration::from_millis(1);
 /// Crossings taken in one turn from one ring, so that a busy neighbour does not starve our own socket.
 const MAX_CROSSINGS: usize = 1024;
 
@@ -348,7 +350,11 @@ impl Worker {
             self.drops.not_sent.increment((lengths.len() - sent) as u64);
         }
         let turns = [wire.leg.media_timeout(), wire.leg.poll_timeout()];
-        if let Some(at) = turns.into_iter().flatten().min()
+        if let Some(at) = turns
+            .into_iter()
+            .flatten()
+            .min()
+            .map(|at| at.max(now + SHORTEST_TURN))
             && leg.turn_at.is_none_or(|turn| at < turn)
         {
             leg.turn_at = Some(at);
