@@ -110,7 +110,9 @@ fn where_something_is_missing_or_old_a_key_frame_is_asked_for() {
         room.take_events();
         room.wish(200, &[(20, "a", 180)]);
         assert!(replays(&mut room).is_empty());
-        assert_eq!(room.key_frames_asked(1, 0), 1);
         assert_eq!(room.status(20), SlotStatus::Waiting);
+        // At most every 500 ms, and there was one for the watcher.
+        room.pass(500);
+        assert!(room.key_frames_asked(1, 0) > 0);
     }
 }
