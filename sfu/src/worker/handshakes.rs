@@ -52,6 +52,7 @@ impl Worker {
         }
         wire.handshakes += 1;
         self.handshakes.0.push_back((id, from, datagram.to_vec()));
+        self.rouse.notify_one();
     }
 
     /// Takes some of those that wait, at least one.

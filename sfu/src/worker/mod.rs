@@ -155,6 +155,7 @@ async fn run(
     let mut worker = Worker::new(start.index, start.shared, media, start.candidate);
     worker.tcp_candidate = start.tcp_candidate;
     let socket = worker.socket.clone();
+    let rouse = worker.rouse.clone();
     let worker = Rc::new(RefCell::new(worker));
     let server = Rc::new(server);
     tokio::task::spawn_local(links::accept(worker.clone(), server.clone()));
@@ -164,8 +165,9 @@ async fn run(
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         let (turn, handshakes) = {
-            let worker = worker.borrow();
-            (worker.backlog.next(), worker.handshakes.wait())
+            let mut worker = worker.borrow_mut();
+            worker.sleeps_until = worker.backlog.next();
+            (worker.sleeps_until, worker.handshakes.wait())
         };
         tokio::select! {
             readable = socket.readable() => match readable {
@@ -183,6 +185,7 @@ async fn run(
             },
             // Yields, so that what has arrived meanwhile is seen.
             () = tokio::task::yield_now(), if handshakes => worker.borrow_mut().take_handshakes(),
+            () = rouse.notified() => {}
             () = until(turn), if turn.is_some() => worker.borrow_mut().flush(Instant::now()),
             _ = tick.tick() => worker.borrow_mut().tick(),
         }

@@ -320,15 +320,20 @@ impl Worker {
         // What a leg tells may give others something to send.
         while let Some(&index) = self.dirty.get(at) {
             at += 1;
-            self.flush_leg(now, index);
+            self.flush_leg(index);
         }
         self.dirty.clear();
+        let next = self.backlog.next();
+        if next.is_some_and(|next| self.sleeps_until.is_none_or(|until| next < until)) {
+            self.sleeps_until = next;
+            self.rouse.notify_one();
+        }
         for to in bits(std::mem::take(&mut self.to_wake)) {
             self.shared.signals[to].wake();
         }
     }
 
-    fn flush_leg(&mut self, now: Instant, index: usize) {
+    fn flush_leg(&mut self, index: usize) {
         let Some(leg) = self.legs.at_mut(index) else {
             return;
         };

@@ -20,6 +20,8 @@ use muster_proto::command::v1::{LegState, StageDocument};
 use muster_proto::media::v1::{MeetingNotice, Speakers};
 use muster_webrtc::{Certificate, Leg, PacketStore, SendBatch};
 
+use tokio::sync::Notify;
+
 use crate::admission::Admission;
 use crate::directory::{Directory, Signal};
 use crate::metrics::Metrics;
@@ -243,6 +245,10 @@ pub(crate) struct Worker {
     /// Legs with something to send, by index.
     pub dirty: Vec<usize>,
     pub backlog: Backlog,
+    /// When the main loop looks at the backlog next, if not roused.
+    pub sleeps_until: Option<Instant>,
+    /// Rouses the main loop: links and TCP connections are other tasks.
+    pub rouse: std::rc::Rc<Notify>,
     pub handshakes: Handshakes,
     /// Bit set of workers that something was pushed for.
     pub to_wake: u64,
@@ -291,6 +297,8 @@ impl Worker {
             scratch: BytesMut::new(),
             dirty: Vec::new(),
             backlog: Backlog::default(),
+            sleeps_until: None,
+            rouse: std::rc::Rc::default(),
             handshakes: Handshakes::default(),
             to_wake: 0,
             untold_wishes: Vec::new(),
