@@ -28,6 +28,15 @@ pub(crate) enum Crossing {
     },
 }
 
+/// What goes beside a packet and is nothing to the core.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Aside {
+    /// Bytes in front of the primary encoding of RED; 0 unless it is RED.
+    pub redundancy: u16,
+    /// How long ago it was sampled, in microseconds; 0 where that is not known.
+    pub age_us: i32,
+}
+
 /// A packet of a source of the pushing worker, decrypted. The payload shares one allocation with its neighbours.
 #[derive(Debug)]
 pub(crate) struct CrossingPacket {
@@ -37,6 +46,7 @@ pub(crate) struct CrossingPacket {
     pub timestamp: u32,
     pub marker: bool,
     pub audio_level: Option<u8>,
+    pub aside: Aside,
     pub payload: Bytes,
 }
 

@@ -15,7 +15,7 @@ use muster_link::{LinkError, Sent};
 use muster_webrtc::{Ignored, PicturePatch, Place, QueuedRtp, stun_ufrag};
 
 use crate::convert;
-use crate::ring::{Crossing, CrossingPacket, Ring};
+use crate::ring::{Aside, Crossing, CrossingPacket, Ring};
 
 use super::handshakes::is_dtls;
 use super::state::{Drops, Home, LayerPlace, LegEntry, LinkWire, MeetingKey, Shared, Wire, Worker};
@@ -80,7 +80,11 @@ impl Worker {
                     payload: rtp.payload,
                     audio_level: rtp.audio_level,
                 };
-                self.forward(now, source, rtp.layer, &packet);
+                let aside = Aside {
+                    redundancy: rtp.redundancy,
+                    age_us: rtp.age_us,
+                };
+                self.forward(now, source, rtp.layer, &packet, aside);
                 // It may have something to ask for.
                 self.touch(id);
             }
@@ -178,7 +182,7 @@ impl Worker {
             payload: rtp.payload,
             audio_level: rtp.audio_level,
         };
-        self.forward(now, source, layer, &packet);
+        self.forward(now, source, layer, &packet, Aside::default());
     }
 
     /// Packets and wishes of the other workers.
@@ -202,7 +206,7 @@ impl Worker {
                             payload: &crossed.payload,
                             audio_level: crossed.audio_level,
                         };
-                        self.forward(now, crossed.source, crossed.layer, &packet);
+                        self.forward(now, crossed.source, crossed.layer, &packet, crossed.aside);
                     }
                     Crossing::Wanted {
                         source,
@@ -220,7 +224,7 @@ impl Worker {
     }
 
     /// One packet of one layer, wherever it came from: into the slots of this worker, and to the workers that want it.
-    fn forward(&mut self, now: Instant, id: SourceId, layer: usize, packet: &Packet<'_>) {
+    fn forward(&mut self, now: Instant, id: SourceId, layer: usize, packet: &Packet<'_>, aside: Aside) {
         let Some(source) = self.sources.get_mut(&id) else {
             return;
         };
@@ -242,6 +246,7 @@ impl Worker {
                 &self.forwarded,
                 &Copied {
                     packet,
+                    aside,
                     at: now,
                     place,
                     starts_key_frame: starts_key_frame(source.codec, packet.payload),
@@ -259,13 +264,13 @@ impl Worker {
             && let Some(place) = source.layers.get(layer)
             && place.wanted_by != 0
         {
-            self.cross(now, id, layer, packet);
+            self.cross(now, id, layer, packet, aside);
         }
         self.drain_core(now, key);
     }
 
     /// Pushes a packet of ours to every worker that wants it.
-    fn cross(&mut self, now: Instant, id: SourceId, layer: usize, packet: &Packet<'_>) {
+    fn cross(&mut self, now: Instant, id: SourceId, layer: usize, packet: &Packet<'_>, aside: Aside) {
         let Some(source) = self.sources.get_mut(&id) else {
             return;
         };
@@ -285,6 +290,7 @@ impl Worker {
                 timestamp: packet.timestamp,
                 marker: packet.marker,
                 audio_level: packet.audio_level,
+                aside,
                 payload: payload.clone(),
             };
             let was_cut = place.cut_for;
@@ -399,6 +405,7 @@ impl Worker {
                         payload,
                         audio_level: None,
                     },
+                    aside: Aside::default(),
                     at: now,
                     place,
                     starts_key_frame: replayed.starts_key_frame,
@@ -436,6 +443,7 @@ impl LayerPlace {
 /// A packet that is copied into slots.
 struct Copied<'a> {
     packet: &'a Packet<'a>,
+    aside: Aside,
     /// When it was received.
     at: Instant,
     /// Its payload in the worker's store.
@@ -476,7 +484,7 @@ fn queue_copies(
                     slot.bytes += copied.packet.payload.len() as u64;
                 }
                 tools.shared.metrics.packets_out.increment(1);
-                wire.send(place.index, copy, copied.packet, tools.scratch, tools.drops);
+                wire.send(place.index, copy, copied, tools.scratch, tools.drops);
             }
         }
     }
@@ -491,6 +499,8 @@ fn queued(copy: &Forwarded, copied: &Copied<'_>) -> QueuedRtp {
         marker: copy.marker,
         starts_key_frame: copied.starts_key_frame,
         audio_level: copied.packet.audio_level,
+        redundancy: copied.aside.redundancy,
+        age_us: copied.aside.age_us,
         patch: copy.patch.map(|patch| PicturePatch {
             picture_id: patch.picture_id,
             tl0_pic_idx: patch.tl0_pic_idx,
@@ -503,21 +513,25 @@ impl LinkWire {
         &mut self,
         index: usize,
         copy: &Forwarded,
-        packet: &Packet<'_>,
+        copied: &Copied<'_>,
         scratch: &mut bytes::BytesMut,
         drops: &Drops,
     ) {
+        let packet = copied.packet;
+        // Links repair what they lose themselves: the primary encoding goes alone.
+        let redundancy = usize::from(copied.aside.redundancy);
+        let payload = packet.payload.get(redundancy..).unwrap_or(packet.payload);
         let rtp = LinkRtp {
             payload_type: convert::link_payload_type(copy.codec),
             marker: copy.marker,
             seq: copy.seq,
             timestamp: copy.timestamp,
             audio_level: packet.audio_level,
-            payload: packet.payload,
+            payload,
         };
         rtp.write(slot_flow(index), scratch);
         if let Some(patch) = copy.patch {
-            let payload_at = scratch.len() - packet.payload.len();
+            let payload_at = scratch.len() - payload.len();
             patch.apply_to(copy.codec, &mut scratch[payload_at..]);
         }
         let datagram: Bytes = scratch.split().freeze();
@@ -588,6 +602,7 @@ mod tests {
         let (ring, mut place) = (Ring::new(), LayerPlace::default());
         let cross = |place: &mut LayerPlace, ring: &Ring, seq, starts| {
             let packet = CrossingPacket {
+                aside: Aside::default(),
                 source: SourceId(1),
                 layer: 0,
                 seq,

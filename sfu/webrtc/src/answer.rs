@@ -144,7 +144,10 @@ fn accept(
     let formats = if codings.is_empty() {
         media.formats.clone()
     } else {
-        let types = codings.iter().flat_map(|c| [Some(c.pt), c.rtx_pt]);
+        let types = codings.iter().flat_map(|c| {
+            let red = |first| c.red.filter(|red| red.first == first).map(|red| red.pt);
+            [red(true), Some(c.pt), red(false), c.rtx_pt]
+        });
         types.flatten().map(|pt| pt.to_string()).collect()
     };
     let twcc = match role {
@@ -221,6 +224,11 @@ fn codec_lines(a: &mut Vec<Attribute>, media: &Media, coding: &Coding, twcc: boo
         if ours {
             a.push(value("rtcp-fb", format!("{pt} {feedback}")));
         }
+    }
+    if let Some(red) = coding.red {
+        let red = red.pt;
+        a.push(value("rtpmap", format!("{red} red/48000/2")));
+        a.push(value("fmtp", format!("{red} {pt}/{pt}")));
     }
     if let Some(rtx) = coding.rtx_pt {
         a.push(value("rtpmap", format!("{rtx} rtx/90000")));

@@ -114,6 +114,11 @@ pub struct QueuedRtp {
     pub audio_level: Option<u8>,
     /// VP8 and VP9: numbers to write into the payload descriptor.
     pub patch: Option<PicturePatch>,
+    /// As in [`ReceivedRtp::redundancy`]: a slot that takes no RED is sent what lies behind it.
+    pub redundancy: u16,
+    /// As in [`ReceivedRtp::age_us`], when it is queued. Sender reports go by it, so that what was
+    /// sampled together is of the same time in all slots that show one publisher.
+    pub age_us: i32,
 }
 
 /// New values for a VP8 or VP9 payload descriptor, so that pictures are numbered on across a switch.

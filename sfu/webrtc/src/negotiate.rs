@@ -256,15 +256,23 @@ fn av1_parameters(offered: &Payload) -> String {
 }
 
 fn opus(payloads: &[&Payload]) -> Option<Coding> {
-    let opus = payloads
-        .iter()
-        .find(|p| p.name == "OPUS" && p.clock == 48_000 && p.channels == 2)?;
+    let audio = |name: &str, p: &Payload| p.name == name && p.clock == 48_000 && p.channels == 2;
+    let at = payloads.iter().position(|p| audio("OPUS", p))?;
+    let opus = payloads[at];
+    let of_opus = |p: &Payload| {
+        let mut blocks = p.fmtp.split('/').map(|pt| pt.trim().parse().ok());
+        blocks.all(|pt: Option<u8>| pt == Some(opus.pt))
+    };
+    let red = payloads.iter().position(|p| audio("RED", p) && of_opus(p));
     Some(Coding {
         codec: Codec::Opus,
         pt: opus.pt,
         fmtp: "minptime=10;useinbandfec=1".to_owned(),
         rtx_pt: None,
-        red: None,
+        red: red.map(|red| Red {
+            pt: payloads[red].pt,
+            first: red < at,
+        }),
     })
 }
 

@@ -29,7 +29,6 @@ pub(crate) fn redundancy(payload: &[u8], pt: u8) -> Option<u16> {
     }
 }
 
-#[cfg(test)]
 /// Names every block by another payload type. The payload is one that [`redundancy`] accepted.
 pub(crate) fn rename(payload: &mut [u8], pt: u8) {
     let mut at = 0;

@@ -178,7 +178,7 @@ impl Sender {
             number
         })?;
         let index = turn.srtp.seal_rtp(turn.out, turn.start, header)?;
-        slot.count(turn.now, millis(self.started, turn.now), rtp, index, number);
+        slot.count(queued.at, millis(self.started, turn.now), rtp, index, number);
         if rtp.codec != Codec::Opus {
             self.newest = Some((queued.slot, rtp.seq));
         }

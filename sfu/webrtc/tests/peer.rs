@@ -269,6 +269,8 @@ async fn send(end: &mut RelayEnd, n: u16) {
     let packet = QueuedRtp {
         place: end.store.push(now, &payload).expect("short"),
         codec: Codec::Vp8,
+        redundancy: 0,
+        age_us: 0,
         seq: 65_400u16.wrapping_add(n),
         timestamp: u32::from(n) * 3000,
         marker: true,

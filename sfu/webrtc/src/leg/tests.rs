@@ -271,6 +271,8 @@ impl Client {
         let packet = QueuedRtp {
             place: self.store.push(self.now, payload).expect("short"),
             codec: Codec::Vp8,
+            redundancy: 0,
+            age_us: 0,
             seq,
             timestamp: 1,
             marker: true,

@@ -112,6 +112,28 @@ fn only_feedback_that_was_offered_is_answered() {
 }
 
 #[test]
+fn red_of_opus_is_taken_in_the_offerers_order() {
+    let check = |formats: &str, blocks: &str, expected: &str| {
+        let audio = format!(
+            "m=audio 9 UDP/TLS/RTP/SAVPF {formats};a=rtpmap:111 opus/48000/2;\
+             a=rtpmap:63 red/48000/2;a=fmtp:63 {blocks}"
+        );
+        for direction in ["sendonly", "recvonly"] {
+            let text = offer(&[&format!("{audio};a={direction}")]);
+            let (_, answer) = accept(&text).expect("a good offer");
+            let media = answer.lines().find(|l| l.starts_with("m=")).expect("one");
+            assert_eq!(media, format!("m=audio 9 UDP/TLS/RTP/SAVPF {expected}"));
+            let red = answer.contains("a=rtpmap:63 red/48000/2\r\na=fmtp:63 111/111\r\n");
+            assert_eq!(red, expected.contains("63"), "{answer}");
+        }
+    };
+    check("63 111", "111/111", "63 111");
+    check("111 63", "111/111/111", "111 63");
+    check("111 63", "111/0", "111");
+    check("111", "111/111", "111");
+}
+
+#[test]
 fn a_wall_of_49_slots_with_distinct_ssrcs() {
     let mut media = vec![VIDEO];
     media.extend([SLOT; 49]);

@@ -125,6 +125,8 @@ mod tests {
         let rtp = QueuedRtp {
             place: Place::from_numbers((0, 0)),
             codec: Codec::Vp8,
+            redundancy: 0,
+            age_us: 0,
             seq,
             timestamp: 0,
             marker: false,

@@ -123,6 +123,8 @@ mod tests {
         QueuedRtp {
             place: Place::from_numbers((seq.into(), 1)),
             codec: Codec::Vp8,
+            redundancy: 0,
+            age_us: 0,
             seq,
             timestamp: 0,
             marker: false,

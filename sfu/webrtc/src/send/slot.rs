@@ -4,7 +4,8 @@ use std::time::Instant;
 
 use super::sent::{Record, Sent};
 use crate::media::{Codec, QueuedRtp};
-use crate::negotiate::SlotPlan;
+use crate::negotiate::{Coding, SlotPlan};
+use crate::red;
 use crate::rtp::{Header, MAX_HEADER};
 use crate::srtp::MAX_TAG;
 use crate::store::PacketStore;
@@ -19,7 +20,7 @@ pub(super) struct Slot {
     reported: u32,
     /// Payload bytes since they were last taken.
     pub recent_bytes: u64,
-    /// Timestamp, time and clock of the packet sent last.
+    /// By the packet sent last: a time, the timestamp of what was sampled then, and the clock.
     last: Option<(u32, Instant, u32)>,
     pub sent: Sent,
     /// Its packets were dropped: nothing more until a key frame begins.
@@ -52,6 +53,8 @@ struct Front {
     ssrc: u32,
     /// Transport-wide sequence number.
     number: [u8; 2],
+    /// The payload is RED, its blocks to be named by this payload type.
+    blocks: Option<u8>,
 }
 
 impl Slot {
@@ -86,11 +89,14 @@ impl Slot {
         out: &mut Vec<u8>,
         number: impl FnOnce(usize) -> u16,
     ) -> Option<usize> {
+        let coding = self.coding(rtp)?;
+        let red = coding.red.filter(|_| rtp.redundancy > 0);
         let front = Front {
-            pt: self.plan.codings.iter().find(|c| c.codec == rtp.codec)?.pt,
+            pt: red.map_or(coding.pt, |red| red.pt),
             seq: rtp.seq,
             ssrc: self.ssrc,
             number: [0; 2],
+            blocks: red.map(|_| coding.pt),
         };
         self.write_as(front, &[], rtp, store, out, number)
     }
@@ -104,13 +110,14 @@ impl Slot {
         number: impl FnOnce(usize) -> u16,
     ) -> Option<usize> {
         let Record { rtp, .. } = self.sent.get(seq)?;
-        let coding = self.plan.codings.iter().find(|c| c.codec == rtp.codec)?;
+        let coding = self.coding(rtp)?;
         let (pt, rtx) = (coding.rtx_pt?, self.rtx?);
         let front = Front {
             pt,
             seq: rtx.seq,
             ssrc: rtx.ssrc,
             number: [0; 2],
+            blocks: None,
         };
         let header = self.write_as(front, &seq.to_be_bytes(), rtp, store, out, number)?;
         self.next_rtx();
@@ -127,7 +134,7 @@ impl Slot {
         number: impl FnOnce(usize) -> u16,
     ) -> Option<usize> {
         let Record { rtp, .. } = self.sent.get(seq)?;
-        let coding = self.plan.codings.iter().find(|c| c.codec == rtp.codec)?;
+        let coding = self.coding(rtp)?;
         let (pt, rtx) = (coding.rtx_pt?, self.rtx?);
         let rtp = QueuedRtp {
             marker: false,
@@ -138,6 +145,7 @@ impl Slot {
             seq: rtx.seq,
             ssrc: rtx.ssrc,
             number: [0; 2],
+            blocks: None,
         };
         let padding = bytes.clamp(1, 255);
         front.number = number(self.header(&front, &rtp).length() + padding).to_be_bytes();
@@ -167,7 +175,7 @@ impl Slot {
         out: &mut Vec<u8>,
         number: impl FnOnce(usize) -> u16,
     ) -> Option<usize> {
-        let plain = store.get(rtp.place)?;
+        let plain = store.get(rtp.place)?.get(self.left_out(rtp)..)?;
         let rest = before.len() + plain.len();
         front.number = number(self.header(&front, rtp).length() + rest).to_be_bytes();
         let start = out.len();
@@ -180,7 +188,20 @@ impl Slot {
         if let Some(patch) = rtp.patch {
             patch.apply_to(rtp.codec, &mut out[payload..]);
         }
+        if let Some(pt) = front.blocks {
+            red::rename(&mut out[payload..], pt);
+        }
         Some(header)
+    }
+
+    fn coding(&self, rtp: &QueuedRtp) -> Option<&Coding> {
+        self.plan.codings.iter().find(|c| c.codec == rtp.codec)
+    }
+
+    /// Bytes at the payload's start that this slot is not sent: redundancy that the viewer has not agreed to.
+    fn left_out(&self, rtp: &QueuedRtp) -> usize {
+        let takes_red = self.coding(rtp).is_some_and(|c| c.red.is_some());
+        if takes_red { 0 } else { rtp.redundancy.into() }
     }
 
     fn header<'a>(&'a self, front: &'a Front, rtp: &'a QueuedRtp) -> Header<'a> {
@@ -203,12 +224,16 @@ impl Slot {
     }
 
     /// Counts a packet that was sent, and keeps a record of it if it is video. `millis` since the leg began.
-    pub(super) fn count(&mut self, now: Instant, millis: u32, rtp: &QueuedRtp, index: u64, number: u16) {
-        let payload = rtp.place.len();
+    /// `at` is when it was queued.
+    pub(super) fn count(&mut self, at: Instant, millis: u32, rtp: &QueuedRtp, index: u64, number: u16) {
+        let payload = rtp.place.len().saturating_sub(self.left_out(rtp));
         self.packets = self.packets.wrapping_add(1);
         self.octets = self.octets.wrapping_add(payload as u32);
         self.recent_bytes += payload as u64;
-        self.last = Some((rtp.timestamp, now, rtp.codec.clock_rate()));
+        let clock = rtp.codec.clock_rate();
+        // Of the time when it was queued; it was sampled before.
+        let ticks = i64::from(rtp.age_us) * i64::from(clock) / 1_000_000;
+        self.last = Some((rtp.timestamp.wrapping_add(ticks as u32), at, clock));
         if rtp.codec != Codec::Opus {
             self.sent.keep(millis, rtp, index, number);
         }
@@ -230,5 +255,107 @@ impl Slot {
             packets: self.packets,
             octets: self.octets,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::negotiate::negotiate;
+    use crate::offer;
+    use crate::test_support::instant;
+    use std::time::Duration;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    /// An audio slot of a viewer with these formats; SSRC 7.
+    fn slot(formats: &str, red: &str) -> Slot {
+        let text = format!(
+            "v=0\na=group:BUNDLE 0\na=ice-ufrag:abcd\na=ice-pwd:{}\na=fingerprint:sha-256 {}\n\
+             m=audio 9 UDP/TLS/RTP/SAVPF {formats}\na=mid:0\na=recvonly\na=rtcp-mux\n\
+             a=rtpmap:96 opus/48000/2\n{red}",
+            "x".repeat(22),
+            ["AB"; 32].join(":"),
+        );
+        let offer = offer::read(&text).expect("a good offer");
+        let mut plan = negotiate(&offer).expect("acceptable");
+        Slot::new(plan.slots.remove(0), 7, 8)
+    }
+
+    fn audio(store: &mut PacketStore, payload: &[u8], redundancy: u16) -> QueuedRtp {
+        QueuedRtp {
+            place: store.push(instant(), payload).expect("kept"),
+            codec: Codec::Opus,
+            seq: 0x0102,
+            timestamp: 0x0304_0506,
+            marker: false,
+            starts_key_frame: false,
+            audio_level: None,
+            patch: None,
+            redundancy,
+            age_us: 0,
+        }
+    }
+
+    const HEADER: [u8; 12] = [0x80, 0, 1, 2, 3, 4, 5, 6, 0, 0, 0, 7];
+
+    fn written(slot: &Slot, rtp: &QueuedRtp, store: &PacketStore) -> Vec<u8> {
+        let (mut out, mut length) = (Vec::new(), 0);
+        let number = |plain| {
+            length = plain;
+            0
+        };
+        assert_eq!(slot.write(rtp, store, &mut out, number), Some(HEADER.len()));
+        assert_eq!(length, out.len(), "as was told beforehand");
+        out
+    }
+
+    fn expected(pt: u8, payload: &[u8]) -> Vec<u8> {
+        let mut out = HEADER.to_vec();
+        out[1] = pt;
+        out.extend_from_slice(payload);
+        out
+    }
+
+    #[test]
+    fn red_goes_on_to_who_takes_it_under_the_viewers_types() {
+        let mut store = PacketStore::new();
+        // The publisher names Opus 111; two earlier bytes, then the primary encoding.
+        let red = [0x80 | 111, 0x0f, 0, 2, 111, 1, 2, b'n', b'e', b'w'];
+        let with = audio(&mut store, &red, 7);
+        let plain = audio(&mut store, b"opus", 0);
+        let takes = slot("63 96", "a=rtpmap:63 red/48000/2\na=fmtp:63 96/96\n");
+        let renamed = [0x80 | 96, 0x0f, 0, 2, 96, 1, 2, b'n', b'e', b'w'];
+        assert_eq!(written(&takes, &with, &store), expected(63, &renamed));
+        assert_eq!(written(&takes, &plain, &store), expected(96, b"opus"));
+        let takes_none = slot("96", "");
+        assert_eq!(written(&takes_none, &with, &store), expected(96, b"new"));
+        assert_eq!(written(&takes_none, &plain, &store), expected(96, b"opus"));
+        // RED of something else is no RED of Opus.
+        let of_another = slot("63 96", "a=rtpmap:63 red/48000/2\na=fmtp:63 96/97\n");
+        assert_eq!(written(&of_another, &with, &store), expected(96, b"new"));
+        assert_eq!(store.get(with.place), Some(&red[..]), "for the next viewer");
+    }
+
+    #[test]
+    fn reports_count_what_was_sent_and_go_by_when_it_was_sampled() {
+        let mut store = PacketStore::new();
+        let now = instant();
+        let mut slots = [slot("96", ""), slot("96", "")];
+        // Both sampled at the same time, queued 70 ms apart, one of them late by as much.
+        let early = audio(&mut store, &[9; 100], 40);
+        let late = QueuedRtp {
+            age_us: 70_000,
+            ..audio(&mut store, &[9; 100], 0)
+        };
+        slots[0].count(now, 0, &early, 0, 0);
+        slots[1].count(now + 70 * MS, 70, &late, 0, 0);
+        let reports = slots
+            .each_mut()
+            .map(|s| s.report(now + 1000 * MS).expect("it sent"));
+        assert_eq!(reports[0].rtp_time, 0x0304_0506 + 48_000);
+        assert_eq!(reports[1].rtp_time, reports[0].rtp_time);
+        assert_eq!((reports[0].octets, reports[1].octets), (60, 100));
+        assert_eq!(slots[0].report(now + 2000 * MS), None, "nothing since");
     }
 }
