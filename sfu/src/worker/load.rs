@@ -34,7 +34,7 @@ impl Load {
     /// A send call has returned that carried a packet which was received at `received`.
     pub fn sent(&mut self, received: Option<Instant>) {
         self.calls = self.calls.wrapping_add(1);
-        if self.calls % SAMPLED == 0
+        if self.calls.is_multiple_of(SAMPLED)
             && let Some(received) = received
         {
             self.forward.record(received.elapsed().as_secs_f64());
