@@ -15,6 +15,9 @@ const MAX_AGAIN: usize = 256;
 /// Pictures that wait: a second of 5 Mbit/s.
 const MAX_VIDEO: usize = 512;
 
+/// Packets of a slot that wait in ordinary times.
+const BACKLOG: usize = 8;
+
 /// What a packet takes beyond its payload, and what a repeated one takes, in bytes: about.
 const HEADERS: usize = 40;
 const REPEATED: usize = 1200;
@@ -56,6 +59,9 @@ impl Queue {
 
     /// The slot whose packets had to go, this one's not among them unless it is of that slot.
     pub(super) fn push_video(&mut self, packet: Queued) -> Option<u16> {
+        if packet.rtp.starts_key_frame {
+            self.begin_again(packet.slot);
+        }
         let full = self.video.len() >= MAX_VIDEO;
         let cut = self.video.front().filter(|_| full).map(|oldest| oldest.slot);
         if let Some(slot) = cut {
@@ -71,6 +77,18 @@ impl Queue {
             self.video.push_back(packet);
         }
         cut
+    }
+
+    /// What is before a key frame is of no use once there is one: what was asked for again, and what waits if that is much,
+    /// since then the path has just become thin. What waits in ordinary times is the end of the picture before.
+    fn begin_again(&mut self, slot: u16) {
+        let before = self.len();
+        self.again.retain(|(of, _)| *of != slot);
+        if self.video.iter().filter(|waiting| waiting.slot == slot).count() > BACKLOG {
+            self.video.retain(|waiting| waiting.slot != slot);
+            self.bytes = self.video.iter().map(|waiting| waiting.rtp.place.len()).sum();
+        }
+        self.dropped += (before - self.len()) as u64;
     }
 
     pub(super) fn push_again(&mut self, slot: u16, seq: u16) {
@@ -165,6 +183,30 @@ mod tests {
     }
 
     #[test]
+    fn a_key_frame_passes_what_it_makes_useless() {
+        let mut queue = Queue::default();
+        queue.push_video(packet(1, 10, false));
+        queue.push_video(packet(2, 10, false));
+        queue.push_again(1, 5);
+        queue.push_again(2, 5);
+        queue.push_video(packet(1, 11, true));
+        assert_eq!(queue.dropped(), 1);
+        assert_eq!(
+            drain(&mut queue),
+            [(2, 5), (1, 10), (2, 10), (1, 11)],
+            "a short wait is none"
+        );
+        for seq in 0..20 {
+            queue.push_video(packet(1, seq, false));
+            queue.push_video(packet(2, seq, false));
+        }
+        queue.push_video(packet(1, 20, true));
+        assert_eq!((queue.len(), queue.dropped()), (21, 21));
+        assert_eq!(drain(&mut queue).last(), Some(&(1, 20)));
+        assert_eq!(queue.paced_bytes(), 0);
+    }
+
+    #[test]
     fn a_full_queue_drops_all_of_the_slot_that_waited_longest() {
         let mut queue = Queue::default();
         for seq in 0..MAX_VIDEO as u16 {
@@ -185,7 +227,7 @@ mod tests {
         for seq in 0..MAX_VIDEO as u16 {
             queue.push_video(packet(3, seq, false));
         }
-        assert_eq!(queue.push_video(packet(3, 1000, true)), Some(3));
+        assert_eq!(queue.push_video(packet(3, 1000, true)), None, "it made its room itself");
         assert_eq!(drain(&mut queue), [(3, 1000)]);
     }
 

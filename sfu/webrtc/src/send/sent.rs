@@ -36,6 +36,8 @@ pub(super) struct Record {
 pub(super) struct Sent {
     /// Empty, or a power of two long.
     ring: Vec<Option<Record>>,
+    /// Where the newest key frame began.
+    key_frame: Option<u16>,
 }
 
 impl Sent {
@@ -47,6 +49,13 @@ impl Sent {
         while self.ring.len() < MAX_KEPT && self.would_lose(now, rtp.seq) {
             self.grow();
         }
+        if rtp.starts_key_frame {
+            self.key_frame = Some(rtp.seq);
+        }
+        // Once it is long ago, all that is kept is after it.
+        self.key_frame = self
+            .key_frame
+            .filter(|key| usize::from(rtp.seq.wrapping_sub(*key)) < MAX_KEPT);
         let at = self.at(rtp.seq);
         self.ring[at] = Some(Record {
             rtp: *rtp,
@@ -82,10 +91,16 @@ impl Sent {
             .filter(|record| record.rtp.seq == seq)
     }
 
-    /// Notes that the viewer asks for a packet again. False if it is gone or old, or was sent again within a round trip
+    /// Notes that the viewer asks for a packet again. False if it is gone or old, before the newest key frame, or was sent again within a round trip
     /// or often enough.
     pub(super) fn ask(&mut self, now: u32, seq: u16, round_trip: Duration) -> bool {
         let at = usize::from(seq) & self.ring.len().wrapping_sub(1);
+        let of_no_use = self
+            .key_frame
+            .is_some_and(|key| (seq.wrapping_sub(key) as i16) < 0);
+        if of_no_use {
+            return false;
+        }
         let Some(Some(record)) = self.ring.get_mut(at) else {
             return false;
         };
@@ -146,6 +161,28 @@ mod tests {
         assert!(!sent.ask(75, 8, MS));
         assert!(!sent.ask(75, 7 + FIRST as u16, MS), "another packet at its place");
         assert!(!sent.ask(1006, 7, MS), "too old");
+    }
+
+    #[test]
+    fn what_is_before_a_key_frame_is_not_sent_again() {
+        let mut sent = Sent::default();
+        let key = QueuedRtp {
+            starts_key_frame: true,
+            ..rtp(3)
+        };
+        for seq in [65_534, 65_535, 1, 2] {
+            sent.keep(0, &rtp(seq), u64::from(seq), 0);
+        }
+        assert!(sent.ask(1, 65_535, MS));
+        sent.keep(1, &key, 3, 0);
+        sent.keep(1, &rtp(4), 4, 0);
+        assert!([65_534, 65_535, 1, 2].iter().all(|seq| !sent.ask(100, *seq, MS)));
+        assert!(sent.ask(100, 3, MS) && sent.ask(100, 4, MS));
+        // And half of all numbers later it says nothing of what came since.
+        for seq in 5..40_000 {
+            sent.keep(200, &rtp(seq), u64::from(seq), 0);
+        }
+        assert!(sent.ask(300, 39_999, MS));
     }
 
     #[test]
