@@ -2,12 +2,14 @@
 SITES ?= 12
 PORT ?= 8080
 FRESH ?=
+EACH ?= 60
 
-.PHONY: help demo test build setup bench
+.PHONY: help demo test fuzz build setup bench
 
 help:
 	@echo 'make demo [SITES=12] [PORT=8080] [FRESH=1]  everything on this machine: console, relay, SITES agents; Ctrl-C ends it'
 	@echo 'make test                                   format, lints, all tests; the last line counts them'
+	@echo 'make fuzz [EACH=60]                         every reader of the network on bytes that nobody would send'
 	@echo 'make bench                                  what a forwarded packet and a join cost the relay: five minutes (bench/NOTES.md)'
 	@echo 'make build                                  the web app and the programs, optimised, in target/release'
 	@echo 'make setup                                  install what is missing (the others do it by themselves)'
@@ -20,6 +22,10 @@ demo:
 
 test:
 	@exec deploy/test
+
+fuzz:
+	@deploy/setup build
+	@exec deploy/fuzz $(EACH)
 
 build:
 	@deploy/setup build

@@ -7,6 +7,8 @@
 mod feedback;
 mod flow;
 mod sending;
+#[cfg(any(test, feature = "fuzzing"))]
+mod keyed;
 #[cfg(test)]
 mod tests;
 

@@ -29,6 +29,9 @@ mod crypto;
 mod dtls;
 mod event;
 mod framing;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod ice_lite;
 mod leg;
 mod media;

@@ -58,6 +58,10 @@ impl Reader {
         if number == 1 && line != "v=0" {
             return Err(OfferError::new(1, "v=0"));
         }
+        // Parts of a line stand in the answer, which others read.
+        if line.chars().any(char::is_control) {
+            return Err(OfferError::new(number, "text without control characters"));
+        }
         let Some((kind, value)) = line.split_once('=').filter(|(k, _)| k.len() == 1) else {
             return Err(OfferError::new(number, "a line of the form x=..., x one letter"));
         };

@@ -419,7 +419,9 @@ fn a_bad_offer_is_told_the_line_and_what_was_expected() {
 #[test]
 fn an_answer_cannot_be_made_to_carry_lines_of_the_offerers() {
     let bad = offer(&[VIDEO]).replace("a=mid:0", "a=mid:0\ra=candidate:evil");
-    refuse(&bad, 12, "a=mid");
+    refuse(&bad, 12, "control characters");
+    let bad = offer(&[VIDEO, SLOT]).replacen("RTP/SAVPF", "RTP/\0\x1b[31m", 1);
+    refuse(&bad, 10, "control characters");
 }
 
 proptest! {
