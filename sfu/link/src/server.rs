@@ -19,12 +19,19 @@ use crate::{LinkError, VERSION, transport};
 const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(5);
 /// Handshakes that may be open at once; more are not answered (the edge's QUIC tries again).
 const MAX_ARRIVING: usize = 1024;
+/// Bytes that may wait for handshakes to begin, of all peers.
+const MAX_WAITING: u64 = 8 * 1024 * 1024;
+/// With so many handshakes open a peer must show that its address is its own before more is done for it (QUIC Retry,
+/// RFC 9000 section 8.1.2).
+const RETRY_ABOVE: usize = 64;
 
 /// A UDP port that takes links.
 #[derive(Debug)]
 pub struct LinkServer {
     endpoint: quinn::Endpoint,
     name: Arc<str>,
+    /// One is held by each connection that is arriving.
+    arriving: Arc<()>,
 }
 
 impl LinkServer {
@@ -45,13 +52,15 @@ impl LinkServer {
         let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
         config
             .transport_config(transport::config())
-            .max_incoming(MAX_ARRIVING);
+            .max_incoming(MAX_ARRIVING)
+            .incoming_buffer_size_total(MAX_WAITING);
         let runtime = Arc::new(quinn::TokioRuntime);
         let endpoint = quinn::Endpoint::new(quinn::EndpointConfig::default(), Some(config), socket, runtime)
             .map_err(LinkError::Socket)?;
         Ok(Self {
             endpoint,
             name: name.as_str().into(),
+            arriving: Arc::default(),
         })
     }
 
@@ -65,11 +74,20 @@ impl LinkServer {
 
     /// The next connection; `None` after [`Self::close`].
     pub async fn accept(&self) -> Option<Arriving> {
-        let incoming = self.endpoint.accept().await?;
-        Some(Arriving {
-            incoming,
-            name: self.name.clone(),
-        })
+        loop {
+            let incoming = self.endpoint.accept().await?;
+            let many = Arc::strong_count(&self.arriving) > RETRY_ABOVE;
+            if many && !incoming.remote_address_validated() && incoming.may_retry() {
+                // Errs only where it may not retry.
+                let _ = incoming.retry();
+                continue;
+            }
+            return Some(Arriving {
+                incoming,
+                name: self.name.clone(),
+                _arriving: self.arriving.clone(),
+            });
+        }
     }
 
     /// Closes every link and takes no more.
@@ -88,9 +106,15 @@ impl LinkServer {
 pub struct Arriving {
     incoming: quinn::Incoming,
     name: Arc<str>,
+    _arriving: Arc<()>,
 }
 
 impl Arriving {
+    /// Whether the peer has shown that it receives at its address (by a Retry, or a token of an earlier connection).
+    pub fn has_proved_its_address(&self) -> bool {
+        self.incoming.remote_address_validated()
+    }
+
     /// Finishes the handshake: TLS, identity, control stream, hello and welcome. Gives up after 5 s.
     ///
     /// # Errors

@@ -94,6 +94,35 @@ async fn both_ends_know_each_other_and_exchange_control_and_media() {
 }
 
 #[tokio::test]
+async fn under_load_an_address_must_prove_itself_and_a_good_link_still_gets_in() {
+    let ca = Ca::new();
+    let server = ca.server();
+    let address = server.local_addr().expect("address").to_string();
+    let agent = ca.agent();
+    let mut dialling = tokio::task::JoinSet::new();
+    let mut arriving = Vec::new();
+    let mut dial = || {
+        let (address, agent) = (address.clone(), agent.clone());
+        dialling.spawn(async move { EdgeLink::connect(&address, &agent).await });
+    };
+    for _ in 0..64 {
+        dial();
+        // Nobody finishes them: they stay open.
+        arriving.push(server.accept().await.expect("open"));
+    }
+    assert!(arriving.iter().all(|a| !a.has_proved_its_address()));
+    dial();
+    let last = server.accept().await.expect("open");
+    assert!(last.has_proved_its_address(), "it was sent a Retry and came back");
+    let link = last.finish().await.expect("let in");
+    assert_eq!(link.peer, Identity::Agent("site-1".into()));
+    drop(arriving);
+    dial();
+    let next = server.accept().await.expect("open");
+    assert!(!next.has_proved_its_address(), "the load is over");
+}
+
+#[tokio::test]
 async fn a_certificate_of_another_authority_is_refused_by_both_ends() {
     let (ours, theirs) = (Ca::new(), Ca::new());
     let server = ours.server();
