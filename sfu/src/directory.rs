@@ -181,6 +181,27 @@ impl Directory {
         }
     }
 
+    /// Workers that run no more.
+    pub fn ended_workers(&self) -> usize {
+        let ended = |worker: &&AtomicBool| worker.load(Ordering::Relaxed);
+        self.ended.iter().filter(ended).count()
+    }
+
+    /// Whether a leg of this name is there.
+    pub fn has_leg(&self, name: &str) -> bool {
+        self.inner().names.contains_key(name)
+    }
+
+    /// Meetings, legs and secrets that are known.
+    pub fn sizes(&self) -> [(&'static str, usize); 3] {
+        let inner = self.inner();
+        [
+            ("known_meetings", inner.meetings.len()),
+            ("known_legs", inner.names.len()),
+            ("secrets", inner.secrets.len()),
+        ]
+    }
+
     pub fn leg_count(&self) -> usize {
         self.legs.iter().map(|legs| legs.load(Ordering::Relaxed)).sum()
     }

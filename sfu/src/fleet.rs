@@ -117,6 +117,7 @@ impl Fleet {
             Some(serve_response::Message::Welcome(welcome)) => {
                 tracing::info!(relay = %welcome.relay, "the control plane is there");
                 self.shared.admission.set_key(&welcome.token_key_pem);
+                self.shared.readiness.welcomed();
             }
             Some(serve_response::Message::Stage(stage)) => self.shared.directory.set_stage(stage),
             Some(serve_response::Message::Heartbeat(_)) | None => {}

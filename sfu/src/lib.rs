@@ -16,6 +16,7 @@ mod ice_servers;
 mod identity;
 mod metrics;
 mod qualities;
+mod readiness;
 mod refusal;
 mod relay;
 mod reports;

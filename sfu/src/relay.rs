@@ -18,9 +18,11 @@ use crate::fleet::{self, Fleet};
 use crate::http;
 use crate::identity;
 use crate::metrics::Metrics;
+use crate::readiness::Readiness;
 use crate::reports::Reports;
 use crate::ring;
 use crate::tcp_listener;
+use crate::watch::now_ms;
 use crate::worker::state::Shared;
 use crate::worker::{self, Command, Handle, Start};
 
@@ -189,6 +191,7 @@ impl Relay {
 
     /// Says goodbye to every leg and stops, within about a second.
     pub async fn shutdown(self) {
+        self.shared.readiness.stopping();
         for worker in &self.workers {
             let _ = tokio::time::timeout(SHUTDOWN, worker.commands.send(Command::Stop)).await;
         }
@@ -260,6 +263,7 @@ fn share(config: &RelayConfig, credentials: &Credentials, workers: usize) -> any
         directory: Directory::new(signals.clone(), config.max_legs, reports),
         admission: Admission::new(&credentials.token_key_pem).context("token key of the identity")?,
         metrics,
+        readiness: Readiness::new(config.control_plane.is_some()),
         certificate: Arc::new(Certificate::generate()?),
         signals,
         rings: ring::all(workers),
@@ -272,5 +276,8 @@ async fn forget_idle(shared: Arc<Shared>) {
     loop {
         every.tick().await;
         shared.directory.forget_idle(Instant::now());
+        let has_leg = |leg: &str| shared.directory.has_leg(leg);
+        shared.admission.forget(now_ms() / 1000, has_leg);
+        shared.metrics.upkeep();
     }
 }

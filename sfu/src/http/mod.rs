@@ -1,5 +1,6 @@
 //! The HTTP surface: `/v1/legs` (join, patch, leave), in development mode `/whip` and `/whep`, the gRPC and gRPC-web
-//! `MediaService`, `/healthz` and `/metrics`, on one port, over HTTP/1.1 and HTTP/2 without TLS (a proxy before it has that).
+//! `MediaService`, `/healthz`, `/readyz` and `/metrics`, on one port, over HTTP/1.1 and HTTP/2 without TLS (a proxy before it has
+//! that).
 //!
 //! Open to any origin: what opens doors is a bearer token, never a cookie. A slow peer is cut off: headers and bodies have
 //! a time and a size, connections a number.
@@ -97,6 +98,7 @@ fn router(surface: Surface) -> Router {
         .route("/v1/legs", post(legs::open))
         .route("/v1/legs/{leg}", delete(legs::close).patch(legs::patch))
         .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .merge(dev.unwrap_or_default())
         .method_not_allowed_fallback(not_allowed)
@@ -120,10 +122,36 @@ async fn not_allowed() -> Refusal {
 }
 
 async fn metrics(State(surface): State<Surface>) -> impl IntoResponse {
+    let shared = &surface.shared;
+    for (table, entries) in shared.directory.sizes() {
+        shared.metrics.shared_table(table, entries);
+    }
+    shared.metrics.shared_table("tokens", shared.admission.taken());
+    let ready = shared
+        .readiness
+        .reasons(shared.directory.ended_workers())
+        .is_empty();
+    shared.metrics.ready.set(f64::from(u8::from(ready)));
     (
         [(header::CONTENT_TYPE, "text/plain; version=0.0.4")],
         surface.shared.metrics.render(),
     )
+}
+
+/// 200 where a join would be taken, else 503; the body says why not.
+async fn readyz(State(surface): State<Surface>) -> Response {
+    let shared = &surface.shared;
+    let reasons = shared.readiness.reasons(shared.directory.ended_workers());
+    let told: Vec<_> = reasons
+        .iter()
+        .map(|(code, message)| serde_json::json!({ "code": code, "message": message }))
+        .collect();
+    let (status, ready) = match told.is_empty() {
+        true => (StatusCode::OK, true),
+        false => (StatusCode::SERVICE_UNAVAILABLE, false),
+    };
+    let body = serde_json::json!({ "ready": ready, "reasons": told }).to_string();
+    (status, [(header::CONTENT_TYPE, "application/json")], body).into_response()
 }
 
 /// CORS for every path, and the answer to every OPTIONS (RFC 9725 section 4.2 wants `Accept-Post`).

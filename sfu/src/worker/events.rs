@@ -109,6 +109,7 @@ impl Worker {
                 }
                 Some(LegEvent::Quality(second)) => {
                     let estimate = wire.leg.estimate_bps();
+                    self.shared.metrics.second_of_leg(&second, estimate);
                     self.measured(now, id, quality::of_webrtc(&second, estimate));
                 }
                 Some(LegEvent::Closed { reason }) => {

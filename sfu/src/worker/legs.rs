@@ -201,9 +201,10 @@ impl Worker {
             dirty: false,
             turn_at: None,
         };
+        let entry_kind = self.kind_gauge(&entry.wire).clone();
         self.legs.insert(id, entry);
         shared.metrics.joins.increment(1);
-        shared.metrics.legs.increment(1.0);
+        entry_kind.increment(1.0);
         tracing::info!(%meeting, site = %claims.site, leg = %name, worker = self.index, "leg opened");
         if is_first {
             self.sync(now, &meeting);
@@ -211,6 +212,14 @@ impl Worker {
             self.drain_core(now, key);
         }
         Ok((id, name))
+    }
+
+    /// Counts the legs of this kind.
+    fn kind_gauge(&self, wire: &Wire) -> &metrics::Gauge {
+        match wire {
+            Wire::WebRtc(_) => &self.shared.metrics.legs_webrtc,
+            Wire::Link(_) => &self.shared.metrics.legs_link,
+        }
     }
 
     fn open_meeting(&mut self, name: &Arc<str>) -> MeetingKey {
@@ -336,7 +345,7 @@ impl Worker {
                 self.by_ufrag.remove(ufrag);
             }
         }
-        self.shared.metrics.legs.decrement(1.0);
+        self.kind_gauge(&leg.wire).decrement(1.0);
         let key = leg.meeting;
         let Some(meeting) = self.meetings.get_mut(&key) else {
             return;

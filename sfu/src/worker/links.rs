@@ -3,6 +3,7 @@
 //! A link carries one leg at a time; the connection may outlive it. The task takes the leg out when the link is gone.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -26,6 +27,9 @@ use super::state::{LinkCounts, LinkWire, UpFlow, Wire, Worker};
 const MAX_SOURCES: usize = 8;
 const MAX_LAYERS: usize = 8;
 const MAX_SLOTS: usize = 64;
+/// Links of a worker, and of one peer there: a peer has a second one while it changes its network.
+const MAX_LINKS: usize = 4096;
+const MAX_LINKS_OF_PEER: usize = 8;
 /// Datagrams taken in one turn.
 const MAX_BATCH: usize = 64;
 
@@ -47,12 +51,64 @@ async fn serve(worker: Shared, arriving: Arriving) {
             return;
         }
     };
+    let peer = link.peer.to_string();
+    if let Err(refusal) = worker.borrow_mut().links.enter(&peer) {
+        worker.borrow().shared.metrics.refused(refusal.code);
+        tracing::warn!(%peer, "link refused: {refusal}");
+        link.sender.close(refusal.code);
+        return;
+    }
     let mut leg = None;
     let reason = run(&worker, link, &mut leg).await;
+    let mut worker = worker.borrow_mut();
+    worker.links.leave(&peer);
     if let Some(id) = leg {
-        let mut worker = worker.borrow_mut();
         worker.remove(id, reason);
         worker.flush(Instant::now());
+    }
+}
+
+/// The connected links of a worker, counted by peer. A link may have no leg: it stays warm between two meetings.
+#[derive(Debug, Default)]
+pub(crate) struct LinkTable {
+    of_peer: HashMap<String, usize>,
+    all: usize,
+}
+
+impl LinkTable {
+    pub fn len(&self) -> usize {
+        self.all
+    }
+
+    fn enter(&mut self, peer: &str) -> Result<(), Refusal> {
+        let of_peer = self.of_peer.get(peer).copied().unwrap_or(0);
+        if self.all >= MAX_LINKS {
+            return Err(Refusal::new(
+                503,
+                "links_full",
+                "the worker has as many links as it may",
+            ));
+        }
+        if of_peer >= MAX_LINKS_OF_PEER {
+            return Err(Refusal::new(
+                503,
+                "links_of_peer",
+                "the peer has as many links as it may",
+            ));
+        }
+        self.of_peer.insert(peer.to_owned(), of_peer + 1);
+        self.all += 1;
+        Ok(())
+    }
+
+    fn leave(&mut self, peer: &str) {
+        if let Some(of_peer) = self.of_peer.get_mut(peer) {
+            self.all -= 1;
+            *of_peer -= 1;
+            if *of_peer == 0 {
+                self.of_peer.remove(peer);
+            }
+        }
     }
 }
 
@@ -345,5 +401,34 @@ impl Worker {
         }
         self.drain_core(now, key);
         self.flush(now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_has_a_bounded_number_of_links_and_gives_them_back() {
+        let mut links = LinkTable::default();
+        for _ in 0..MAX_LINKS_OF_PEER {
+            links.enter("a").expect("room");
+        }
+        let code = |refused: Result<(), Refusal>| refused.expect_err("refused").code;
+        assert_eq!(code(links.enter("a")), "links_of_peer");
+        for n in links.len()..MAX_LINKS {
+            links.enter(&format!("peer-{n}")).expect("room");
+        }
+        assert_eq!(code(links.enter("b")), "links_full");
+        links.leave("a");
+        links.leave("a stranger");
+        links.enter("a").expect("room again");
+        for _ in 0..MAX_LINKS_OF_PEER {
+            links.leave("a");
+        }
+        for n in MAX_LINKS_OF_PEER..MAX_LINKS {
+            links.leave(&format!("peer-{n}"));
+        }
+        assert_eq!((links.len(), links.of_peer.len()), (0, 0));
     }
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::BytesMut;
-use metrics::Counter;
+use metrics::{Counter, Gauge};
 use muster_forward::quality::Meter;
 use muster_forward::{
     Codec, Forwarded, LegId, Meeting, Micros, Replayed, SlotId, SourceId, SourceKind, Wish,
@@ -24,13 +24,15 @@ use tokio::sync::Notify;
 
 use crate::admission::Admission;
 use crate::directory::{Directory, Signal};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, TABLES};
+use crate::readiness::Readiness;
 use crate::ring::Ring;
 use crate::watch::Post;
 
 use super::backlog::Backlog;
 use super::handshakes::Handshakes;
 use super::load::Load;
+use super::links::LinkTable;
 use super::socket::{Batch, MediaSocket};
 use super::table::Legs;
 
@@ -39,6 +41,7 @@ pub(crate) struct Shared {
     pub directory: Directory,
     pub admission: Admission,
     pub metrics: Metrics,
+    pub readiness: Readiness,
     pub certificate: Arc<Certificate>,
     pub signals: Vec<Arc<Signal>>,
     /// `rings[from][to]`.
@@ -256,6 +259,10 @@ pub(crate) struct Worker {
     pub untold_wishes: Vec<(SourceId, usize)>,
     pub drops: Drops,
     pub load: Load,
+    /// Connected links, those between two meetings too.
+    pub links: LinkTable,
+    /// Of the tables above, as [`TABLES`] names them.
+    pub table_gauges: [Gauge; TABLES.len()],
     pub next_look: Instant,
     pub next_second: Instant,
 }
@@ -277,6 +284,7 @@ impl Worker {
             ignored: HashMap::new(),
         };
         let load = Load::new(&shared.metrics, index);
+        let table_gauges = shared.metrics.tables(index);
         Self {
             index,
             shared,
@@ -304,6 +312,8 @@ impl Worker {
             untold_wishes: Vec::new(),
             drops,
             load,
+            links: LinkTable::default(),
+            table_gauges,
             next_look: now,
             next_second: now,
         }

@@ -32,6 +32,7 @@ impl Worker {
             self.next_second = now + Duration::from_secs(1);
             self.tell_rates(now);
             self.load.look(now);
+            self.tell_tables();
         }
         self.flush(now);
     }
@@ -93,6 +94,21 @@ impl Worker {
         sources
             .flat_map(|source| &source.layers)
             .any(|layer| !layer.paused)
+    }
+
+    fn tell_tables(&self) {
+        let sizes = [
+            self.legs.len(),
+            self.meetings.len(),
+            self.sources.len(),
+            self.slots.len(),
+            self.by_address.len(),
+            self.by_ufrag.len(),
+            self.links.len(),
+        ];
+        for (gauge, size) in self.table_gauges.iter().zip(sizes) {
+            gauge.set(size as f64);
+        }
     }
 
     fn tell_rates(&mut self, now: Instant) {

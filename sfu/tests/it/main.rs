@@ -3,9 +3,11 @@
 mod audio;
 mod dev;
 mod fleet;
+mod hard;
 mod http;
 mod junk;
 mod link;
+mod outside;
 mod stage;
 mod support;
 mod webrtc;

@@ -113,15 +113,8 @@ fn camera() -> Arc<TrackLocalStaticRTP> {
 impl Browser {
     /// Joins meeting "m" with `slots` video slots; with a camera, that is m-line 0 and the slots are "1", "2"…
     pub async fn join(bench: &Bench, site: &str, with_camera: bool, slots: usize) -> Self {
-        Self::join_at(
-            bench,
-            "/v1/legs",
-            &bench.token("m", site),
-            site,
-            with_camera,
-            slots,
-        )
-        .await
+        let token = bench.token("m", site);
+        Self::join_at(bench, "/v1/legs", &token, site, with_camera, slots).await
     }
 
     /// The same with a POST to any path; `site` is the mark in its pictures.
@@ -133,12 +126,24 @@ impl Browser {
         with_camera: bool,
         slots: usize,
     ) -> Self {
+        Self::join_with(bench, (path, bearer), site, with_camera, slots, str::to_owned).await
+    }
+
+    /// The same, believing what `change` makes of the relay's answer.
+    pub async fn join_with(
+        bench: &Bench,
+        (path, bearer): (&str, &str),
+        site: &str,
+        with_camera: bool,
+        slots: usize,
+        change: impl FnOnce(&str) -> String,
+    ) -> Self {
         let seen = Arc::new(Mutex::new(Seen::default()));
         let camera = with_camera.then(camera);
         let (pc, offer) = peer(seen.clone(), camera.clone(), slots).await;
         let answer = http::post_offer_to(bench.relay.http_addr(), path, bearer, &offer).await;
         let (_, secret) = answer.leg();
-        let description = RTCSessionDescription::answer(answer.body.clone()).expect("an answer");
+        let description = RTCSessionDescription::answer(change(&answer.body)).expect("an answer");
         pc.set_remote_description(description).await.expect("accepted");
         let channel = Channel::from_shared(format!("http://{}", bench.relay.http_addr()))
             .expect("address")

@@ -4,6 +4,7 @@ pub mod agent;
 pub mod browser;
 pub mod control_plane;
 pub mod http;
+pub mod raw;
 pub mod vp8;
 
 use std::path::Path;
