@@ -43,7 +43,7 @@ fn gstreamer(relay: &DevRelay) -> Result<()> {
     viewer.leave(LIMIT)?;
     // They said goodbye, long before silence would have ended them.
     until("both legs are gone", LIMIT, || {
-        Ok(relay.metric("muster_relay_legs")? == 0)
+        Ok(relay.metric("muster_relay_legs{kind=\"webrtc\"}")? == 0)
     })
 }
 
@@ -72,7 +72,7 @@ fn simple_whip_client(relay: &DevRelay) -> Result<()> {
     // Ctrl-C makes it delete its session.
     publisher.signal(nix::sys::signal::Signal::SIGINT)?;
     until("only the viewer is left", LIMIT, || {
-        Ok(relay.metric("muster_relay_legs")? == 1)
+        Ok(relay.metric("muster_relay_legs{kind=\"webrtc\"}")? == 1)
     })
 }
 

@@ -150,8 +150,15 @@ async fn replayed_and_forged_packets_reach_nobody() {
     let middle = Middle::before(bench.relay.media_addrs()[0]).await;
     let real = bench.relay.media_addrs()[0].port().to_string();
     let through = middle.address.port().to_string();
-    let mut publisher =
-        Browser::join_with(&bench, ("/v1/legs", &bench.token("m", "a")), "a", true, 0, |answer| answer.replace(&real, &through)).await;
+    let mut publisher = Browser::join_with(
+        &bench,
+        ("/v1/legs", &bench.token("m", "a")),
+        "a",
+        true,
+        0,
+        |answer| answer.replace(&real, &through),
+    )
+    .await;
     publisher.publish_camera();
     let mut viewer = Browser::join(&bench, "b", false, 1).await;
     viewer.set_view(vec![wish("0", "a")]).await.expect("a good wish");
