@@ -31,8 +31,8 @@ use crate::watch::Post;
 
 use super::backlog::Backlog;
 use super::handshakes::Handshakes;
-use super::load::Load;
 use super::links::LinkTable;
+use super::load::Load;
 use super::socket::{Batch, MediaSocket};
 use super::table::Legs;
 

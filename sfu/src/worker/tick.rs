@@ -98,10 +98,10 @@ impl Worker {
 
     fn tell_tables(&self) {
         let sizes = [
-            self.legs.len(),
+            self.legs.iter().count(),
             self.meetings.len(),
             self.sources.len(),
-            self.slots.len(),
+            self.legs.iter().map(|(_, leg)| leg.slots.len()).sum(),
             self.by_address.len(),
             self.by_ufrag.len(),
             self.links.len(),

@@ -6,9 +6,9 @@
 
 mod feedback;
 mod flow;
-mod sending;
 #[cfg(any(test, feature = "fuzzing"))]
 mod keyed;
+mod sending;
 #[cfg(test)]
 mod tests;
 

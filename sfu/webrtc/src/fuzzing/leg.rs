@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::signed;
 use crate::srtp::{MAX_SSRCS, Profile, Srtp};
-use crate::{Certificate, Codec, Leg, LegConfig, OutgoingRtp, PicturePatch};
+use crate::{Certificate, Codec, Leg, LegConfig, PacketStore, PicturePatch, QueuedRtp, SendBatch};
 
 /// Publishes Opus and VP8 in two layers, and watches one video and one audio slot.
 const OFFER: &str = "v=0\r\na=group:BUNDLE a v s t\r\na=ice-ufrag:abcd\r\na=ice-pwd:0123456789012345678901\r\n\
@@ -44,7 +44,8 @@ struct Run<'a> {
     /// Where a check with the right password came from.
     proved: HashSet<SocketAddr>,
     checks: u8,
-    out: Vec<u8>,
+    store: PacketStore,
+    batch: SendBatch,
 }
 
 /// A leg's life. Byte 0 says whether the keys are agreed already; then come steps.
@@ -60,7 +61,8 @@ pub fn leg(now: Instant, certificate: &Arc<Certificate>, data: &[u8]) {
         peer: None,
         proved: HashSet::new(),
         checks: 0,
-        out: Vec::new(),
+        store: PacketStore::new(),
+        batch: SendBatch::new(),
     };
     let profile = match run.byte() & 3 {
         0 => None,
@@ -232,32 +234,45 @@ impl Run<'_> {
     fn send(&mut self) {
         let slot = usize::from(self.byte());
         let (seq, timestamp, payload) = (self.two(), self.two(), self.chunk());
-        let packet = OutgoingRtp {
+        let Some(place) = self.store.push(self.now, &payload) else {
+            return;
+        };
+        let packet = QueuedRtp {
+            place,
             codec: if seq & 1 == 0 { Codec::Vp8 } else { Codec::Opus },
             seq,
             timestamp: timestamp.into(),
             marker: timestamp & 1 == 0,
-            payload: &payload,
+            starts_key_frame: timestamp & 8 == 0,
             audio_level: (timestamp & 2 == 0).then_some(timestamp as u8),
             patch: (timestamp & 4 == 0).then_some(PicturePatch {
                 picture_id: seq,
                 tl0_pic_idx: 1,
             }),
         };
-        self.out.clear();
-        if let Some(to) = self.leg.send_rtp(self.now, slot, &packet, &mut self.out) {
+        let _ = self.leg.queue_rtp(self.now, slot, &packet);
+    }
+
+    /// Takes the media that may leave, in as many turns as it needs.
+    fn media(&mut self) {
+        for turn in 0.. {
+            assert!(turn < 10_000, "a turn without an end");
+            let Some(to) = self.leg.poll_media(self.now, &self.store, &mut self.batch) else {
+                return;
+            };
             assert!(
                 self.proved.contains(&to),
                 "sent to {to}, which has proved nothing"
             );
-            assert!(self.out.len() <= payload.len() + 100);
-        } else {
-            assert!(self.out.is_empty());
+            assert!(self.batch.lengths().iter().all(|length| *length <= 1600));
+            let all: usize = self.batch.lengths().iter().sum();
+            assert_eq!(all, self.batch.bytes().len());
         }
     }
 
     /// Drains the leg and checks its bounds.
     fn look(&mut self) {
+        self.media();
         let tables = self.leg.tables();
         assert!(tables.ssrcs <= 3 * MAX_SSRCS, "{tables:?}");
         assert!(
