@@ -227,7 +227,11 @@ mod tests {
         for seq in 0..MAX_VIDEO as u16 {
             queue.push_video(packet(3, seq, false));
         }
-        assert_eq!(queue.push_video(packet(3, 1000, true)), None, "it made its room itself");
+        assert_eq!(
+            queue.push_video(packet(3, 1000, true)),
+            None,
+            "it made its room itself"
+        );
         assert_eq!(drain(&mut queue), [(3, 1000)]);
     }
 
