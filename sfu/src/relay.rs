@@ -91,7 +91,12 @@ impl Relay {
         }
         relay.tasks.push(tokio::spawn(http::serve(
             listener,
-            http::Surface::new(shared.clone(), commands, &config),
+            http::Surface::new(
+                shared.clone(),
+                commands,
+                (&relay.media_addrs, tcp_candidate),
+                &config,
+            ),
         )));
         relay.tasks.push(tokio::spawn(forget_idle(shared.clone())));
         if let Some(authority) = config.control_plane.clone() {

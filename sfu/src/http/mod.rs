@@ -11,6 +11,7 @@ mod media;
 mod sdpfrag;
 mod session;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -49,6 +50,10 @@ const ACCEPT_PATCH: HeaderName = HeaderName::from_static("accept-patch");
 pub(crate) struct Surface {
     shared: Arc<Shared>,
     workers: Arc<[mpsc::Sender<Command>]>,
+    /// The workers' ports for media, as browsers reach them.
+    candidates: Arc<[SocketAddr]>,
+    /// The relay's TCP port for media, likewise.
+    tcp_candidate: Option<SocketAddr>,
     /// Values of the `Link` header, one an ICE server.
     links: Arc<[HeaderValue]>,
     /// In development mode.
@@ -56,13 +61,26 @@ pub(crate) struct Surface {
 }
 
 impl Surface {
-    pub fn new(shared: Arc<Shared>, workers: Vec<mpsc::Sender<Command>>, config: &RelayConfig) -> Self {
+    pub fn new(
+        shared: Arc<Shared>,
+        workers: Vec<mpsc::Sender<Command>>,
+        (candidates, tcp_candidate): (&[SocketAddr], Option<SocketAddr>),
+        config: &RelayConfig,
+    ) -> Self {
         Self {
             shared,
             workers: workers.into(),
+            candidates: candidates.into(),
+            tcp_candidate,
             links: config.ice_servers.iter().filter_map(IceServer::link).collect(),
             dev: config.dev.clone().map(Arc::new),
         }
+    }
+
+    /// Where browsers reach a worker, by UDP and by TCP.
+    fn candidates(&self, worker: usize) -> Result<(SocketAddr, Option<SocketAddr>), Refusal> {
+        let udp = self.candidates.get(worker).copied();
+        Ok((udp.ok_or_else(Refusal::stopping)?, self.tcp_candidate))
     }
 
     fn add_links(&self, headers: &mut HeaderMap) {

@@ -12,7 +12,7 @@ use muster_identity::JoinClaims;
 use crate::admission::Answered;
 use crate::directory::Found;
 use crate::refusal::Refusal;
-use crate::worker::{Command, Purpose, Restarted};
+use crate::worker::{Accepted, Command, Purpose, Restarted};
 
 use super::sdpfrag::{self, Fragment};
 use super::{SDP, SDP_FRAGMENT, Surface};
@@ -39,12 +39,18 @@ pub(super) async fn open(
     let secret = muster_identity::random_secret();
     let hashed = muster_identity::sha256_text(secret.as_bytes());
     let worker = surface.shared.directory.least_loaded();
+    let accepted = Accepted::read(
+        &surface.shared,
+        surface.candidates(worker)?,
+        &claims,
+        &offer,
+        purpose,
+    )?;
     let opened = surface
         .ask(worker, |reply| Command::Open {
             claims,
             secret: hashed,
-            offer,
-            purpose,
+            accepted: Box::new(accepted),
             reply,
         })
         .await??;

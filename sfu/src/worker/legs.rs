@@ -1,5 +1,6 @@
 //! Legs come and go on a worker: joining, leaving, views and watchers.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -18,7 +19,8 @@ use crate::refusal::Refusal;
 use crate::watch::{self, Post, Watch};
 
 use super::state::{
-    Home, LayerPlace, LegEntry, LocalMeeting, MeetingKey, SlotEntry, SourcePlace, WebRtcWire, Wire, Worker,
+    Home, LayerPlace, LegEntry, LocalMeeting, MeetingKey, Shared, SlotEntry, SourcePlace, WebRtcWire, Wire,
+    Worker,
 };
 use super::sync::notice;
 use super::table::SlotPlace;
@@ -47,6 +49,36 @@ pub(crate) enum Purpose {
     View,
 }
 
+/// A browser's leg that is in no meeting yet: what its offer came to.
+pub(crate) struct Accepted {
+    leg: Leg,
+    answer: String,
+    purpose: Purpose,
+}
+
+impl Accepted {
+    /// Reads an offer for the worker that browsers reach at `candidate`. It takes as long as sending hundreds of packets, so
+    /// it is nothing for a worker's thread.
+    pub fn read(
+        shared: &Shared,
+        (candidate, tcp_candidate): (SocketAddr, Option<SocketAddr>),
+        claims: &JoinClaims,
+        offer: &str,
+        purpose: Purpose,
+    ) -> Result<Self, Refusal> {
+        shared.directory.may_join(claims)?;
+        let mut config = LegConfig::new(candidate, shared.certificate.clone(), rand::random());
+        config.tcp_candidate = tcp_candidate;
+        let (leg, answer) = Leg::accept(Instant::now(), offer, &config).map_err(|error| {
+            // What is wrong with the offer as a whole is no mistake in a line: it reads well, but asks for what we have not.
+            let status = if error.line == 0 { 422 } else { 400 };
+            Refusal::new(status, "bad_offer", error.to_string())
+        })?;
+        purpose.check(&leg)?;
+        Ok(Self { leg, answer, purpose })
+    }
+}
+
 /// After an ICE restart: what the peer must know of us.
 #[derive(Debug)]
 pub(crate) struct Restarted {
@@ -67,23 +99,14 @@ pub(super) struct Joining {
 }
 
 impl Worker {
-    /// Opens a leg for a browser's offer.
+    /// Opens a leg for a browser.
     pub fn open_webrtc(
         &mut self,
         claims: JoinClaims,
         secret: String,
-        offer: &str,
-        purpose: Purpose,
+        accepted: Accepted,
     ) -> Result<Opened, Refusal> {
-        self.shared.directory.may_join(&claims)?;
-        let mut config = LegConfig::new(self.candidate, self.shared.certificate.clone(), rand::random());
-        config.tcp_candidate = self.tcp_candidate;
-        let (leg, answer) = Leg::accept(Instant::now(), offer, &config).map_err(|error| {
-            // What is wrong with the offer as a whole is no mistake in a line: it reads well, but asks for what we have not.
-            let status = if error.line == 0 { 422 } else { 400 };
-            Refusal::new(status, "bad_offer", error.to_string())
-        })?;
-        purpose.check(&leg)?;
+        let Accepted { leg, answer, purpose } = accepted;
         let ufrag = leg.local_ufrag().to_owned();
         let layers = |count: usize| vec![LayerSpec::default(); count];
         let sources = leg

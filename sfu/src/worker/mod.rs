@@ -37,7 +37,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::refusal::Refusal;
 use crate::watch::Watch;
 
-pub(crate) use legs::{Opened, Purpose, Restarted};
+pub(crate) use legs::{Accepted, Opened, Purpose, Restarted};
 use socket::MediaSocket;
 pub(crate) use socket::open as open_socket;
 use state::{Shared, Worker};
@@ -56,8 +56,7 @@ pub(crate) enum Command {
         claims: JoinClaims,
         /// SHA-256 of the leg's secret.
         secret: String,
-        offer: String,
-        purpose: Purpose,
+        accepted: Box<Accepted>,
         reply: oneshot::Sender<Result<Opened, Refusal>>,
     },
     /// Our current username fragment, which names the ICE session.
@@ -222,13 +221,12 @@ fn obey(worker: &mut Worker, command: Command) {
         Command::Open {
             claims,
             secret,
-            offer,
-            purpose,
+            accepted,
             reply,
         } => {
             // A caller that went away gets no leg.
             if !reply.is_closed() {
-                let _ = reply.send(worker.open_webrtc(claims, secret, &offer, purpose));
+                let _ = reply.send(worker.open_webrtc(claims, secret, *accepted));
             }
         }
         Command::IceSession { leg, reply } => {
