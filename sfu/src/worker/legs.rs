@@ -199,7 +199,8 @@ impl Worker {
         })?;
         let is_first = !self.meeting_keys.contains_key(&meeting);
         let key = self.open_meeting(&meeting);
-        let slots = self.add_slots(now, key, id, &site, slots);
+        let link = matches!(wire, Wire::Link(_));
+        let slots = self.add_slots(now, key, (id, link), &site, slots);
         for (index, spec) in specs.iter().enumerate() {
             self.add_source(now, key, Home::Here { leg: id, index }, spec.clone());
         }
@@ -268,7 +269,7 @@ impl Worker {
         &mut self,
         now: Instant,
         key: MeetingKey,
-        leg: LegId,
+        (leg, link): (LegId, bool),
         site: &Arc<str>,
         slots: Vec<(String, bool, Vec<Codec>)>,
     ) -> Vec<SlotEntry> {
@@ -283,6 +284,7 @@ impl Worker {
             let place = SlotPlace {
                 leg: index_of_leg,
                 index,
+                link,
             };
             let id = place.id();
             let spec = SlotSpec {

@@ -5,6 +5,7 @@
 //! [`Command`]s, through the directory (what has changed in a meeting) and through the rings (packets).
 
 mod backlog;
+mod copies;
 mod events;
 mod following;
 mod handshakes;

@@ -239,27 +239,19 @@ impl Worker {
         meeting
             .core
             .handle_stored(at, id, layer, packet, stored, &mut self.forwarded);
-        if !self.forwarded.is_empty()
-            && let Some(place) = place
-        {
-            queue_copies(
-                &self.forwarded,
-                &Copied {
-                    packet,
-                    aside,
-                    at: now,
-                    place,
-                    starts_key_frame: starts_key_frame(source.codec, packet.payload),
-                },
-                &mut self.legs,
-                &mut self.dirty,
-                &mut Tools {
-                    scratch: &mut self.scratch,
-                    shared: &self.shared,
-                    drops: &self.drops,
-                },
-            );
+        if let Some(place) = place.filter(|_| !self.forwarded.is_empty()) {
+            let starts = starts_key_frame(source.codec, packet.payload);
+            let mut copies = std::mem::take(&mut self.forwarded);
+            self.copies.received(now, packet, aside, place, starts);
+            copies
+                .iter()
+                .for_each(|copy| self.enter_copy(copy, packet, aside));
+            copies.clear();
+            self.forwarded = copies;
         }
+        let Some(source) = self.sources.get(&id) else {
+            return;
+        };
         if let Home::Here { .. } = source.home
             && let Some(place) = source.layers.get(layer)
             && place.wanted_by != 0
@@ -267,6 +259,9 @@ impl Worker {
             self.cross(now, id, layer, packet, aside);
         }
         self.drain_core(now, key);
+        if self.copies.is_full() {
+            self.flush(now);
+        }
     }
 
     /// Pushes a packet of ours to every worker that wants it.
@@ -329,6 +324,7 @@ impl Worker {
             self.flush_leg(index);
         }
         self.dirty.clear();
+        self.copies.clear();
         let next = self.backlog.next();
         if next.is_some_and(|next| self.sleeps_until.is_none_or(|until| next < until)) {
             self.sleeps_until = next;
@@ -340,6 +336,7 @@ impl Worker {
     }
 
     fn flush_leg(&mut self, index: usize) {
+        let copies = self.copies.of_leg(index);
         let Some(leg) = self.legs.at_mut(index) else {
             return;
         };
@@ -348,6 +345,8 @@ impl Worker {
         let Wire::WebRtc(wire) = &mut leg.wire else {
             return;
         };
+        let refused = self.copies.give(copies, &mut wire.leg);
+        self.drops.not_sent.increment(refused);
         let metrics = &self.shared.metrics;
         // What the leg is told of its sending must be true, and the legs before took their time.
         let now = Instant::now();
@@ -382,46 +381,6 @@ impl Worker {
     }
 }
 
-impl Worker {
-    /// What a slot that begins to show a source has missed since its last key frame.
-    pub(super) fn queue_replays(&mut self, now: Instant, key: MeetingKey) {
-        let Some(meeting) = self.meetings.get_mut(&key) else {
-            return;
-        };
-        meeting.core.take_replays(&mut self.replays);
-        for replayed in &self.replays {
-            let place = Place::from_numbers((replayed.stored.0, replayed.stored.1));
-            let Some(payload) = self.store.get(place) else {
-                self.drops.replay_gone.increment(1);
-                continue;
-            };
-            queue_copies(
-                &[replayed.copy],
-                &Copied {
-                    packet: &Packet {
-                        seq: replayed.copy.seq,
-                        timestamp: replayed.copy.timestamp,
-                        marker: replayed.copy.marker,
-                        payload,
-                        audio_level: None,
-                    },
-                    aside: Aside::default(),
-                    at: now,
-                    place,
-                    starts_key_frame: replayed.starts_key_frame,
-                },
-                &mut self.legs,
-                &mut self.dirty,
-                &mut Tools {
-                    scratch: &mut self.scratch,
-                    shared: &self.shared,
-                    drops: &self.drops,
-                },
-            );
-        }
-    }
-}
-
 impl LayerPlace {
     /// Pushes a packet for worker `to`. A full ring cuts the layer off for that worker until a packet that `starts` a key
     /// frame (or any packet of sound) finds room.
@@ -437,112 +396,6 @@ impl LayerPlace {
             self.cut_for |= bit;
         }
         pushed
-    }
-}
-
-/// A packet that is copied into slots.
-struct Copied<'a> {
-    packet: &'a Packet<'a>,
-    aside: Aside,
-    /// When it was received.
-    at: Instant,
-    /// Its payload in the worker's store.
-    place: Place,
-    starts_key_frame: bool,
-}
-
-/// What a link's copies need besides.
-struct Tools<'a> {
-    scratch: &'a mut bytes::BytesMut,
-    shared: &'a Shared,
-    drops: &'a Drops,
-}
-
-/// HOT: once for each copy. Browsers' legs take a note of it and send in their turn; links send at once.
-fn queue_copies(
-    copies: &[Forwarded],
-    copied: &Copied<'_>,
-    legs: &mut Legs,
-    dirty: &mut Vec<usize>,
-    tools: &mut Tools<'_>,
-) {
-    for copy in copies {
-        let place = SlotPlace::of(copy.slot);
-        let Some(leg) = legs.at_mut(place.leg) else {
-            continue;
-        };
-        match &mut leg.wire {
-            Wire::WebRtc(wire) => {
-                if !wire.leg.queue_rtp(copied.at, place.index, &queued(copy, copied)) {
-                    tools.drops.not_sent.increment(1);
-                } else if !std::mem::replace(&mut leg.dirty, true) {
-                    dirty.push(place.leg);
-                }
-            }
-            Wire::Link(wire) => {
-                if let Some(slot) = leg.slots.get_mut(place.index) {
-                    slot.bytes += copied.packet.payload.len() as u64;
-                }
-                tools.shared.metrics.packets_out.increment(1);
-                wire.send(place.index, copy, copied, tools.scratch, tools.drops);
-            }
-        }
-    }
-}
-
-fn queued(copy: &Forwarded, copied: &Copied<'_>) -> QueuedRtp {
-    QueuedRtp {
-        place: copied.place,
-        codec: convert::codec_to_leg(copy.codec),
-        seq: copy.seq,
-        timestamp: copy.timestamp,
-        marker: copy.marker,
-        starts_key_frame: copied.starts_key_frame,
-        audio_level: copied.packet.audio_level,
-        redundancy: copied.aside.redundancy,
-        age_us: copied.aside.age_us,
-        patch: copy.patch.map(|patch| PicturePatch {
-            picture_id: patch.picture_id,
-            tl0_pic_idx: patch.tl0_pic_idx,
-        }),
-    }
-}
-
-impl LinkWire {
-    fn send(
-        &mut self,
-        index: usize,
-        copy: &Forwarded,
-        copied: &Copied<'_>,
-        scratch: &mut bytes::BytesMut,
-        drops: &Drops,
-    ) {
-        let packet = copied.packet;
-        // Links repair what they lose themselves: the primary encoding goes alone.
-        let redundancy = usize::from(copied.aside.redundancy);
-        let payload = packet.payload.get(redundancy..).unwrap_or(packet.payload);
-        let rtp = LinkRtp {
-            payload_type: convert::link_payload_type(copy.codec),
-            marker: copy.marker,
-            seq: copy.seq,
-            timestamp: copy.timestamp,
-            audio_level: packet.audio_level,
-            payload,
-        };
-        rtp.write(slot_flow(index), scratch);
-        if let Some(patch) = copy.patch {
-            let payload_at = scratch.len() - payload.len();
-            patch.apply_to(copy.codec, &mut scratch[payload_at..]);
-        }
-        let datagram: Bytes = scratch.split().freeze();
-        self.counts.down_bytes += datagram.len() as u64;
-        match self.sender.send_datagram(datagram) {
-            Ok(Sent::Queued) => {}
-            Ok(Sent::Displaced) => drops.link_full.increment(1),
-            Err(LinkError::DatagramTooLarge { .. }) => drops.link_too_large.increment(1),
-            // The link's own task sees the loss and takes the leg out.
-            Err(_) => drops.not_sent.increment(1),
-        }
     }
 }
 

@@ -30,6 +30,7 @@ use crate::ring::Ring;
 use crate::watch::Post;
 
 use super::backlog::Backlog;
+use super::copies::Copies;
 use super::handshakes::Handshakes;
 use super::links::LinkTable;
 use super::load::Load;
@@ -244,6 +245,7 @@ pub(crate) struct Worker {
     pub send_batch: SendBatch,
     pub forwarded: Vec<Forwarded>,
     pub replays: Vec<Replayed>,
+    pub copies: Copies,
     pub scratch: BytesMut,
     /// Legs with something to send, by index.
     pub dirty: Vec<usize>,
@@ -302,6 +304,7 @@ impl Worker {
             send_batch: SendBatch::new(),
             forwarded: Vec::new(),
             replays: Vec::new(),
+            copies: Copies::default(),
             scratch: BytesMut::new(),
             dirty: Vec::new(),
             backlog: Backlog::default(),

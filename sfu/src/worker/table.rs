@@ -12,20 +12,25 @@ use super::state::{IdMap, LegEntry};
 pub(crate) struct SlotPlace {
     pub leg: usize,
     pub index: usize,
+    /// The leg is a link.
+    pub link: bool,
 }
 
 /// A leg has fewer slots than an offer may have m-lines (256).
 const SLOT_BITS: u32 = 16;
+const LINK: u64 = 1 << 63;
 
 impl SlotPlace {
     pub fn id(self) -> SlotId {
-        SlotId((self.leg as u64) << SLOT_BITS | self.index as u64)
+        let link = if self.link { LINK } else { 0 };
+        SlotId(link | (self.leg as u64) << SLOT_BITS | self.index as u64)
     }
 
     pub fn of(id: SlotId) -> Self {
         Self {
-            leg: (id.0 >> SLOT_BITS) as usize,
+            leg: ((id.0 & !LINK) >> SLOT_BITS) as usize,
             index: (id.0 & ((1 << SLOT_BITS) - 1)) as usize,
+            link: id.0 & LINK != 0,
         }
     }
 }
@@ -108,8 +113,8 @@ mod tests {
 
     #[test]
     fn a_slot_id_names_leg_and_slot() {
-        for (leg, index) in [(0, 0), (0, 255), (70_000, 65_535)] {
-            let place = SlotPlace { leg, index };
+        for (leg, index, link) in [(0, 0, true), (0, 255, false), (70_000, 65_535, true)] {
+            let place = SlotPlace { leg, index, link };
             assert_eq!(SlotPlace::of(place.id()), place);
         }
     }

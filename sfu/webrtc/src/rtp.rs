@@ -113,27 +113,18 @@ pub(crate) struct Header<'a> {
 }
 
 impl Header<'_> {
+    /// Whether an extension is written.
+    pub(crate) fn fits((id, value): &(u8, &[u8])) -> bool {
+        (1..=14).contains(id) && (1..=16).contains(&value.len())
+    }
+
     fn extensions(&self) -> impl Iterator<Item = &(u8, &[u8])> {
-        let fits = |e: &&(u8, &[u8])| (1..=14).contains(&e.0) && (1..=16).contains(&e.1.len());
-        self.extensions.iter().flatten().filter(fits)
-    }
-
-    /// Bytes of the extensions, without what goes before and after them.
-    fn extensions_length(&self) -> usize {
-        self.extensions().map(|(_, value)| 1 + value.len()).sum()
-    }
-
-    /// Bytes that [`Header::write`] appends.
-    pub(crate) fn length(&self) -> usize {
-        match self.extensions_length() {
-            0 => 12,
-            length => 16 + length.next_multiple_of(4),
-        }
+        self.extensions.iter().flatten().filter(|e| Self::fits(e))
     }
 
     /// Appends the header.
     pub(crate) fn write(&self, out: &mut Vec<u8>) {
-        let length = self.extensions_length();
+        let length: usize = self.extensions().map(|(_, value)| 1 + value.len()).sum();
         out.push(if length == 0 { 0x80 } else { 0x90 });
         out.push(self.pt | if self.marker { 0x80 } else { 0 });
         out.extend_from_slice(&self.seq.to_be_bytes());

@@ -5,6 +5,7 @@
 //! in. A packet that is sent again under its old index is written from the same record and the same payload, so it is the same bytes.
 
 mod batch;
+mod front;
 mod queue;
 mod sent;
 mod slot;
@@ -89,8 +90,7 @@ impl Sender {
         let Some(slot) = self.slots.get_mut(index) else {
             return Pushed::Refused;
         };
-        let plays = slot.plan.codings.iter().any(|c| c.codec == rtp.codec);
-        if !plays || rtp.place.len() > MAX_PAYLOAD {
+        if slot.fronts.types(rtp.codec).is_none() || rtp.place.len() > MAX_PAYLOAD {
             return Pushed::Refused;
         }
         let queued = Queued {
@@ -129,7 +129,7 @@ impl Sender {
     ) {
         flow.pacer.set_rate(now, flow.side.pacing_bps());
         while batch.len() < MAX_BATCH {
-            let next = self.queue.pop(flow.pacer.allowance(now) > 0);
+            let next = self.queue.pop(flow.pacer.may_send());
             let probe = match next {
                 None => flow.side.poll_probe(now).zip(self.newest),
                 Some(_) => None,

@@ -66,6 +66,11 @@ impl Pacer {
         self.bucket.max(0) as usize
     }
 
+    /// Whether video may leave, as of the last time that was told.
+    pub(crate) const fn may_send(&self) -> bool {
+        self.bucket > 0
+    }
+
     /// `bytes` left: video within the allowance, or audio whatever it is.
     pub fn sent(&mut self, bytes: usize) {
         let debt = self.bytes_in(DEBT).max(PACKET);

@@ -2,16 +2,17 @@
 
 use std::time::Instant;
 
+use super::front::{Fill, Fronts};
 use super::sent::{Record, Sent};
 use crate::media::{Codec, QueuedRtp};
-use crate::negotiate::{Coding, SlotPlan};
+use crate::negotiate::SlotPlan;
 use crate::red;
-use crate::rtp::{Header, MAX_HEADER};
 use crate::srtp::MAX_TAG;
 use crate::store::PacketStore;
 
 pub(super) struct Slot {
     pub plan: SlotPlan,
+    pub fronts: Fronts,
     pub ssrc: u32,
     pub rtx: Option<Rtx>,
     packets: u32,
@@ -46,17 +47,6 @@ pub(crate) struct SlotReport {
     pub octets: u32,
 }
 
-/// What is written in front of a payload beyond what the packet itself says.
-struct Front {
-    pt: u8,
-    seq: u16,
-    ssrc: u32,
-    /// Transport-wide sequence number.
-    number: [u8; 2],
-    /// The payload is RED, its blocks to be named by this payload type.
-    blocks: Option<u8>,
-}
-
 impl Slot {
     pub(super) fn new(plan: SlotPlan, ssrc: u32, rtx_ssrc: u32) -> Self {
         let rtx = Rtx {
@@ -66,6 +56,7 @@ impl Slot {
         };
         Self {
             rtx: plan.has_rtx().then_some(rtx),
+            fronts: Fronts::new(&plan),
             plan,
             ssrc,
             packets: 0,
@@ -89,16 +80,22 @@ impl Slot {
         out: &mut Vec<u8>,
         number: impl FnOnce(usize) -> u16,
     ) -> Option<usize> {
-        let coding = self.coding(rtp)?;
-        let red = coding.red.filter(|_| rtp.redundancy > 0);
-        let front = Front {
-            pt: red.map_or(coding.pt, |red| red.pt),
+        let types = self.fronts.types(rtp.codec)?;
+        let red = types.red.filter(|_| rtp.redundancy > 0);
+        let fill = Fill {
+            marker: rtp.marker,
+            payload_type: red.unwrap_or(types.plain),
             seq: rtp.seq,
+            timestamp: rtp.timestamp,
             ssrc: self.ssrc,
-            number: [0; 2],
-            blocks: red.map(|_| coding.pt),
+            level: rtp.audio_level.filter(|_| rtp.codec == Codec::Opus),
         };
-        self.write_as(front, &[], rtp, store, out, number)
+        let payload = out.len();
+        let header = self.write_as(&fill, &[], rtp, store, out, number)?;
+        if red.is_some() {
+            red::rename(&mut out[payload + header..], types.plain);
+        }
+        Some(header)
     }
 
     /// As [`Slot::write`], the same packet as a retransmission of its own stream and number. None: there is no such stream.
@@ -110,16 +107,8 @@ impl Slot {
         number: impl FnOnce(usize) -> u16,
     ) -> Option<usize> {
         let Record { rtp, .. } = self.sent.get(seq)?;
-        let coding = self.coding(rtp)?;
-        let (pt, rtx) = (coding.rtx_pt?, self.rtx?);
-        let front = Front {
-            pt,
-            seq: rtx.seq,
-            ssrc: rtx.ssrc,
-            number: [0; 2],
-            blocks: None,
-        };
-        let header = self.write_as(front, &seq.to_be_bytes(), rtp, store, out, number)?;
+        let fill = self.rtx_fill(rtp)?;
+        let header = self.write_as(&fill, &seq.to_be_bytes(), rtp, store, out, number)?;
         self.next_rtx();
         Some(header)
     }
@@ -134,29 +123,33 @@ impl Slot {
         number: impl FnOnce(usize) -> u16,
     ) -> Option<usize> {
         let Record { rtp, .. } = self.sent.get(seq)?;
-        let coding = self.coding(rtp)?;
-        let (pt, rtx) = (coding.rtx_pt?, self.rtx?);
-        let rtp = QueuedRtp {
+        let fill = Fill {
             marker: false,
-            ..*rtp
-        };
-        let mut front = Front {
-            pt,
-            seq: rtx.seq,
-            ssrc: rtx.ssrc,
-            number: [0; 2],
-            blocks: None,
+            ..self.rtx_fill(rtp)?
         };
         let padding = bytes.clamp(1, 255);
-        front.number = number(self.header(&front, &rtp).length() + padding).to_be_bytes();
+        let number = number(self.fronts.length(&fill) + padding);
         let start = out.len();
-        self.header(&front, &rtp).write(out);
+        self.fronts.write(&fill, number, out);
         out[start] |= 0x20;
         let header = out.len() - start;
         out.resize(out.len() + padding - 1, 0);
         out.push(padding as u8); // at most 255
         self.next_rtx();
         Some(header)
+    }
+
+    /// The header of a packet's retransmission; None: there is no stream for it.
+    fn rtx_fill(&self, rtp: &QueuedRtp) -> Option<Fill> {
+        let rtx = self.rtx?;
+        Some(Fill {
+            marker: rtp.marker,
+            payload_type: self.fronts.types(rtp.codec)?.rtx?,
+            seq: rtx.seq,
+            timestamp: rtp.timestamp,
+            ssrc: rtx.ssrc,
+            level: None,
+        })
     }
 
     /// The number of the stream of retransmissions is used.
@@ -168,7 +161,7 @@ impl Slot {
 
     fn write_as(
         &self,
-        mut front: Front,
+        fill: &Fill,
         before: &[u8],
         rtp: &QueuedRtp,
         store: &PacketStore,
@@ -176,51 +169,26 @@ impl Slot {
         number: impl FnOnce(usize) -> u16,
     ) -> Option<usize> {
         let plain = store.get(rtp.place)?.get(self.left_out(rtp)..)?;
-        let rest = before.len() + plain.len();
-        front.number = number(self.header(&front, rtp).length() + rest).to_be_bytes();
-        let start = out.len();
-        out.reserve(MAX_HEADER + rest + MAX_TAG);
-        self.header(&front, rtp).write(out);
-        let header = out.len() - start;
+        let header = self.fronts.length(fill);
+        let length = header + before.len() + plain.len();
+        out.reserve(length + MAX_TAG);
+        self.fronts.write(fill, number(length), out);
         out.extend_from_slice(before);
         let payload = out.len();
         out.extend_from_slice(plain);
         if let Some(patch) = rtp.patch {
             patch.apply_to(rtp.codec, &mut out[payload..]);
         }
-        if let Some(pt) = front.blocks {
-            red::rename(&mut out[payload..], pt);
-        }
         Some(header)
-    }
-
-    fn coding(&self, rtp: &QueuedRtp) -> Option<&Coding> {
-        self.plan.codings.iter().find(|c| c.codec == rtp.codec)
     }
 
     /// Bytes at the payload's start that this slot is not sent: redundancy that the viewer has not agreed to.
     fn left_out(&self, rtp: &QueuedRtp) -> usize {
-        let takes_red = self.coding(rtp).is_some_and(|c| c.red.is_some());
+        let takes_red = self
+            .fronts
+            .types(rtp.codec)
+            .is_some_and(|types| types.red.is_some());
         if takes_red { 0 } else { rtp.redundancy.into() }
-    }
-
-    fn header<'a>(&'a self, front: &'a Front, rtp: &'a QueuedRtp) -> Header<'a> {
-        let plan = &self.plan;
-        let level = rtp.audio_level.as_ref().filter(|_| rtp.codec == Codec::Opus);
-        Header {
-            marker: rtp.marker,
-            pt: front.pt,
-            seq: front.seq,
-            timestamp: rtp.timestamp,
-            ssrc: front.ssrc,
-            extensions: [
-                plan.mid_extension.map(|id| (id, plan.offered.mid.as_bytes())),
-                plan.twcc_extension.map(|id| (id, &front.number[..])),
-                plan.level_extension
-                    .zip(level)
-                    .map(|(id, level)| (id, std::slice::from_ref(level))),
-            ],
-        }
     }
 
     /// Counts a packet that was sent, and keeps a record of it if it is video. `millis` since the leg began.
