@@ -5,7 +5,7 @@
 
 use std::time::Instant;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use muster_forward::{Forwarded, Packet};
 use muster_link::rtp::LinkRtp;
 use muster_link::{LinkError, Sent};

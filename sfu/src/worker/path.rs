@@ -8,18 +8,14 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use muster_forward::{Codec, Forwarded, LegId, Packet, SourceId, Stored, h264, vp8};
+use muster_forward::{Codec, LegId, Packet, SourceId, Stored, h264, vp8};
 use muster_link::rtp::LinkRtp;
-use muster_link::{LinkError, Sent};
-use muster_webrtc::{Ignored, PicturePatch, Place, QueuedRtp, stun_ufrag};
+use muster_webrtc::{Ignored, Place, stun_ufrag};
 
-use crate::convert;
 use crate::ring::{Aside, Crossing, CrossingPacket, Ring};
 
 use super::handshakes::is_dtls;
-use super::state::{Drops, Home, LayerPlace, LegEntry, LinkWire, MeetingKey, Shared, Wire, Worker};
-use super::table::{Legs, SlotPlace};
+use super::state::{Home, LayerPlace, LegEntry, Wire, Worker};
 
 /// Addresses that one leg may be found by; the oldest goes.
 const MAX_ADDRESSES: usize = 8;
@@ -462,7 +458,7 @@ mod tests {
                 timestamp: 0,
                 marker: true,
                 audio_level: None,
-                payload: Bytes::new(),
+                payload: bytes::Bytes::new(),
             };
             place.cross(ring, 3, packet, starts)
         };

@@ -69,7 +69,7 @@ impl Template {
         // The values follow the fixed part, the profile word, and an id each; one that does not fit was left out.
         let (mut at, mut places) = (16, [0; 3]);
         for (extension, place) in extensions.iter().zip(&mut places) {
-            if let Some(extension) = extension.filter(|e| Header::fits(e)) {
+            if let Some(extension) = extension.filter(Header::fits) {
                 *place = at as u8 + 1; // below MAX_HEADER
                 at += 1 + extension.1.len();
             }
