@@ -3,6 +3,7 @@
 use std::io::{Read as _, Write as _};
 use std::os::fd::AsRawFd as _;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, setsockopt, socket, sockopt};
@@ -12,6 +13,10 @@ use serde_json::{Value, json};
 const TIMEOUT_S: i64 = 20;
 /// The id of the publisher in its room.
 const FEED: u64 = 1;
+/// A publisher may be watched once Janus too is done with its handshake, which may be after we are.
+const NO_SUCH_FEED: u64 = 428;
+const FEED_ATTEMPTS: usize = 100;
+const FEED_AGAIN: Duration = Duration::from_millis(50);
 
 pub struct Api {
     /// A socket, read and written as a file is.
@@ -53,13 +58,23 @@ impl Api {
         let handle = self.attach()?;
         let body =
             json!({"request": "join", "room": room, "ptype": "subscriber", "streams": [{"feed": FEED}]});
-        let attached = self.message(handle, body, None)?;
+        let mut attached = self.message(handle, body.clone(), None)?;
+        for _ in 0..FEED_ATTEMPTS {
+            let error = attached.pointer("/plugindata/data/error_code");
+            if error.and_then(Value::as_u64) != Some(NO_SUCH_FEED) {
+                break;
+            }
+            std::thread::sleep(FEED_AGAIN);
+            attached = self.message(handle, body.clone(), None)?;
+        }
         Ok((handle, description(&attached)?))
     }
 
     /// Answers the offer.
     pub fn start(&mut self, handle: u64, answer: &str) -> anyhow::Result<()> {
-        self.message(handle, json!({"request": "start"}), Some(("answer", answer)))?;
+        let started = self.message(handle, json!({"request": "start"}), Some(("answer", answer)))?;
+        let error = started.pointer("/plugindata/data/error");
+        ensure!(error.is_none(), "the video room refuses: {started}");
         Ok(())
     }
 
@@ -74,10 +89,7 @@ impl Api {
         if let Some((kind, sdp)) = jsep {
             message["jsep"] = json!({"type": kind, "sdp": sdp});
         }
-        let answered = self.request(message)?;
-        let error = answered.pointer("/plugindata/data/error");
-        ensure!(error.is_none(), "the video room refuses: {answered}");
-        Ok(answered)
+        self.request(message)
     }
 
     /// Sends, and waits for what answers it; events that come between are not needed.
