@@ -66,9 +66,14 @@ pub fn sdp_fragment(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else {
         return;
     };
-    if let Ok(Some(found)) = sdpfrag::parse(text) {
-        assert!((4..=256).contains(&found.ufrag.len()) && (22..=256).contains(&found.pwd.len()));
-        let written = format!("a=ice-ufrag:{}\r\na=ice-pwd:{}\r\n", found.ufrag, found.pwd);
-        assert_eq!(sdpfrag::parse(&written), Ok(Some(found)));
+    let Ok(found) = sdpfrag::parse(text) else {
+        return;
+    };
+    let mut written = found.media.join("\r\n") + "\r\n";
+    if let Some(credentials) = &found.credentials {
+        assert!((4..=256).contains(&credentials.ufrag.len()) && (22..=256).contains(&credentials.pwd.len()));
+        written += &format!("a=ice-ufrag:{}\r\na=ice-pwd:{}\r\n", credentials.ufrag, credentials.pwd);
     }
+    assert!(found.media.iter().flat_map(|line| line.chars()).all(|c| !c.is_control()));
+    assert_eq!(sdpfrag::parse(&written), Ok(found));
 }
