@@ -55,3 +55,34 @@ pub fn h264(data: &[u8]) {
         assert_eq!(key_frame(&aggregate), key_frame(data));
     }
 }
+
+/// A VP9 payload: what is read lies within it, a patch changes its numbers only, and sizes are sensible.
+pub fn vp9(data: &[u8]) {
+    use muster_forward::vp9 as codec;
+    let Some(read) = codec::parse(data) else {
+        return;
+    };
+    assert!(read.len <= data.len());
+    let patch = Vp8Patch {
+        picture_id: 0x5a3c,
+        tl0_pic_idx: 0xa5,
+    };
+    let mut patched = data.to_vec();
+    patch.apply_to(muster_forward::Codec::Vp9, &mut patched);
+    assert_eq!(patched.len(), data.len());
+    assert_eq!(patched[read.len..], data[read.len..], "the picture is untouched");
+    let after = codec::parse(&patched).expect("as well-formed as before");
+    assert_eq!(after.len, read.len);
+    assert_eq!(codec::key_frame_begins(&after), codec::key_frame_begins(&read));
+    assert_eq!(codec::key_frame_size(&patched, &after), codec::key_frame_size(data, &read));
+}
+
+/// An AV1 payload and a sequence header.
+pub fn av1(data: &[u8]) {
+    use muster_forward::av1::{key_frame, picture_size};
+    let fits = |(width, height): (u16, u16)| width > 0 && height > 0;
+    assert!(picture_size(data).is_none_or(fits));
+    if let Some(Some(size)) = key_frame(data) {
+        assert!(fits(size));
+    }
+}
