@@ -10,4 +10,5 @@ mod link;
 mod outside;
 mod stage;
 mod support;
+mod tcp;
 mod webrtc;
