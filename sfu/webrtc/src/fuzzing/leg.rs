@@ -3,7 +3,7 @@
 //! The peer may be keyed without a handshake, so that what is behind the encryption is reached too. Invariants are looked at
 //! after each step.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -42,7 +42,7 @@ struct Run<'a> {
     pwd: String,
     peer: Option<Srtp>,
     /// Where a check with the right password came from.
-    proved: HashSet<SocketAddr>,
+    proved: BTreeSet<SocketAddr>,
     checks: u8,
     store: PacketStore,
     batch: SendBatch,
@@ -59,7 +59,7 @@ pub fn leg(now: Instant, certificate: &Arc<Certificate>, data: &[u8]) {
         leg,
         pwd: pwd.expect("an ICE password").to_owned(),
         peer: None,
-        proved: HashSet::new(),
+        proved: BTreeSet::new(),
         checks: 0,
         store: PacketStore::new(),
         batch: SendBatch::new(),
