@@ -23,10 +23,10 @@ pub fn key_frame(payload: &[u8]) -> Option<Option<(u16, u16)>> {
     }
     let mut size = None;
     let mut found = first;
-    let mut index = 0;
+    let mut index = 0_usize;
     while !rest.is_empty() {
         index += 1;
-        let (element, after) = if count != 0 && index >= count {
+        let (element, after) = if count != 0 && index >= usize::from(count) {
             (rest, &[][..])
         } else {
             let (length, body) = leb128(rest)?;

@@ -102,8 +102,8 @@ fn where_something_is_missing_or_old_a_key_frame_is_asked_for() {
         send(room, &publisher.delta());
     };
     let old = |room: &mut Room, _: &mut Publisher| room.pass(1000);
-    let cases: [&dyn Fn(&mut Room, &mut Publisher); 2] = [&missing, &old];
-    for spoil in cases {
+    type Spoil<'a> = &'a dyn Fn(&mut Room, &mut Publisher);
+    for spoil in [&missing as Spoil<'_>, &old] {
         let (mut room, mut publisher) = room();
         begin(&mut room, &mut publisher, 3);
         spoil(&mut room, &mut publisher);

@@ -197,3 +197,10 @@ proptest! {
         prop_assert_eq!(size, Some((width as u16 * 16, height as u16 * 16)));
     }
 }
+
+#[test]
+fn an_av1_packet_of_nothing_but_empty_elements_is_no_key_frame() {
+    for elements in [1, 255, 256, 1400] {
+        assert_eq!(muster_forward::av1::key_frame(&vec![0; 1 + elements]), None);
+    }
+}

@@ -161,6 +161,8 @@ impl Run<'_> {
         self.now += Duration::from_millis(u64::from(tens) * 10);
         while self.leg.poll_timeout().is_some_and(|at| at <= self.now) {
             self.leg.handle_timeout(self.now);
+            // A probe's next packet may be what was due.
+            self.media();
             let next = self.leg.poll_timeout();
             assert!(next.is_none_or(|at| at > self.now), "a timer stands still");
             self.look();
