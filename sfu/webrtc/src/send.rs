@@ -9,6 +9,8 @@ mod front;
 mod queue;
 mod sent;
 mod slot;
+#[cfg(test)]
+mod tests;
 
 use std::time::{Duration, Instant};
 

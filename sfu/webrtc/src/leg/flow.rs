@@ -17,7 +17,7 @@ pub(crate) struct Flow {
 }
 
 impl Flow {
-    pub(super) fn new(now: Instant, slots: &[SlotPlan]) -> Self {
+    pub(crate) fn new(now: Instant, slots: &[SlotPlan]) -> Self {
         let numbered = slots.iter().any(|s| s.twcc_extension.is_some());
         let padded = slots.iter().any(|s| s.codings.iter().any(|c| c.rtx_pt.is_some()));
         let mut side = SendSide::new(now, Bounds::default(), numbered);
