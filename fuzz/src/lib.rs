@@ -72,8 +72,17 @@ pub fn sdp_fragment(data: &[u8]) {
     let mut written = found.media.join("\r\n") + "\r\n";
     if let Some(credentials) = &found.credentials {
         assert!((4..=256).contains(&credentials.ufrag.len()) && (22..=256).contains(&credentials.pwd.len()));
-        written += &format!("a=ice-ufrag:{}\r\na=ice-pwd:{}\r\n", credentials.ufrag, credentials.pwd);
+        written += &format!(
+            "a=ice-ufrag:{}\r\na=ice-pwd:{}\r\n",
+            credentials.ufrag, credentials.pwd
+        );
     }
-    assert!(found.media.iter().flat_map(|line| line.chars()).all(|c| !c.is_control()));
+    assert!(
+        found
+            .media
+            .iter()
+            .flat_map(|line| line.chars())
+            .all(|c| !c.is_control())
+    );
     assert_eq!(sdpfrag::parse(&written), Ok(found));
 }

@@ -74,7 +74,10 @@ pub fn vp9(data: &[u8]) {
     let after = codec::parse(&patched).expect("as well-formed as before");
     assert_eq!(after.len, read.len);
     assert_eq!(codec::key_frame_begins(&after), codec::key_frame_begins(&read));
-    assert_eq!(codec::key_frame_size(&patched, &after), codec::key_frame_size(data, &read));
+    assert_eq!(
+        codec::key_frame_size(&patched, &after),
+        codec::key_frame_size(data, &read)
+    );
 }
 
 /// An AV1 payload and a sequence header.
