@@ -9,6 +9,10 @@ use super::Leg;
 use crate::congestion::{Bounds, Pacer, SendSide};
 use crate::negotiate::SlotPlan;
 
+/// Bits per second that a video slot adds to what is assumed of the path at first: a thumbnail. Who asks for a wall of
+/// fifty has the link of a command centre.
+const START_A_SLOT: u64 = 100_000;
+
 pub(crate) struct Flow {
     pub side: SendSide,
     pub pacer: Pacer,
@@ -20,7 +24,13 @@ impl Flow {
     pub(crate) fn new(now: Instant, slots: &[SlotPlan]) -> Self {
         let numbered = slots.iter().any(|s| s.twcc_extension.is_some());
         let padded = slots.iter().any(|s| s.codings.iter().any(|c| c.rtx_pt.is_some()));
-        let mut side = SendSide::new(now, Bounds::default(), numbered);
+        let pictures = slots.iter().filter(|s| !s.offered.audio).count() as u64;
+        let usual = Bounds::default();
+        let bounds = Bounds {
+            start: usual.start + START_A_SLOT * pictures,
+            ..usual
+        };
+        let mut side = SendSide::new(now, bounds, numbered);
         side.set_can_probe(padded);
         Self {
             pacer: Pacer::new(now, side.pacing_bps()),
