@@ -17,8 +17,7 @@ use rtc_srtp::protection_profile::ProtectionProfile;
 const PROFILE: ProtectionProfile = ProtectionProfile::AeadAes128Gcm;
 
 static PROVIDER: LazyLock<Arc<dyn RTCCryptoProvider>> = LazyLock::new(|| {
-    // Fails only when no back end is compiled in, which Cargo.toml rules out.
-    #[allow(clippy::expect_used)]
+    #[expect(clippy::expect_used, reason = "fails only when no back end is compiled in")]
     rtc_dtls::crypto_provider::default_provider().expect("aws-lc-rs is compiled in")
 });
 

@@ -3,7 +3,7 @@
 
 /// What people and programs ask of the control plane, and what endpoints and relays tell it.
 pub mod command {
-    #[allow(clippy::all, clippy::pedantic, missing_docs)]
+    #[allow(clippy::all, clippy::pedantic, missing_docs, reason = "generated code")]
     pub mod v1 {
         tonic::include_proto!("muster.command.v1");
     }
@@ -11,7 +11,7 @@ pub mod command {
 
 /// What concerns pictures and sound, spoken with a relay.
 pub mod media {
-    #[allow(clippy::all, clippy::pedantic, missing_docs)]
+    #[allow(clippy::all, clippy::pedantic, missing_docs, reason = "generated code")]
     pub mod v1 {
         tonic::include_proto!("muster.media.v1");
     }

@@ -5,8 +5,7 @@ use std::sync::{Arc, LazyLock};
 use rtc_dtls::crypto_provider::RTCCryptoProvider;
 
 static PROVIDER: LazyLock<Arc<dyn RTCCryptoProvider>> = LazyLock::new(|| {
-    // Fails only when no back end is compiled in, which Cargo.toml rules out.
-    #[allow(clippy::expect_used)]
+    #[expect(clippy::expect_used, reason = "fails only when no back end is compiled in")]
     rtc_dtls::crypto_provider::default_provider().expect("aws-lc-rs is compiled in")
 });
 

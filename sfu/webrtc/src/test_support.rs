@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::time::Instant;
 
 /// Some instant; tests count from it and never wait.
-#[allow(clippy::disallowed_methods)]
+#[expect(clippy::disallowed_methods, reason = "the one origin of virtual time, in tests only")]
 pub(crate) fn instant() -> Instant {
     Instant::now()
 }
@@ -18,7 +18,7 @@ thread_local! {
 struct Counting;
 
 // SAFETY: every call goes to the system's allocator unchanged.
-#[allow(unsafe_code)]
+#[expect(unsafe_code, reason = "an allocator can be written in no other way")]
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // A thread that is ending has no counter any more; it runs no test.
