@@ -140,7 +140,8 @@ pub(crate) fn leg_quality(quality: &Quality) -> wire::LegQuality {
     wire::LegQuality {
         up_loss_permille: quality.up_loss,
         down_loss_permille: quality.down_loss,
-        rtt_ms: quality.round_trip.unwrap_or(0),
+        // 0 stands for unknown.
+        rtt_ms: quality.round_trip.map_or(0, |millis| millis.max(1)),
         up_bps: bits(quality.up_bps),
         down_bps: bits(quality.down_bps),
         jitter_ms: quality.jitter,

@@ -41,6 +41,7 @@ export const TESTID = {
   banner: "banner",
   joinButton: "join-button",
   joinState: "join-state",
+  joinWords: "join-words",
   joinStage: "join-stage",
   joinPreview: "join-preview",
   joinMute: "join-mute",

@@ -103,7 +103,7 @@ step("the dispatcher's own picture is what the worker sees until a site is broug
 });
 
 step("muting one site and then all reaches the worker's page in words", async () => {
-  const words = async () => (await worker.locator(".words").innerText()).trim();
+  const words = async () => (await byId(worker, "join-words").innerText()).trim();
   const before = await words();
   await byId(tileOf(workerSite), "tile-mute").click();
   const muted = await until("the worker's page says that it is muted", async () => ((await words()) !== before ? words() : undefined));
