@@ -9,7 +9,7 @@ use bytes::Bytes;
 use muster_forward::{Forwarded, Packet};
 use muster_link::rtp::LinkRtp;
 use muster_link::{LinkError, Sent};
-use muster_webrtc::{Leg, PicturePatch, Place, QueuedRtp};
+use muster_webrtc::{LegTurn, PicturePatch, Place, QueuedRtp};
 
 use crate::convert;
 use crate::ring::Aside;
@@ -109,8 +109,8 @@ impl Copies {
         First(list.map_or(NONE, |list| std::mem::replace(list, EMPTY).first))
     }
 
-    /// Gives a leg its copies; how many it refused.
-    pub(super) fn give(&self, first: First, leg: &mut Leg) -> u64 {
+    /// Gives a leg its copies in its turn; how many it refused.
+    pub(super) fn give(&self, first: First, turn: &mut LegTurn<'_>) -> u64 {
         let (mut next, mut refused) = (first.0, 0);
         while let Some(waiting) = self.waiting.get(next as usize) {
             next = waiting.next;
@@ -118,7 +118,7 @@ impl Copies {
                 continue;
             };
             let slot = SlotPlace::of(waiting.copy.slot).index;
-            let taken = leg.queue_rtp(received.at, slot, &queued(&waiting.copy, received));
+            let taken = turn.take(received.at, slot, &queued(&waiting.copy, received));
             refused += u64::from(!taken);
         }
         refused

@@ -341,15 +341,16 @@ impl Worker {
         let Wire::WebRtc(wire) = &mut leg.wire else {
             return;
         };
-        let refused = self.copies.give(copies, &mut wire.leg);
-        self.drops.not_sent.increment(refused);
         let metrics = &self.shared.metrics;
         // What the leg is told of its sending must be true, and the legs before took their time.
         let now = Instant::now();
-        while let Some(to) = wire.leg.poll_media(now, &self.store, &mut self.send_batch) {
-            let (bytes, lengths) = (self.send_batch.bytes(), self.send_batch.lengths());
+        let mut turn = wire.leg.turn(now, &self.store, &mut self.send_batch);
+        let refused = self.copies.give(copies, &mut turn);
+        self.drops.not_sent.increment(refused);
+        while let Some((to, batch)) = turn.next() {
+            let (bytes, lengths) = (batch.bytes(), batch.lengths());
             let (sent, calls) = self.socket.send(to, bytes, lengths);
-            self.load.sent(self.send_batch.queued_at());
+            self.load.sent(batch.queued_at());
             metrics.send_calls.increment(calls as u64);
             metrics.packets_out.increment(lengths.len() as u64);
             metrics.bytes_out.increment(bytes.len() as u64);

@@ -54,7 +54,7 @@ pub use certificate::{Certificate, CertificateError};
 pub use event::{CloseReason, Ignored, LegEvent, Quality, TableSizes, Transmit};
 pub use framing::{FrameReader, FrameTooLong, FrameWriter};
 pub use ice_lite::stun_ufrag;
-pub use leg::{IceCredentials, Leg, LegConfig};
+pub use leg::{IceCredentials, Leg, LegConfig, LegTurn};
 pub use media::{Codec, OfferedSlot, OfferedSource, PicturePatch, QueuedRtp, ReceivedRtp, SourceKind};
 pub use offer::{MAX_MEDIA, MAX_OFFER, OfferError};
 pub use send::SendBatch;

@@ -58,14 +58,36 @@ pub(crate) struct Sender {
     totals: SendTotals,
 }
 
-/// What all packets of a turn are written with.
-struct Turn<'a> {
-    now: Instant,
-    store: &'a PacketStore,
-    srtp: &'a mut Srtp,
-    flow: &'a mut Flow,
-    out: &'a mut Vec<u8>,
-    start: usize,
+/// What all packets of a leg's turn are written with, and into.
+pub(crate) struct Turn<'a> {
+    pub now: Instant,
+    pub store: &'a PacketStore,
+    pub srtp: &'a mut Srtp,
+    pub flow: &'a mut Flow,
+    pub batch: &'a mut SendBatch,
+}
+
+impl Turn<'_> {
+    /// Protects what was written from `start` on.
+    fn seal(&mut self, start: usize, header: usize) -> Option<u64> {
+        self.srtp.seal_rtp(&mut self.batch.bytes, start, header)
+    }
+
+    /// The datagram from `start` on is whole, or, if it is not, never was; its length.
+    fn close(&mut self, start: usize, whole: bool, queued: Option<Instant>) -> usize {
+        if !whole {
+            self.batch.bytes.truncate(start);
+            return 0;
+        }
+        let length = self.batch.bytes.len() - start;
+        if let Some(at) = queued {
+            let before = self.batch.queued_at.unwrap_or(at);
+            self.batch.queued_at = Some(before.min(at));
+        }
+        self.batch.lengths.push(length);
+        self.flow.pacer.sent(length);
+        length
+    }
 }
 
 impl Sender {
@@ -89,28 +111,18 @@ impl Sender {
 
     /// Takes a packet for a slot.
     pub(crate) fn push(&mut self, now: Instant, index: usize, rtp: &QueuedRtp) -> Pushed {
-        let Some(slot) = self.slots.get_mut(index) else {
-            return Pushed::Refused;
-        };
-        if slot.fronts.types(rtp.codec).is_none() || rtp.place.len() > MAX_PAYLOAD {
+        if !self.takes(index, rtp) {
             return Pushed::Refused;
         }
         let queued = Queued {
             slot: index as u16, // at most as many as an offer has m-lines
             at: now,
-            rtp: QueuedRtp {
-                audio_level: rtp.audio_level.map(|level| level & 0x7f),
-                ..*rtp
-            },
+            rtp: *rtp,
         };
         if rtp.codec == Codec::Opus {
             self.queue.push_audio(queued);
             return Pushed::Queued;
         }
-        if slot.cut && !rtp.starts_key_frame {
-            return Pushed::Refused;
-        }
-        slot.cut = false;
         let Some(cut) = self.queue.push_video(queued).map(usize::from) else {
             return Pushed::Queued;
         };
@@ -120,69 +132,80 @@ impl Sender {
         Pushed::Cut(cut)
     }
 
+    /// As [`Sender::push`], but writes and protects it at once where nothing waits before it and the pacer lets it. `at` is when
+    /// it came.
+    pub(crate) fn pass(&mut self, at: Instant, index: usize, rtp: &QueuedRtp, turn: &mut Turn<'_>) -> Pushed {
+        let free = match rtp.codec {
+            Codec::Opus => self.queue.has_no_audio(),
+            _ => self.queue.len() == 0 && turn.flow.pacer.may_send(),
+        };
+        if !free || turn.batch.len() >= MAX_BATCH {
+            return self.push(at, index, rtp);
+        }
+        if !self.takes(index, rtp) {
+            return Pushed::Refused;
+        }
+        let start = turn.batch.bytes.len();
+        let written = self.send(at, index, rtp, turn);
+        self.totals.bytes += turn.close(start, written.is_some(), Some(at)) as u64;
+        if written.is_none() {
+            self.queue.drop_one();
+        }
+        Pushed::Queued
+    }
+
+    /// Whether a packet fits its slot: the codec, the length, and not the rest of a picture that was cut.
+    fn takes(&mut self, index: usize, rtp: &QueuedRtp) -> bool {
+        let Some(slot) = self.slots.get_mut(index) else {
+            return false;
+        };
+        let refused = slot.cut && rtp.codec != Codec::Opus && !rtp.starts_key_frame;
+        if refused || slot.fronts.types(rtp.codec).is_none() || rtp.place.len() > MAX_PAYLOAD {
+            return false;
+        }
+        slot.cut &= rtp.codec == Codec::Opus;
+        true
+    }
+
     /// Writes and protects what may leave now: sound, then as much as the pacer lets, then what a probe asks for.
-    pub(crate) fn fill(
-        &mut self,
-        now: Instant,
-        store: &PacketStore,
-        srtp: &mut Srtp,
-        flow: &mut Flow,
-        batch: &mut SendBatch,
-    ) {
-        flow.pacer.set_rate(now, flow.side.pacing_bps());
-        while batch.len() < MAX_BATCH {
-            let next = self.queue.pop(flow.pacer.may_send());
-            let probe = match next {
-                None => flow.side.poll_probe(now).zip(self.newest),
-                Some(_) => None,
-            };
-            let start = batch.bytes.len();
-            let mut turn = Turn {
-                now,
-                store,
-                srtp,
-                flow,
-                out: &mut batch.bytes,
-                start,
-            };
-            let written = match (&next, probe) {
-                (Some(Next::New(queued)), _) => self.send(queued, &mut turn),
-                (Some(Next::Again(slot, seq)), _) => self.send_again(*slot, *seq, &mut turn),
-                (None, Some((bytes, newest))) => self.send_probe(bytes, newest, &mut turn),
-                (None, None) => return,
-            };
-            if written.is_some() {
-                let length = batch.bytes.len() - start;
-                if let Some(Next::New(queued)) = next {
-                    let before = batch.queued_at.unwrap_or(queued.at);
-                    batch.queued_at = Some(before.min(queued.at));
+    pub(crate) fn fill(&mut self, turn: &mut Turn<'_>) {
+        while turn.batch.len() < MAX_BATCH {
+            let start = turn.batch.bytes.len();
+            let Some(next) = self.queue.pop(turn.flow.pacer.may_send()) else {
+                let probe = turn.flow.side.poll_probe(turn.now).zip(self.newest);
+                let Some((bytes, newest)) = probe else {
+                    return;
+                };
+                let written = self.send_probe(bytes, newest, turn);
+                self.totals.bytes += turn.close(start, written.is_some(), None) as u64;
+                if written.is_none() {
+                    self.newest = None;
                 }
-                batch.lengths.push(length);
-                flow.pacer.sent(length);
-                self.totals.bytes += length as u64;
                 continue;
-            }
-            batch.bytes.truncate(start);
-            if probe.is_some() {
-                self.newest = None;
-            } else {
+            };
+            let (written, queued) = match &next {
+                Next::New(new) => (self.send(new.at, new.slot.into(), &new.rtp, turn), Some(new.at)),
+                Next::Again(slot, seq) => (self.send_again(*slot, *seq, turn), None),
+            };
+            self.totals.bytes += turn.close(start, written.is_some(), queued) as u64;
+            if written.is_none() {
                 self.queue.drop_one();
             }
         }
     }
 
-    fn send(&mut self, queued: &Queued, turn: &mut Turn<'_>) -> Option<()> {
-        let slot = self.slots.get_mut(usize::from(queued.slot))?;
-        let rtp = &queued.rtp;
+    fn send(&mut self, at: Instant, index: usize, rtp: &QueuedRtp, turn: &mut Turn<'_>) -> Option<()> {
+        let slot = self.slots.get_mut(index)?;
+        let start = turn.batch.bytes.len();
         let mut number = 0;
-        let header = slot.write(rtp, turn.store, turn.out, |length| {
+        let header = slot.write(rtp, turn.store, &mut turn.batch.bytes, |length| {
             number = turn.flow.side.sent(turn.now, length + turn.srtp.tag_length());
             number
         })?;
-        let index = turn.srtp.seal_rtp(turn.out, turn.start, header)?;
-        slot.count(queued.at, millis(self.started, turn.now), rtp, index, number);
+        let srtp_index = turn.seal(start, header)?;
+        slot.count(at, millis(self.started, turn.now), rtp, srtp_index, number);
         if rtp.codec != Codec::Opus {
-            self.newest = Some((queued.slot, rtp.seq));
+            self.newest = Some((index as u16, rtp.seq));
         }
         self.totals.packets += 1;
         Some(())
@@ -192,33 +215,30 @@ impl Sender {
     /// index, so that nothing new is said under a nonce that was used.
     fn send_again(&mut self, index: u16, seq: u16, turn: &mut Turn<'_>) -> Option<()> {
         let slot = self.slots.get_mut(usize::from(index))?;
+        let start = turn.batch.bytes.len();
         if slot.rtx.is_some() {
-            self.send_rtx(index, seq, turn)?;
+            let header = slot.write_rtx(seq, turn.store, &mut turn.batch.bytes, |length| {
+                turn.flow.side.sent(turn.now, length + turn.srtp.tag_length())
+            })?;
+            turn.seal(start, header)?;
         } else {
             let record = slot.sent.get(seq)?;
-            let header = slot.write(&record.rtp, turn.store, turn.out, |_| record.number)?;
-            turn.srtp
-                .seal_same_again(turn.out, turn.start, header, record.index)?;
+            let out = &mut turn.batch.bytes;
+            let header = slot.write(&record.rtp, turn.store, out, |_| record.number)?;
+            turn.srtp.seal_same_again(out, start, header, record.index)?;
         }
         self.totals.resent += 1;
         Some(())
     }
 
-    fn send_rtx(&mut self, index: u16, seq: u16, turn: &mut Turn<'_>) -> Option<()> {
-        let slot = self.slots.get_mut(usize::from(index))?;
-        let header = slot.write_rtx(seq, turn.store, turn.out, |length| {
-            turn.flow.side.sent(turn.now, length + turn.srtp.tag_length())
-        })?;
-        turn.srtp.seal_rtp(turn.out, turn.start, header).map(|_| ())
-    }
-
     /// Padding for a probe. Not a packet that was sent before: there are receivers that would give it to their decoder twice.
     fn send_probe(&mut self, bytes: usize, (index, seq): (u16, u16), turn: &mut Turn<'_>) -> Option<()> {
         let slot = self.slots.get_mut(usize::from(index))?;
-        let header = slot.write_padding(seq, bytes, turn.out, |length| {
+        let start = turn.batch.bytes.len();
+        let header = slot.write_padding(seq, bytes, &mut turn.batch.bytes, |length| {
             turn.flow.side.sent(turn.now, length + turn.srtp.tag_length())
         })?;
-        turn.srtp.seal_rtp(turn.out, turn.start, header).map(|_| ())
+        turn.seal(start, header).map(|_| ())
     }
 
     /// When it is worth to ask for more to send; None: nothing waits.

@@ -5,7 +5,10 @@ use std::cell::Cell;
 use std::time::Instant;
 
 /// Some instant; tests count from it and never wait.
-#[expect(clippy::disallowed_methods, reason = "the one origin of virtual time, in tests only")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one origin of virtual time, in tests only"
+)]
 pub(crate) fn instant() -> Instant {
     Instant::now()
 }

@@ -115,6 +115,10 @@ impl Queue {
         Some(Next::New(packet))
     }
 
+    pub(super) fn has_no_audio(&self) -> bool {
+        self.audio.is_empty()
+    }
+
     /// About how many bytes wait for the pacer.
     pub(super) fn paced_bytes(&self) -> usize {
         self.bytes + self.video.len() * HEADERS + self.again.len() * REPEATED

@@ -72,7 +72,19 @@ impl Viewer {
     }
 
     fn push(&mut self, slot: usize, seq: u16, payload: &[u8]) {
-        let rtp = QueuedRtp {
+        let rtp = self.packet(slot, seq, payload);
+        assert_eq!(self.sender.push(self.now, slot, &rtp), Pushed::Queued);
+    }
+
+    /// As [`Viewer::push`], in a turn of the leg.
+    fn pass(&mut self, slot: usize, seq: u16, payload: &[u8]) {
+        let (rtp, now) = (self.packet(slot, seq, payload), self.now);
+        let pushed = self.turn(|sender, turn| sender.pass(now, slot, &rtp, turn));
+        assert_eq!(pushed, Pushed::Queued);
+    }
+
+    fn packet(&mut self, slot: usize, seq: u16, payload: &[u8]) -> QueuedRtp {
+        QueuedRtp {
             place: self.store.push(self.now, payload).expect("short"),
             codec: if slot == 0 { Codec::Vp8 } else { Codec::Opus },
             seq,
@@ -83,8 +95,7 @@ impl Viewer {
             patch: None,
             redundancy: 0,
             age_us: 0,
-        };
-        assert_eq!(self.sender.push(self.now, slot, &rtp), Pushed::Queued);
+        }
     }
 
     /// What leaves now.
@@ -92,23 +103,43 @@ impl Viewer {
         let mut seen = Vec::new();
         loop {
             self.batch.clear();
-            self.sender.fill(
-                self.now,
-                &self.store,
-                &mut self.srtp,
-                &mut self.flow,
-                &mut self.batch,
-            );
-            let mut rest = self.batch.bytes().to_vec();
-            for length in self.batch.lengths().to_vec() {
-                let next = rest.split_off(length);
-                seen.push(self.open(rest));
-                rest = next;
-            }
+            self.turn(Sender::fill);
             if self.batch.len() == 0 {
                 return seen;
             }
+            seen.extend(self.written());
         }
+    }
+
+    /// Of one stream; without what probes add.
+    fn leaves_of(&mut self, ssrc: u32) -> Vec<Seen> {
+        let mut seen = self.leaves();
+        seen.retain(|seen| seen.rtp.ssrc == ssrc);
+        seen
+    }
+
+    /// A part of a turn.
+    fn turn<T>(&mut self, part: impl FnOnce(&mut Sender, &mut Turn<'_>) -> T) -> T {
+        self.flow.pacer.set_rate(self.now, self.flow.side.pacing_bps());
+        let mut turn = Turn {
+            now: self.now,
+            store: &self.store,
+            srtp: &mut self.srtp,
+            flow: &mut self.flow,
+            batch: &mut self.batch,
+        };
+        part(&mut self.sender, &mut turn)
+    }
+
+    /// What is in the batch.
+    fn written(&mut self) -> Vec<Seen> {
+        let mut rest = self.batch.bytes().to_vec();
+        let lengths = self.batch.lengths().to_vec();
+        let open = |length| {
+            let next = rest.split_off(length);
+            self.open(std::mem::replace(&mut rest, next))
+        };
+        lengths.into_iter().map(open).collect()
     }
 
     fn open(&mut self, mut wire: Vec<u8>) -> Seen {
@@ -207,4 +238,60 @@ fn a_probe_is_padding_that_no_decoder_sees() {
     );
     let numbers: Vec<u16> = seen.iter().map(|seen| seen.number).collect();
     assert_eq!(numbers, (0..seen.len() as u16).collect::<Vec<_>>());
+}
+
+#[test]
+fn in_a_turn_a_packet_is_written_at_once_unless_something_waits_before_it() {
+    let mut viewer = Viewer::new();
+    // As one after the other, so through the queue.
+    viewer.pass(0, 1, b"first");
+    viewer.pass(1, 9, b"sound");
+    let seen = viewer.written();
+    assert_eq!((seen[0].payload.as_slice(), seen[0].number), (&b"first"[..], 0));
+    assert_eq!((seen[1].payload.as_slice(), seen[1].number), (&b"sound"[..], 1));
+    assert_eq!(viewer.batch.queued_at(), Some(viewer.now));
+    assert_eq!(viewer.sender.waiting(), 0);
+
+    // The pacer's bucket is empty: pictures wait, sound does not.
+    viewer.batch.clear();
+    let mut seq = 2;
+    while viewer.sender.waiting() < 2 {
+        viewer.pass(0, seq, &[0; 1000]);
+        seq += 1;
+    }
+    let written = viewer.batch.len();
+    assert!((1..MAX_BATCH).contains(&written), "{written} left");
+    viewer.pass(1, 10, b"sound");
+    let seen = viewer.written();
+    assert_eq!(seen.len(), written + 1);
+    assert_eq!(seen[written].payload, b"sound");
+    // And no picture passes those that wait, though the pacer would let it.
+    viewer.now += 1000 * MS;
+    viewer.batch.clear();
+    viewer.pass(0, seq, b"last");
+    assert_eq!((viewer.batch.len(), viewer.sender.waiting()), (0, 3));
+    let seqs: Vec<u16> = viewer.leaves_of(10).iter().map(|seen| seen.rtp.seq).collect();
+    assert_eq!(seqs, [seq - 2, seq - 1, seq]);
+
+    // A full batch is the end of what is written at once.
+    viewer.now += 1000 * MS;
+    viewer.batch.clear();
+    for sound in 0..MAX_BATCH as u16 + 5 {
+        viewer.pass(1, 11 + sound, b"sound");
+    }
+    assert_eq!((viewer.batch.len(), viewer.sender.waiting()), (MAX_BATCH, 5));
+    assert_eq!(viewer.leaves_of(20).len(), 5);
+
+    // What does not fit its slot is refused, and what is gone is counted.
+    let mut odd = viewer.packet(0, 77, b"odd");
+    odd.codec = Codec::Opus;
+    let now = viewer.now;
+    assert_eq!(viewer.turn(|s, turn| s.pass(now, 0, &odd, turn)), Pushed::Refused);
+    assert_eq!(viewer.turn(|s, turn| s.pass(now, 5, &odd, turn)), Pushed::Refused);
+    let mut gone = viewer.packet(1, 78, b"gone");
+    gone.place = crate::Place::from_numbers((1 << 40, 4));
+    viewer.batch.clear();
+    let dropped = viewer.sender.dropped();
+    assert_eq!(viewer.turn(|s, turn| s.pass(now, 1, &gone, turn)), Pushed::Queued);
+    assert_eq!((viewer.batch.len(), viewer.sender.dropped()), (0, dropped + 1));
 }
