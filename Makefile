@@ -4,7 +4,7 @@ PORT ?= 8080
 FRESH ?=
 EACH ?= 60
 
-.PHONY: help demo test fuzz build setup bench
+.PHONY: help demo test fuzz build dist setup bench
 
 help:
 	@echo 'make demo [SITES=12] [PORT=8080] [FRESH=1]  everything on this machine: console, relay, SITES agents; Ctrl-C ends it'
@@ -12,6 +12,7 @@ help:
 	@echo 'make fuzz [EACH=60]                         every reader of the network on bytes that nobody would send'
 	@echo 'make bench                                  what a forwarded packet and a join cost the relay: five minutes (bench/NOTES.md)'
 	@echo 'make build                                  the web app and the programs, optimised, in target/release'
+	@echo 'make dist                                   the same for servers, in target/dist: slower to build, less CPU a packet'
 	@echo 'make setup                                  install what is missing (the others do it by themselves)'
 
 # exec: Ctrl-C must reach muster itself, and make must report its exit code.
@@ -31,10 +32,14 @@ build:
 	@deploy/setup build
 	@deploy/build release
 
+dist:
+	@deploy/setup build
+	@deploy/build dist
+
 setup:
 	@deploy/setup test
 
 bench:
 	@deploy/setup build
-	@cargo build --release --locked --quiet -p muster-bench
+	@cargo build --profile dist --locked --quiet -p muster-bench
 	@exec bench/run
