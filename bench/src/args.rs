@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::crowd::Taking;
+use crate::flood::Kind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Measures Muster's relay on this machine, each time in a process of its own and over loopback.
@@ -14,6 +15,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 ///   muster-bench mesh --n 8,16,32               everyone sees everyone
 ///   muster-bench mesh --n 140 --wall            140 cameras, 49 on the dispatcher's wall, everyone sees the stage
 ///   muster-bench surge --joins 200              200 joins at once
+///   muster-bench churn --cycles 10000           joins and leaves, and what they leave behind in memory
+///   muster-bench flood                          a meeting while hostile datagrams flood its port
 ///
 /// The peers are real: every one has a UDP port, joins by POST /v1/legs, passes ICE and DTLS, sends connectivity checks,
 /// receiver reports and transport-wide feedback (every 100 ms), offers RTX, and gets SRTP (AES-128-GCM). They ask for
@@ -36,6 +39,8 @@ pub enum Command {
     Forward(ForwardArgs),
     Mesh(MeshArgs),
     Surge(SurgeArgs),
+    Churn(ChurnArgs),
+    Flood(FloodArgs),
     Record(RecordArgs),
     #[command(hide = true)]
     Relay(RelayArgs),
@@ -113,7 +118,8 @@ pub struct ForwardArgs {
     /// Meetings that the subscribers are spread over, each with a publisher; their frames come one after the other
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub meetings: u16,
-    /// Take as many subscribers as give the relay about this load, looking for their number from N on
+    /// Look for the number of subscribers that gives the relay this load, from N on, in at most four runs; the line is of the
+    /// nearest of them
     #[arg(long, value_name = "SHARE", value_parser = share)]
     pub load: Option<f64>,
     /// Replay this recording in place of packets of one size
@@ -180,6 +186,71 @@ pub struct SurgeArgs {
     /// Viewers that join at once
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u16).range(1..=4000))]
     pub joins: u16,
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// What those who come and go leave behind: legs join and leave, 100 to a meeting.
+///
+/// A cycle is POST, SetView, ICE, DTLS, a frame of media, DELETE. Of twenty one does not leave as it should, by turns: silent
+/// once connected, silent in the middle of the handshake, silent after the POST, a certificate that is not the offer's.
+/// The relay ends these by its own timeouts (10 to 30 s), which is waited for before memory is read.
+///
+///   done failed       cycles that went as they were meant to, and those that did not (the first ten on standard error)
+///   per_s             cycles a second; this program's half of the work is in it
+///   cpu_ms_per_cycle  CPU time of the relay / cycles
+///   rss_before_mb     resident memory of the relay after the warm-up, without legs
+///   rss_after_mb      after all cycles, without legs
+///   rss_growth_mb     the difference: what is kept for a while (a join token for 120 s, an empty meeting for 60 s) is in it,
+///                     and what the allocator does not give back
+///   target_mb         what that is to stay under for 10,000 cycles
+///   legs_left         legs that did not end
+#[derive(Args)]
+#[command(verbatim_doc_comment)]
+pub struct ChurnArgs {
+    /// Joins after the warm-up
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    pub cycles: u32,
+    /// Cycles before memory is first read, which fill pools and caches
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    pub warm_up: u32,
+    /// Cycles at a time
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub at_once: u16,
+    /// Threads of the relay that carry media
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub workers: u16,
+}
+
+/// What hostile datagrams cost those who behave: a meeting of one camera, alone and then under each kind of flood.
+///
+/// The flood comes from 256 ports at a steady rate, to the port that the meeting uses.
+///
+///   kind            what it is of
+///   packets_per_s   datagrams a second that the flooder sent
+///   answered        datagrams that it got back: 0 is right for all kinds but `proved`
+///   dropped         datagrams that the relay counts as dropped meanwhile, for whatever reason
+///   delivered p99_ms relay_p99_ms relay_load   as in `forward`, of the meeting under the flood
+///   delivered_before ...   the same of the meeting alone, measured once at the start
+///   rss_mb_before rss_mb   resident memory of the relay before this flood and at its end
+///
+/// On a machine of two cores, a rate that takes most of a core (some 150,000) leaves this program none for the viewers: then
+/// generator_limited is true, and the latencies are not the relay's.
+#[derive(Args)]
+#[command(verbatim_doc_comment)]
+pub struct FloodArgs {
+    /// Viewers of the camera
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=i64::from(ForwardArgs::MOST_SUBS)))]
+    pub subs: u16,
+    /// Length of each measured window
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=20))]
+    pub seconds: u16,
+    /// Hostile datagrams a second
+    #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub rate: u32,
+    /// Floods, one after the other
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Kind::Stun, Kind::Hello, Kind::Rtp, Kind::Proved])]
+    pub kinds: Vec<Kind>,
     #[command(flatten)]
     pub common: Common,
 }

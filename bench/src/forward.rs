@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use serde::Serialize;
 
 use crate::args::{ForwardArgs, Peer};
@@ -26,12 +27,14 @@ const TARGET_NS: u64 = 1600;
 /// Times less CPU than the peer at 50 subscribers.
 const TARGET_RATIO: f64 = 15.0;
 /// Viewers decrypt one packet of so many; prime to 9, so that every place in a frame has its turn.
-const SAMPLE: u64 = 64;
+pub const SAMPLE: u64 = 64;
 pub const WARM_UP: Duration = Duration::from_secs(1);
 /// For the largest layer, whole, to come to all.
 pub const CLIMB: Duration = Duration::from_secs(30);
-/// How far from the load that was asked for one may be.
-const NEAR: f64 = 0.07;
+/// How far from the load that was asked for one may be, as a share of it.
+const NEAR: f64 = 0.05;
+/// Runs that look for it.
+const SEARCH_RUNS: usize = 4;
 
 #[derive(Serialize)]
 struct Line {
@@ -71,11 +74,11 @@ pub fn run(args: &ForwardArgs) -> anyhow::Result<()> {
     let script = trace.map_or(EVEN, Script::Trace);
     let time = Duration::from_secs(args.seconds.into());
     for &subs in &args.subs {
-        let subs = match args.load {
-            Some(load) => search(args, &script, subs, load)?,
-            None => subs,
+        let line = match args.load {
+            Some(load) => search(args, &script, (subs, time), load)?,
+            None => muster(args, &script, subs, time)?,
         };
-        let line = muster(args, &script, subs, time)?;
+        let subs = line.subs;
         print(&line)?;
         if args.peer == Some(Peer::Janus) {
             let other = janus(args, &script, subs, time)?;
@@ -103,25 +106,50 @@ fn print(line: &impl Serialize) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The number of subscribers at which the relay has about this load, found in at most three short runs.
-fn search(args: &ForwardArgs, script: &Script, mut subs: u16, load: f64) -> anyhow::Result<u16> {
-    for _ in 0..3 {
-        let found = muster(args, script, subs, Duration::from_secs(2))?
-            .seen
-            .measured
-            .relay_load;
+/// The run whose load comes nearest to the one asked for. Each is of the full length, since short ones on a busy machine say
+/// little, and the last could miss what the one before had found.
+fn search(
+    args: &ForwardArgs,
+    script: &Script,
+    (mut subs, time): (u16, Duration),
+    load: f64,
+) -> anyhow::Result<Line> {
+    let mut seen = Vec::new();
+    let mut nearest: Option<Line> = None;
+    let off = |line: &Line| (line.seen.measured.relay_load / load - 1.0).abs();
+    for _ in 0..SEARCH_RUNS {
+        let line = muster(args, script, subs, time)?;
+        let found = line.seen.measured.relay_load;
         eprintln!("{subs} subscribers: a load of {found}");
-        if (found / load - 1.0).abs() < NEAR {
+        seen.push((f64::from(subs), found));
+        if nearest.as_ref().is_none_or(|nearest| off(&line) < off(nearest)) {
+            nearest = Some(line);
+        }
+        let next = guess(&mut seen, load);
+        let tried = seen.iter().any(|(subs, _)| *subs == f64::from(next));
+        if nearest.as_ref().is_some_and(|nearest| off(nearest) < NEAR) || tried {
             break;
         }
-        let next = f64::from(subs) * (load / found.max(0.001)).clamp(0.1, 10.0);
-        subs = next.round().clamp(1.0, f64::from(ForwardArgs::MOST_SUBS)) as u16;
+        subs = next;
     }
-    Ok(subs)
+    nearest.context("no run")
+}
+
+/// Where the load lies on the line through the two runs that came nearest to it, or on the one from 0 if there is no such line.
+fn guess(seen: &mut [(f64, f64)], load: f64) -> u16 {
+    seen.sort_by(|a, b| (a.1 - load).abs().total_cmp(&(b.1 - load).abs()));
+    let subs = match *seen {
+        [(a, at_a), (b, at_b), ..] if (a - b) * (at_a - at_b) > 0.0 => {
+            a + (load - at_a) * (a - b) / (at_a - at_b)
+        }
+        [(a, at_a), ..] => a * (load / at_a.max(0.001)).clamp(0.1, 10.0),
+        [] => 1.0,
+    };
+    subs.round().clamp(1.0, f64::from(ForwardArgs::MOST_SUBS)) as u16
 }
 
 /// Publishers, one a meeting, then the viewers, who take turns in choosing a meeting.
-fn plans(script: &Script, subs: u16, meetings: u16) -> Vec<Plan> {
+pub fn plans(script: &Script, subs: u16, meetings: u16) -> Vec<Plan> {
     let publisher = |meeting: u16| format!("publisher-{meeting}");
     let meeting = |number: u16| format!("bench-{number}");
     let publishers = (0..meetings).map(|number| Plan {
@@ -211,6 +239,17 @@ fn measure(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_next_number_is_on_the_line_through_the_nearest() {
+        let guess = |seen: &[(f64, f64)]| guess(&mut seen.to_vec(), 0.7);
+        assert_eq!(guess(&[(400.0, 0.2)]), 1400);
+        assert_eq!(guess(&[(400.0, 0.2), (1400.0, 0.8)]), 1233);
+        assert_eq!(guess(&[(100.0, 0.1), (1400.0, 0.8), (1200.0, 0.6)]), 1300);
+        // More subscribers with less load: noise, and no line.
+        assert_eq!(guess(&[(1000.0, 0.8), (1200.0, 0.75)]), 1120);
+        assert_eq!(guess(&[(10.0, 0.0)]), 100);
+    }
 
     #[test]
     fn viewers_are_spread_over_the_meetings() {

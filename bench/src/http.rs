@@ -26,6 +26,7 @@ pub struct Http {
 pub struct Joined {
     pub answer: String,
     pub secret: String,
+    path: String,
 }
 
 struct Response {
@@ -53,10 +54,24 @@ impl Http {
             response.status
         );
         let secret = response.headers.get("muster-leg-secret");
+        let path = response.headers.get("location");
         Ok(Joined {
             answer: body,
             secret: secret.context("no Muster-Leg-Secret")?.clone(),
+            path: path.context("no Location")?.clone(),
         })
+    }
+
+    /// Ends a leg.
+    pub fn leave(&mut self, joined: &Joined) -> anyhow::Result<()> {
+        let response = self.request("DELETE", &joined.path, &joined.secret, "text/plain", &[])?;
+        ensure!(
+            response.status == 200,
+            "DELETE {}: {}",
+            joined.path,
+            response.status
+        );
+        Ok(())
     }
 
     /// Says what the slots show.
@@ -209,6 +224,18 @@ impl Door for RelayDoor {
 pub struct Counters(HashMap<String, f64>);
 
 impl Counters {
+    /// A counter or gauge as it stands, in whole numbers; 0 where there is none.
+    pub fn value(&self, name: &str) -> u64 {
+        self.since(&Self::default(), name)
+    }
+
+    /// How much all counters of a family have grown since `before`, whatever their labels.
+    pub fn growth(&self, before: &Self, family: &str) -> u64 {
+        let of_family = |key: &&String| key.split('{').next() == Some(family);
+        let counters = self.0.keys().filter(of_family);
+        counters.map(|key| self.since(before, key)).sum()
+    }
+
     /// How much a counter has grown since `before`; 0 where there is none.
     pub fn since(&self, before: &Self, name: &str) -> u64 {
         let at = |counters: &Self| counters.0.get(name).copied().unwrap_or(0.0);
@@ -267,6 +294,9 @@ mod tests {
         assert_eq!(after.since(&before, "a"), 7);
         assert_eq!(after.since(&before, "dropped_total{reason=\"x y\"}"), 3);
         assert_eq!(after.since(&before, "b"), 0);
+        assert_eq!((after.value("a"), after.value("b")), (12, 0));
+        let reasons = counters("n{reason=\"x\"} 3\nn{reason=\"y\"} 4\nnn 9\n");
+        assert_eq!(reasons.growth(&counters("n{reason=\"x\"} 1\n"), "n"), 6);
     }
 
     #[test]

@@ -5,8 +5,10 @@
 
 mod args;
 mod camera;
+mod churn;
 mod client;
 mod crowd;
+mod flood;
 mod forward;
 mod http;
 mod janus;
@@ -36,6 +38,8 @@ fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Forward(args) => forward::run(&args),
         Command::Surge(args) => surge::run(&args),
+        Command::Churn(args) => churn::run(&args),
+        Command::Flood(args) => flood::run(&args),
         Command::Mesh(args) => mesh::run(&args),
         Command::Record(args) => record::run(&args),
         Command::Relay(args) => relay::serve(&args),

@@ -65,6 +65,11 @@ impl RelayProcess {
     pub fn http(&self) -> anyhow::Result<Http> {
         Http::connect(self.http)
     }
+
+    /// Signs join tokens that the relay takes.
+    pub fn signer(&self) -> &TokenSigner {
+        &self.signer
+    }
 }
 
 impl Server for RelayProcess {
