@@ -2,10 +2,10 @@
 //!
 //! A token that comes again with the same body gets the same answer (a lost reply costs nothing), with another body it is
 //! refused. What was taken is remembered until the token would have expired anyway, and in bounded number; the answer
-//! itself only while its leg is there and one who missed it may still ask.
+//! itself is kept with its leg (`Directory::keep_answer`), and is gone with it.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
 use muster_identity::{IdentityError, JoinClaims, TokenError, TokenVerifier};
 
@@ -14,11 +14,9 @@ use crate::watch::now_ms;
 
 /// Tokens taken and not expired: 500 joins a second for as long as a token holds.
 const MAX_TAKEN: usize = 65_536;
-/// How long an answer is kept for one who asks again, in seconds: longer than a leg waits for its first check.
-const KEEP_ANSWER_S: i64 = 15;
 
 /// What a token was good for.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Answered {
     /// SHA-256 of the body that came with it.
     pub body: String,
@@ -29,14 +27,13 @@ pub(crate) struct Answered {
 }
 
 /// One token's place: empty until a join with it has succeeded. Held locked while one is under way.
-pub(crate) type Place = Arc<tokio::sync::Mutex<Option<Answered>>>;
+pub(crate) type Place = Arc<tokio::sync::Mutex<Option<Weak<Answered>>>>;
 
 /// A token that was shown here.
 struct Taken {
-    /// When it expires, and when it was shown first; seconds.
+    /// When it expires, in seconds.
     exp: i64,
-    since: i64,
-    /// None: it was used, and its answer is forgotten.
+    /// None: it was used, and its answer is gone.
     place: Option<Place>,
 }
 
@@ -45,9 +42,20 @@ struct Key {
     verifier: TokenVerifier,
 }
 
+/// SHA-256 of a token's id, in place of a small string each: tens of thousands of those, two minutes old, would keep the
+/// allocator from giving anything back after a rush.
+type TokenId = [u8; 32];
+
+fn token_id(jti: &str) -> TokenId {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, jti.as_bytes());
+    let mut id = TokenId::default();
+    id.copy_from_slice(digest.as_ref());
+    id
+}
+
 pub(crate) struct Admission {
     key: RwLock<Key>,
-    taken: Mutex<HashMap<String, Taken>>,
+    taken: Mutex<HashMap<TokenId, Taken>>,
 }
 
 impl Admission {
@@ -102,8 +110,9 @@ impl Admission {
     }
 
     fn place(&self, claims: &JoinClaims, now_s: i64) -> Result<Place, Refusal> {
+        let id = token_id(&claims.jti);
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = taken.get(&claims.jti) {
+        if let Some(known) = taken.get(&id) {
             return known.place.clone().ok_or_else(token_used);
         }
         if taken.len() >= MAX_TAKEN {
@@ -117,23 +126,21 @@ impl Admission {
         let place = Place::default();
         let known = Taken {
             exp: claims.exp,
-            since: now_s,
             place: Some(place.clone()),
         };
-        taken.insert(claims.jti.clone(), known);
+        taken.insert(id, known);
         Ok(place)
     }
 
-    /// Forgets expired tokens, and the answers that are of no use any more: old ones, and those of legs that are gone.
-    pub fn forget(&self, now_s: i64, has_leg: impl Fn(&str) -> bool) {
+    /// Forgets expired tokens, and the places of those whose answer is gone.
+    pub fn forget(&self, now_s: i64) {
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         taken.retain(|_, known| known.exp > now_s);
         for known in taken.values_mut() {
-            let old = now_s - known.since > KEEP_ANSWER_S;
             let forget = known.place.as_ref().is_some_and(|place| {
                 // Locked while a join is under way; one that failed leaves it empty, and the token good.
                 let answered = place.try_lock();
-                answered.is_ok_and(|a| a.as_ref().is_some_and(|a| old || !has_leg(&a.leg)))
+                answered.is_ok_and(|a| a.as_ref().is_some_and(|a| a.strong_count() == 0))
             });
             if forget {
                 known.place = None;
@@ -166,18 +173,18 @@ mod tests {
 
     use super::*;
 
-    fn answered(leg: &str) -> Answered {
-        Answered {
+    fn answered() -> Arc<Answered> {
+        Arc::new(Answered {
             body: "hash".into(),
-            leg: leg.into(),
+            leg: "leg".into(),
             secret: "secret".into(),
             etag: "etag".into(),
             answer: "v=0".into(),
-        }
+        })
     }
 
     #[test]
-    fn an_answer_is_kept_while_its_leg_is_there_and_a_used_token_until_it_expires() {
+    fn a_token_is_remembered_until_it_expires_and_its_answer_while_somebody_keeps_it() {
         let dir = tempfile::tempdir().expect("temp dir");
         let authority = Authority::load_or_create(dir.path()).expect("authority");
         let admission = Admission::new(&authority.token_key_pem()).expect("a key");
@@ -188,9 +195,10 @@ mod tests {
             signer.sign(&claims).expect("signed")
         };
         let (stays, leaves, failed) = (token("stays"), token("leaves"), token("failed"));
-        for (token, leg) in [(&stays, Some("leg-1")), (&leaves, Some("leg-2")), (&failed, None)] {
+        let (kept, dropped) = (answered(), answered());
+        for (token, answer) in [(&stays, Some(&kept)), (&leaves, Some(&dropped)), (&failed, None)] {
             let (_, place) = admission.admit(token).expect("good");
-            *place.try_lock().expect("free") = leg.map(answered);
+            *place.try_lock().expect("free") = answer.map(Arc::downgrade);
         }
         let code = |token: &str| {
             admission
@@ -198,16 +206,20 @@ mod tests {
                 .map(|_| "")
                 .unwrap_or_else(|refusal| refusal.code)
         };
-        let has_leg = |leg: &str| leg == "leg-1";
-        admission.forget(now_s + 1, has_leg);
+        drop(dropped);
+        admission.forget(now_s + 1);
         assert_eq!(
             [code(&stays), code(&leaves), code(&failed)],
             ["", "token_used", ""]
         );
-        admission.forget(now_s + KEEP_ANSWER_S + 1, has_leg);
+        let (_, place) = admission.admit(&stays).expect("good");
+        let found = place.try_lock().expect("free").as_ref().and_then(Weak::upgrade);
+        assert_eq!(found.map(|found| found.answer.clone()), Some("v=0".to_owned()));
+        drop(kept);
+        admission.forget(now_s + 2);
         assert_eq!([code(&stays), code(&failed)], ["token_used", ""]);
         assert_eq!(admission.taken(), 3);
-        admission.forget(now_s + 600, has_leg);
+        admission.forget(now_s + 600);
         assert_eq!(admission.taken(), 0);
     }
 }

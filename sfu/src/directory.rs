@@ -14,6 +14,7 @@ use muster_identity::JoinClaims;
 use muster_proto::command::v1::{LegReport, LegState, StageDocument};
 use tokio::sync::Notify;
 
+use crate::admission::Answered;
 use crate::qualities::Qualities;
 use crate::refusal::Refusal;
 use crate::reports::Reports;
@@ -25,6 +26,8 @@ const FORGET_AFTER: Duration = Duration::from_secs(60);
 const FORGET_ENDED_AFTER: Duration = Duration::from_secs(180);
 /// One with a stage that nobody ended: the control plane was lost, or lost its mind.
 const FORGET_STAGED_AFTER: Duration = Duration::from_secs(24 * 3600);
+/// How long an answer is kept for one who asks again: longer than a leg waits for its first check.
+const KEEP_ANSWER: Duration = Duration::from_secs(15);
 /// Meetings that a relay knows of at once.
 const MAX_MEETINGS: usize = 10_000;
 
@@ -79,6 +82,8 @@ struct LegRecord {
     state: LegState,
     since_ms: i64,
     ordered_out: Option<&'static str>,
+    /// What its POST came to, and since when it is kept.
+    answer: Option<(Instant, Arc<Answered>)>,
 }
 
 struct MeetingRecord {
@@ -187,11 +192,6 @@ impl Directory {
         self.ended.iter().filter(ended).count()
     }
 
-    /// Whether a leg of this name is there.
-    pub fn has_leg(&self, name: &str) -> bool {
-        self.inner().names.contains_key(name)
-    }
-
     /// Meetings, legs and secrets that are known.
     pub fn sizes(&self) -> [(&'static str, usize); 3] {
         let inner = self.inner();
@@ -267,6 +267,7 @@ impl Directory {
             state: LegState::Joining,
             since_ms: now_ms(),
             ordered_out: None,
+            answer: None,
         };
         self.reports
             .push(record.report(&leg.meeting, LegState::Joining, ""));
@@ -274,6 +275,18 @@ impl Directory {
         self.legs[leg.worker].fetch_add(1, Ordering::Relaxed);
         self.mark(&leg.meeting);
         Ok(())
+    }
+
+    /// Keeps the answer to a leg's POST for one who missed it and asks again: no longer than the leg is there.
+    pub fn keep_answer(&self, answer: Arc<Answered>) {
+        let mut inner = self.inner();
+        let Inner { meetings, names, .. } = &mut *inner;
+        let record = names
+            .get(&*answer.leg)
+            .and_then(|(id, meeting)| meetings.get_mut(meeting)?.legs.get_mut(id));
+        if let Some(leg) = record {
+            leg.answer = Some((Instant::now(), answer));
+        }
     }
 
     /// Takes a leg out; `reason` as in `LegReport.reason`.
@@ -426,9 +439,13 @@ impl Directory {
         reports
     }
 
-    /// Forgets meetings that nobody needs.
+    /// Forgets meetings that nobody needs, and answers that nobody will ask for.
     pub fn forget_idle(&self, now: Instant) {
         self.inner().meetings.retain(|name, record| {
+            for leg in record.legs.values_mut() {
+                leg.answer
+                    .take_if(|(since, _)| now.saturating_duration_since(*since) > KEEP_ANSWER);
+            }
             let idle = now.saturating_duration_since(record.without_legs_since);
             let limit = match &record.stage {
                 None => FORGET_AFTER,

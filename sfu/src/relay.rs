@@ -263,7 +263,7 @@ fn worker_count(configured: usize) -> anyhow::Result<usize> {
 fn share(config: &RelayConfig, credentials: &Credentials, workers: usize) -> anyhow::Result<Shared> {
     let metrics = Metrics::new();
     let signals: Vec<Arc<Signal>> = (0..workers).map(|_| Arc::default()).collect();
-    let reports = Reports::new(metrics.reports_dropped.clone());
+    let reports = Reports::new(metrics.reports_dropped.clone(), config.control_plane.is_some());
     Ok(Shared {
         directory: Directory::new(signals.clone(), config.max_legs, reports),
         admission: Admission::new(&credentials.token_key_pem).context("token key of the identity")?,
@@ -281,8 +281,7 @@ async fn forget_idle(shared: Arc<Shared>) {
     loop {
         every.tick().await;
         shared.directory.forget_idle(Instant::now());
-        let has_leg = |leg: &str| shared.directory.has_leg(leg);
-        shared.admission.forget(now_ms() / 1000, has_leg);
+        shared.admission.forget(now_ms() / 1000);
         shared.metrics.upkeep();
     }
 }

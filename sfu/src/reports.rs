@@ -23,14 +23,17 @@ pub(crate) struct Reports {
     waiting: Mutex<Waiting>,
     changed: Notify,
     dropped: Counter,
+    wanted: bool,
 }
 
 impl Reports {
-    pub fn new(dropped: Counter) -> Self {
+    /// `wanted`: there is a control plane to take them; else none is kept.
+    pub fn new(dropped: Counter, wanted: bool) -> Self {
         Self {
             waiting: Mutex::default(),
             changed: Notify::new(),
             dropped,
+            wanted,
         }
     }
 
@@ -39,6 +42,9 @@ impl Reports {
     }
 
     pub fn push(&self, report: LegReport) {
+        if !self.wanted {
+            return;
+        }
         let mut waiting = self.waiting();
         let leg = report.leg.clone();
         if waiting.newest.insert(leg.clone(), report).is_none() {
@@ -80,7 +86,7 @@ mod tests {
 
     #[test]
     fn the_newest_report_of_each_leg_waits_in_order() {
-        let reports = Reports::new(Counter::noop());
+        let reports = Reports::new(Counter::noop(), true);
         reports.push(report(1, 1));
         reports.push(report(2, 1));
         reports.push(report(1, 2));
@@ -89,8 +95,8 @@ mod tests {
     }
 
     #[test]
-    fn without_a_control_plane_memory_stays_bounded() {
-        let reports = Reports::new(Counter::noop());
+    fn while_the_control_plane_is_away_memory_stays_bounded() {
+        let reports = Reports::new(Counter::noop(), true);
         for leg in 0..3 * CAPACITY {
             reports.push(report(leg, 4));
         }
@@ -100,5 +106,12 @@ mod tests {
             kept.last().map(|r| r.leg.clone()),
             Some((3 * CAPACITY - 1).to_string())
         );
+    }
+
+    #[test]
+    fn without_a_control_plane_nothing_is_kept() {
+        let reports = Reports::new(Counter::noop(), false);
+        reports.push(report(1, 1));
+        assert!(reports.take().is_empty());
     }
 }

@@ -6,7 +6,7 @@ fn directory() -> Directory {
     Directory::new(
         vec![Arc::default(), Arc::default()],
         10,
-        Reports::new(Counter::noop()),
+        Reports::new(Counter::noop(), true),
     )
 }
 
@@ -173,4 +173,28 @@ fn an_empty_meeting_is_forgotten_unless_it_has_a_stage() {
     });
     directory.forget_idle(Instant::now() + FORGET_ENDED_AFTER + Duration::from_secs(1));
     assert!(directory.look("m", 0).stage.is_none());
+}
+
+#[test]
+fn an_answer_goes_with_its_leg_or_when_it_is_old() {
+    let directory = directory();
+    let keep = |id: u64| {
+        directory.enter(leg(id, &format!("s{id}"), 0)).expect("room");
+        let answer = Arc::new(Answered {
+            body: String::new(),
+            leg: format!("leg-{id}"),
+            secret: String::new(),
+            etag: String::new(),
+            answer: String::new(),
+        });
+        directory.keep_answer(answer.clone());
+        Arc::downgrade(&answer)
+    };
+    let (stays, leaves) = (keep(1), keep(2));
+    directory.leave(&"m".into(), LegId(2), "hung up");
+    directory.forget_idle(Instant::now());
+    assert_eq!((stays.strong_count(), leaves.strong_count()), (1, 0));
+    directory.forget_idle(Instant::now() + KEEP_ANSWER + Duration::from_secs(1));
+    assert_eq!(stays.strong_count(), 0);
+    assert_eq!(directory.leg_count(), 1);
 }

@@ -2,6 +2,8 @@
 //!
 //! Everything after the POST is open to the leg's own secret alone. What such a session is in HTTP is in `session`.
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
@@ -25,7 +27,7 @@ pub(super) async fn open(State(surface): State<Surface>, headers: HeaderMap, bod
     }
 }
 
-async fn try_open(surface: &Surface, headers: &HeaderMap, body: Body) -> Result<Answered, Refusal> {
+async fn try_open(surface: &Surface, headers: &HeaderMap, body: Body) -> Result<Arc<Answered>, Refusal> {
     let token =
         bearer(headers).ok_or_else(|| Refusal::no_bearer("expected `Authorization: Bearer JOIN_TOKEN`"))?;
     let (claims, place) = surface.shared.admission.admit(token)?;
@@ -34,15 +36,13 @@ async fn try_open(surface: &Surface, headers: &HeaderMap, body: Body) -> Result<
     // Held over the join, so that the same POST sent twice at once is one join.
     let mut place = place.lock().await;
     if let Some(answered) = &*place {
-        // A link's join has no body, and this is never its fingerprint.
-        return if answered.body == fingerprint {
-            Ok(answered.clone())
-        } else {
-            Err(token_used())
-        };
+        // Of a link's join there is none.
+        let same = answered.upgrade().filter(|answered| answered.body == fingerprint);
+        return same.ok_or_else(token_used);
     }
-    let answered = session::open(surface, claims, offer, Purpose::Meet).await?;
-    *place = Some(answered.clone());
+    let answered = Arc::new(session::open(surface, claims, offer, Purpose::Meet).await?);
+    *place = Some(Arc::downgrade(&answered));
+    surface.shared.directory.keep_answer(answered.clone());
     Ok(answered)
 }
 

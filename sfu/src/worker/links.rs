@@ -5,6 +5,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::sync::Weak;
 use std::time::Instant;
 
 use futures_util::FutureExt;
@@ -15,7 +16,7 @@ use muster_link::{Arriving, LinkError, LinkServer, MediaReceiver, RelayLink, Rel
 use muster_proto::media::v1::link_up::Message as Up;
 use muster_proto::media::v1::{LinkDown, LinkJoin, LinkJoined, LinkRefused, LinkUp, link_down};
 
-use crate::admission::{Answered, token_used};
+use crate::admission::token_used;
 use crate::convert;
 use crate::refusal::Refusal;
 use crate::watch::Watch;
@@ -280,13 +281,7 @@ async fn take_join(
     if let Some(watch) = watch {
         tokio::task::spawn_local(tell_events(watch, sender.clone()));
     }
-    *place = Some(Answered {
-        body: String::new(),
-        leg: String::new(),
-        secret: String::new(),
-        etag: String::new(),
-        answer: String::new(),
-    });
+    *place = Some(Weak::new());
     Ok(id)
 }
 
