@@ -2,8 +2,10 @@
 //!
 //! A cycle is a whole one: POST, SetView, ICE, DTLS, a frame of media, DELETE. One in twenty ends otherwise (see [`Fate`]). Resident
 //! memory is read where the relay has no leg, after the first cycles, when pools and caches are filled, and after the last; so
-//! what is still there is kept for no leg. Nothing here says how fast joins are: that is `surge`.
+//! what is still there is kept for no leg. As an allocator keeps what the most legs at a time needed, legs that are given up
+//! wait for the relay's timeout in bounded number. Nothing here says how fast joins are: that is `surge`.
 
+use std::collections::VecDeque;
 use std::net::UdpSocket;
 use std::ops::Range;
 use std::sync::Mutex;
@@ -33,12 +35,15 @@ const A_MEETING: u32 = 100;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// A wait for one datagram.
 const TURN: Duration = Duration::from_millis(20);
-/// A leg that was given up ends by the relay's own timeouts, 10 or 30 s.
+/// The relay ends a leg that was given up after 10 s.
+const GIVEN_UP_FOR: Duration = Duration::from_millis(10_500);
+/// Then or later, if it does at all.
 const LEGS_END_WITHIN: Duration = Duration::from_secs(60);
 const LEGS: &str = "muster_relay_legs{kind=\"webrtc\"}";
+/// Small, since what the relay keeps of packets for repair is not what is looked at.
 const FRAME: Script = Script::Even {
-    packets: 3,
-    bytes: 1200,
+    packets: 1,
+    bytes: 200,
 };
 
 #[derive(Serialize)]
@@ -49,6 +54,7 @@ struct Line {
     workers: u16,
     done: usize,
     failed: usize,
+    given_up_at_once: u16,
     per_s: f64,
     cpu_ms_per_cycle: f64,
     rss_before_mb: f64,
@@ -91,6 +97,8 @@ pub fn run(args: &ChurnArgs) -> anyhow::Result<()> {
         relay: RelayProcess::start(args.workers, None)?,
         certificate: Certificate::generate()?,
         at_once: args.at_once,
+        most_given_up: args.given_up.into(),
+        given_up: Mutex::default(),
     };
     let relay = &churn.relay;
     churn.cycles(0..args.warm_up)?;
@@ -113,6 +121,7 @@ pub fn run(args: &ChurnArgs) -> anyhow::Result<()> {
         workers: args.workers,
         done: args.cycles as usize - failures.len(),
         failed: failures.len(),
+        given_up_at_once: args.given_up,
         per_s: rounded(cycles / elapsed.as_secs_f64(), 1),
         cpu_ms_per_cycle: rounded(cpu_ns as f64 / 1e6 / cycles, 3),
         rss_before_mb: rounded(before_mb, 1),
@@ -129,6 +138,9 @@ struct Churn {
     relay: RelayProcess,
     certificate: Certificate,
     at_once: u16,
+    most_given_up: usize,
+    /// When each of those ends that were given up and are still open.
+    given_up: Mutex<VecDeque<Instant>>,
 }
 
 impl Churn {
@@ -162,6 +174,10 @@ impl Churn {
 
     fn cycle(&self, http: &mut Http, number: u32) -> anyhow::Result<()> {
         let fate = Fate::of(number);
+        if matches!(fate, Fate::Vanishes | Fate::Halfway | Fate::Mute) && self.give_up()? {
+            // The relay ends connections that are idle.
+            *http = self.relay.http()?;
+        }
         let ufrag = format!("churn{number}");
         let foreign = vec!["0A"; 32].join(":");
         let local = Local {
@@ -197,6 +213,24 @@ impl Churn {
             http.leave(&joined)?;
         }
         Ok(())
+    }
+
+    /// One more leg is given up, as soon as no more than the most are; whether that took waiting.
+    fn give_up(&self) -> anyhow::Result<bool> {
+        let mut waited = false;
+        loop {
+            let mut open = self.given_up.lock().ok().context("a thread panicked")?;
+            let now = Instant::now();
+            while open.pop_front_if(|ends| *ends <= now).is_some() {}
+            if open.len() < self.most_given_up {
+                open.push_back(now + GIVEN_UP_FOR);
+                return Ok(waited);
+            }
+            waited = true;
+            let next = open.front().map_or(TURN, |ends| *ends - now);
+            drop(open);
+            std::thread::sleep(next);
+        }
     }
 
     /// Until the relay has no legs, or they do not end; how many there are then.

@@ -108,3 +108,31 @@ fn all_who_join_at_once_have_media() {
         "{line}"
     );
 }
+
+#[test]
+fn all_legs_that_come_and_go_are_gone() {
+    let lines = run(&["churn", "--cycles", "80", "--warm-up", "0"]);
+    let line = &lines[0];
+    assert_eq!(
+        (&line["done"], &line["failed"], &line["legs_left"]),
+        (&80.into(), &0.into(), &0.into()),
+        "{line}"
+    );
+    assert!(
+        line["rss_growth_mb"].is_number() && line["cpu_ms_per_cycle"].is_number(),
+        "{line}"
+    );
+}
+
+#[test]
+fn a_flood_is_dropped_and_to_strangers_unanswered() {
+    let lines = run(&["flood", "--subs", "2", "--seconds", "1", "--rate", "500"]);
+    let kinds: Vec<&str> = lines.iter().filter_map(|line| line["kind"].as_str()).collect();
+    assert_eq!(kinds, ["stun", "hello", "rtp", "proved"]);
+    for line in &lines {
+        // Of those to the leg that has proved its address a few are answered, and then no more.
+        assert!(line["dropped"].as_u64() > Some(50), "{line}");
+        let most = if line["kind"] == "proved" { 20 } else { 0 };
+        assert!(line["answered"].as_u64() <= Some(most), "{line}");
+    }
+}
