@@ -43,13 +43,19 @@ describe("the wall", () => {
     expect(wall.view.get()).toBe(view);
   });
 
-  it("fits every number of tiles into the room, in 16:9", () => {
+  it("fits every number of tiles into the room, the pictures in 16:9 and whole above their captions", () => {
+    const narrow: boolean[] = [];
     for (const count of [1, 4, 9, 12, 16, 25, 36, 49]) {
-      const { columns, width, height } = fit(728, 330, count, 3);
+      const { columns, width, picture, caption, tight } = fit(728, 330, count, 3);
       expect(columns * width + 3 * (columns - 1)).toBeLessThanOrEqual(728);
-      expect(Math.ceil(count / columns) * (height + 3) - 3).toBeLessThanOrEqual(330);
-      expect(Math.abs(width / height - 16 / 9)).toBeLessThan(0.06);
+      expect(Math.ceil(count / columns) * (picture + caption + 3) - 3).toBeLessThanOrEqual(330);
+      expect(Math.abs(width / picture - 16 / 9)).toBeLessThan(0.06);
+      expect(caption).toBe(tight ? 16 : 22);
+      expect(width).toBeGreaterThan(60);
+      narrow.push(tight);
     }
+    expect(narrow).toEqual([false, false, false, false, false, false, true, true]);
+    expect(fit(300, 10, 4, 3)).toMatchObject({ width: 0, picture: 0 });
   });
 
   it("leaves the stage between a third and two thirds of the height", () => {

@@ -78,38 +78,47 @@ export class Wall {
 
 /** Pixels of width in which the name of a community fits. */
 const READABLE = 88;
+/** Pixels of the caption below the large picture. */
+export const STAGE_CAPTION = 30;
+/** Narrower tiles have a smaller caption, with less in it. */
+const TIGHT = 100;
 
-/**
- * How high the stage is above a wall of `count` tiles, in a room without its bars: so that stage and tiles together
- * have the largest area, the tiles fill the width, and the stage takes a third of the height or more. Tiles in which a
- * name can be read come before area. Beside the stage `aside` pixels stay free. Where nothing fits, a fixed share.
- */
-export function stageHeight(width: number, height: number, count: number, gap: number, aside: number): number {
-  const most = Math.min(height * 0.66, ((width - aside) * 9) / 16);
-  let best = { height: height * 0.44, area: 0, readable: false };
+/** Pixels of the caption below a tile's picture. */
+const captionOf = (width: number): number => (width < TIGHT ? 16 : 22);
+const pictureHeight = (width: number): number => Math.floor((width * 9) / 16);
+
+/** Whole pixels; the picture is 16:9, its caption is below it. */
+export type Tiles = { columns: number; width: number; picture: number; caption: number; tight: boolean };
+
+/** Columns and size with which `count` tiles are largest in a room of the given size. */
+export function fit(width: number, height: number, count: number, gap: number): Tiles {
+  let best = { columns: 1, width: 0 };
   for (let columns = 1; columns <= count; columns += 1) {
-    const tile = Math.floor((width - gap * (columns - 1)) / columns);
     const lines = Math.ceil(count / columns);
-    const wall = lines * Math.floor((tile * 9) / 16) + gap * (lines - 1);
-    const stage = Math.min(height - wall, most);
-    if (stage < Math.min(height * 0.33, most)) continue;
-    const area = ((stage * stage + count * ((tile * 9) / 16) ** 2) * 16) / 9;
-    const readable = tile >= READABLE;
-    if (best.readable && !readable) continue;
-    if (area > best.area || (readable && !best.readable)) best = { height: stage, area, readable };
+    const wide = Math.floor((width - gap * (columns - 1)) / columns);
+    const high = Math.floor((height - gap * (lines - 1)) / lines);
+    const widest = (caption: number): number => Math.floor((Math.max(0, high - caption) * 16) / 9);
+    let tile = Math.min(wide, widest(captionOf(TIGHT)));
+    if (tile < TIGHT) tile = Math.min(wide, widest(captionOf(0)), TIGHT - 1);
+    if (tile > best.width) best = { columns, width: tile };
   }
-  return Math.max(0, Math.floor(best.height));
+  return { ...best, picture: pictureHeight(best.width), caption: captionOf(best.width), tight: best.width < TIGHT };
 }
 
-/** Columns and tile size (16:9, whole pixels) with which `count` tiles are largest in a room of the given size. */
-export function fit(width: number, height: number, count: number, gap: number): { columns: number; width: number; height: number } {
-  let best = { columns: 1, width: 0, height: 0 };
-  for (let columns = 1; columns <= count; columns += 1) {
-    const lines = Math.ceil(count / columns);
-    const wide = (width - gap * (columns - 1)) / columns;
-    const high = (height - gap * (lines - 1)) / lines;
-    const tile = Math.floor(Math.min(wide, (high * 16) / 9));
-    if (tile > best.width) best = { columns, width: tile, height: Math.floor((tile * 9) / 16) };
+/**
+ * How high the stage is, with its caption, above a wall of `count` tiles, in a room without its bars: so that the pictures
+ * have the largest area, the stage takes between a third and two thirds of the height, and is the largest. Tiles in which a name can be
+ * read come before area. Beside the stage `aside` pixels stay free.
+ */
+export function stageHeight(width: number, height: number, count: number, gap: number, aside: number): number {
+  const most = Math.floor(Math.min(height * 0.66, ((width - aside) * 9) / 16 + STAGE_CAPTION));
+  let best = { height: Math.max(0, most), area: 0, readable: false };
+  for (let stage = Math.min(most, Math.ceil(height * 0.36)); stage <= most; stage += 4) {
+    const { width: tile, picture } = fit(width, height - stage, count, gap);
+    const area = ((stage - STAGE_CAPTION) ** 2 * 16) / 9 + count * tile * picture;
+    const readable = tile >= READABLE;
+    if ((best.readable && !readable) || picture > stage - STAGE_CAPTION) continue;
+    if (area > best.area || (readable && !best.readable)) best = { height: stage, area, readable };
   }
-  return best;
+  return best.height;
 }
