@@ -13,6 +13,7 @@
 mod delay;
 mod fallback;
 mod history;
+mod least;
 mod loss;
 mod pacer;
 mod probe;
@@ -26,6 +27,7 @@ use std::time::{Duration, Instant};
 use delay::{Delay, Usage};
 use fallback::Fallback;
 use history::{History, News};
+use least::Least;
 use loss::{Loss, Verdict};
 pub use pacer::{Pacer, QUANTUM};
 use probe::{Outcome, Probes};
@@ -39,7 +41,10 @@ use twcc::{Message, REFERENCE_US};
 const OVERHEAD: usize = 28;
 /// Feedback that was promised and has not come in this time after the first packet, never comes.
 const PROMISED: u64 = 3_000_000;
-/// Rates are taken over this; those that a decrease goes to over the shorter. Microseconds.
+const SECOND: u64 = 1_000_000;
+/// Rates are taken over this; those that a decrease goes to over the shorter; what a sleepy peer
+/// says of them over the longest. Microseconds.
+const LONGEST: u64 = 1_200_000;
 const LONG: u64 = 400_000;
 const SHORT: u64 = 80_000;
 /// Less queue than this is no overuse; this much of it is one though it does not grow, three times
@@ -47,11 +52,20 @@ const SHORT: u64 = 80_000;
 const SOME_QUEUE: u64 = 8_000;
 const STANDING_QUEUE: u64 = 100_000;
 const STANDING_CUTS: u32 = 3;
+/// So much of what was sent came: nothing stayed in a queue.
+const ALL_CAME: f64 = 0.9;
 /// More queue than this lets no estimate grow and no probe begin.
 const CALM_QUEUE: u64 = 40_000;
 /// Wanted, and not there: probes this far apart at first, and at most, in microseconds.
 const PROBE_EVERY: u64 = 1_500_000;
 const PROBE_SELDOM: u64 = 5_000_000;
+/// The first climb, and how far apart its probes are, in microseconds.
+const FIRST_CLIMB: u64 = 5_000_000;
+const PROBE_AT_FIRST: u64 = 400_000;
+/// After a probe that showed nothing, as the peer slept; and at most while it may sleep in the middle
+/// of one.
+const PROBE_AGAIN: u64 = 200_000;
+const PROBE_OF_SLEEPY: u64 = 2_000_000;
 /// No probe for this long after a decrease; whether a fall was a passing thing is asked within
 /// the second.
 const PROBE_AFTER_DECREASE: u64 = 1_000_000;
@@ -99,12 +113,20 @@ pub struct SendSide {
     reference: Option<i64>,
     last_message: Option<(u8, u64)>,
     round_trip: Option<Duration>,
+    /// The least round trip of the last one to two seconds.
+    least_round_trip: Least<u64>,
+    /// When the newest packet left of which a message told.
+    told_of: u64,
     wanted: Option<u64>,
     can_probe: bool,
+    has_padding: bool,
     /// Initial probes still to make, as multiples of the start.
     initial: u64,
+    first_probe: Option<u64>,
     last_probe: u64,
     probe_every: u64,
+    /// The peer slept through the last probe, which was of so many bits per second.
+    slept_through: Option<u64>,
     standing_cuts: u32,
     /// When the estimate was told last, and what.
     told: Option<(u64, Option<u64>)>,
@@ -129,11 +151,16 @@ impl SendSide {
             reference: None,
             last_message: None,
             round_trip: None,
+            least_round_trip: Least::new(SECOND),
+            told_of: 0,
             wanted: None,
             can_probe: false,
+            has_padding: true,
             initial: 2,
+            first_probe: None,
             last_probe: 0,
             probe_every: PROBE_EVERY,
+            slept_through: None,
             standing_cuts: 0,
             told: None,
         }
@@ -176,6 +203,9 @@ impl SendSide {
         }
         self.throughput.end();
         self.delay.end_of_feedback(now);
+        if let Some(round_trip) = self.round_trip {
+            self.least_round_trip.update(now, round_trip.as_micros() as u64);
+        }
         self.estimate(now);
         while let Some(outcome) = self.probes.outcome(self.loss.own()) {
             self.probed(now, outcome);
@@ -192,6 +222,7 @@ impl SendSide {
                 let round_trip = now.saturating_sub(sent.at);
                 // The newest told of; it waited least for the feedback to leave.
                 self.round_trip = Some(Duration::from_micros(round_trip));
+                self.told_of = self.told_of.max(sent.at);
                 (sent, Some(arrival))
             }
             News::LateArrival(_) => return self.loss.came_late(),
@@ -218,41 +249,35 @@ impl SendSide {
         let (Some(short), Some(long)) = (self.throughput.rates(SHORT), self.throughput.rates(LONG)) else {
             return;
         };
-        let verdict = self.loss.look(now, long.sent, self.delay.queue());
         let queue = self.delay.queue();
+        let verdict = self.loss.look(now, long.sent, queue);
         if queue < STANDING_QUEUE / 2 {
             self.standing_cuts = 0;
         }
         let usage = self.delay.usage();
         let stands = queue > STANDING_QUEUE && usage != Usage::Under && self.standing_cuts < STANDING_CUTS;
-        let overused = usage == Usage::Over && queue > SOME_QUEUE;
+        let overused = self.is_overused();
         let by_loss = match verdict {
             Some(Verdict::Excess(excess)) => Some(excess),
             _ => None,
         };
-        let share = 1.0 - self.loss.own();
-        let arrived = short.arrived as f64 / share;
-        if overused || stands || by_loss.is_some() {
-            let pause = self.response_time() as u64;
-            let again = self.rate.decreased_within(now, pause) && arrived > self.rate.bps() as f64 * 0.7;
-            if !again {
-                self.standing_cuts += u32::from(stands && !overused);
-                match by_loss {
-                    Some(excess) if queue <= CALM_QUEUE && !overused => {
-                        self.rate.decrease_by_loss(now, arrived, excess);
-                    }
-                    _ => self
-                        .rate
-                        .decrease(now, arrived, queue, self.is_full(short, share)),
-                }
-            }
+        // Of a peer that may be late and lose nothing: what it tells of a short time is chance.
+        let doubt = self.delay.is_sleepy() && by_loss.is_none();
+        let all_came = self
+            .throughput
+            .rates(LONGEST)
+            .is_some_and(|rates| rates.arrived as f64 >= rates.sent as f64 * ALL_CAME);
+        let rates = if doubt { long } else { short };
+        if doubt && all_came && overused && queue < STANDING_QUEUE {
             self.rate.hold(now);
+        } else if overused || stands || by_loss.is_some() {
+            self.react(now, rates, by_loss, overused, stands);
         } else if usage == Usage::Normal && verdict != Some(Verdict::Hold) && queue < CALM_QUEUE {
             let trial = self.wanted_with_repeats().filter(|_| !self.can_probe);
             self.rate.increase(
                 now,
                 &Room {
-                    arrived: long.arrived as f64 / share,
+                    arrived: long.arrived as f64 / (1.0 - self.loss.own()),
                     round_trip: self.round_trip.unwrap_or_default().as_secs_f64(),
                     trial,
                 },
@@ -260,6 +285,41 @@ impl SendSide {
         } else {
             self.rate.hold(now);
         }
+    }
+
+    /// The queue began to grow, and has lasted: a spike, or a peer that sleeps, is none.
+    fn is_overused(&self) -> bool {
+        let bar = if self.delay.is_sleepy() {
+            CALM_QUEUE
+        } else {
+            SOME_QUEUE
+        };
+        self.delay.is_overused() && self.delay.queue() > bar
+    }
+
+    /// Too much is sent: less, unless what is told of left before that was known.
+    fn react(&mut self, now: u64, rates: Rates, by_loss: Option<f64>, overused: bool, stands: bool) {
+        let share = 1.0 - self.loss.own();
+        let arrived = rates.arrived as f64 / share;
+        let queue = self.delay.queue();
+        let pause = self.response_time() as u64;
+        let early = self.rate.decreased_within(now, pause) || self.rate.decreased_since(self.told_of);
+        if !early || arrived <= self.rate.bps() as f64 * 0.7 {
+            self.standing_cuts += u32::from(stands && !overused);
+            self.delay.answered();
+            match by_loss {
+                Some(excess) if queue <= CALM_QUEUE && !overused => {
+                    self.rate.decrease_by_loss(now, arrived, excess);
+                }
+                _ => {
+                    // No less than what arrives, where it is the peer that may be late.
+                    let doubt = self.delay.is_sleepy() && by_loss.is_none() && queue < STANDING_QUEUE;
+                    let full = self.is_full(rates, share);
+                    self.rate.decrease(now, arrived, queue, full, doubt);
+                }
+            }
+        }
+        self.rate.hold(now);
     }
 
     /// What is wanted, and what the path loses of it once more.
@@ -280,29 +340,47 @@ impl SendSide {
 
     fn probed(&mut self, now: u64, outcome: Outcome) {
         let before = self.rate.bps();
-        if self.delay.usage() != Usage::Over {
-            self.rate.raise(now, outcome.took);
+        let Some(took) = outcome.took else {
+            self.slept_through = Some(outcome.target);
+            return;
+        };
+        if !self.is_overused() {
+            self.rate.raise(now, took);
         }
         let better = self.rate.bps() > before + before / 10;
-        if better && outcome.took >= outcome.target / 10 * 7 {
+        if better && took >= outcome.target / 10 * 7 {
             self.probe_every = PROBE_EVERY;
             self.begin_probe(now, self.rate.bps() * 2);
-        } else if !better && self.initial == 0 {
-            self.probe_every = (self.probe_every * 3 / 2).min(PROBE_SELDOM);
+        } else if !better && self.initial == 0 && !self.is_climbing(now) {
+            let most = if self.delay.is_sleepy() {
+                PROBE_OF_SLEEPY
+            } else {
+                PROBE_SELDOM
+            };
+            self.probe_every = (self.probe_every * 3 / 2).min(most);
         }
     }
 
-    /// Begins a probe if one is due: the initial ones, one after a fall, or because more is wanted.
+    /// Begins an initial probe: three and six times the start, one after the other. They wait until
+    /// more is wanted.
+    fn begin_initial_probe(&mut self, now: u64) {
+        let times = if self.initial == 2 { 3 } else { 6 };
+        if self.begin_probe(now, self.rate.bps() * times) {
+            self.initial -= 1;
+            self.first_probe.get_or_insert(now);
+        }
+    }
+
+    fn awaits_initial_probe(&self, now: u64) -> bool {
+        self.initial > 0 && !self.rate.decreased_within(now, FIRST_CLIMB)
+    }
+
+    /// Begins a probe if one is due: one after a fall, or because more is wanted.
     fn plan_probe(&mut self, now: u64) {
-        if !self.can_probe || !self.transport_wide || self.probes.sending().is_some() {
+        if !self.transport_wide || self.awaits_initial_probe(now) {
             return;
         }
-        if self.initial > 0 && self.first_sent.is_some() {
-            let times = if self.initial == 2 { 3 } else { 6 };
-            self.initial -= 1;
-            return self.begin_probe(now, self.rate.bps() * times);
-        }
-        let calm = self.delay.queue() < CALM_QUEUE && self.delay.usage() == Usage::Normal;
+        let calm = self.delay.queue() < CALM_QUEUE && !self.is_overused();
         if !self.heard || !calm || self.rate.decreased_within(now, PROBE_AFTER_DECREASE) {
             return;
         }
@@ -310,20 +388,43 @@ impl SendSide {
             && now - at < PASSING_FALL
         {
             self.probe_every = PROBE_EVERY;
-            return self.begin_probe(now, before / 20 * 17);
+            self.begin_probe(now, before / 20 * 17);
+            return;
         }
         let more = self.wanted_with_repeats() > Some(self.rate.bps() as f64);
-        if more && now.saturating_sub(self.last_probe) >= self.probe_every {
-            self.begin_probe(now, self.rate.bps() * 2);
+        let every = match () {
+            () if self.slept_through.is_some() => PROBE_AGAIN,
+            () if self.is_climbing(now) => PROBE_AT_FIRST,
+            () => self.probe_every,
+        };
+        if more && now.saturating_sub(self.last_probe) >= every {
+            let again = self.slept_through.unwrap_or(0);
+            self.begin_probe(now, again.max(self.rate.bps() * 2));
         }
     }
 
-    fn begin_probe(&mut self, now: u64, target: u64) {
+    /// True if it has begun: there is something to look for, and no other is being sent.
+    fn begin_probe(&mut self, now: u64, target: u64) -> bool {
         let target = self.wanted.map_or(target, |wanted| target.min(wanted * 2));
-        if self.can_probe && target > self.rate.bps() / 10 * 11 && self.probes.sending().is_none() {
+        let begins = self.can_probe
+            && self.has_padding
+            && self.first_sent.is_some()
+            && target > self.rate.bps() / 10 * 11
+            && self.probes.sending().is_none();
+        if begins {
             self.last_probe = now;
+            self.slept_through = None;
             self.probes.begin(now, target);
         }
+        begins
+    }
+
+    /// The first seconds of probing, unless something spoke against it.
+    fn is_climbing(&self, now: u64) -> bool {
+        let early = self
+            .first_probe
+            .is_some_and(|at| now.saturating_sub(at) < FIRST_CLIMB);
+        early && !self.rate.decreased_within(now, FIRST_CLIMB)
     }
 
     /// A receiver report's loss, 0.0 to 1.0: of use where no transport-wide feedback comes.
@@ -362,6 +463,12 @@ impl SendSide {
     /// the estimate grows towards what is wanted as long as nothing speaks against it.
     pub fn set_can_probe(&mut self, can: bool) {
         self.can_probe = can;
+    }
+
+    /// Whether there is padding to send yet: it goes with media that was sent before. True unless told
+    /// otherwise; no probe begins without.
+    pub fn set_has_padding(&mut self, has: bool) {
+        self.has_padding = has;
     }
 
     /// Bits per second that the path takes, IP and UDP headers included. None: not known, nothing
@@ -418,8 +525,8 @@ impl SendSide {
     /// [`SendSide::sent`], until this says None or there is nothing to send.
     pub fn poll_probe(&mut self, now: Instant) -> Option<usize> {
         let now = self.micros(now);
-        if self.initial > 0 {
-            self.plan_probe(now);
+        if self.awaits_initial_probe(now) {
+            self.begin_initial_probe(now);
         }
         let bytes = self.probes.due(now)?;
         Some(bytes.saturating_sub(OVERHEAD))
@@ -461,9 +568,13 @@ impl SendSide {
         Duration::from_micros(self.delay.queue())
     }
 
-    /// The latest round trip, the peer's wait before it sent feedback included.
+    /// The least round trip of the last second or two. The peer's wait before it sent feedback is in it.
     pub fn round_trip(&self) -> Option<Duration> {
-        self.round_trip
+        if self.transport_wide {
+            self.least_round_trip.get().map(Duration::from_micros)
+        } else {
+            self.round_trip
+        }
     }
 
     fn micros(&self, now: Instant) -> u64 {

@@ -205,6 +205,9 @@ impl Sender {
         let srtp_index = turn.seal(start, header)?;
         slot.count(at, millis(self.started, turn.now), rtp, srtp_index, number);
         if rtp.codec != Codec::Opus {
+            if self.newest.is_none() {
+                turn.flow.side.set_has_padding(true);
+            }
             self.newest = Some((index as u16, rtp.seq));
         }
         self.totals.packets += 1;

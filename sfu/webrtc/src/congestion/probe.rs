@@ -21,6 +21,8 @@ const CAME: f64 = 0.5;
 /// Came slower than it left by this: the path is full, and its rate is seen.
 const SATURATED: f64 = 0.9;
 const OF_SATURATED: f64 = 0.95;
+/// Came faster than it left by this: the peer slept meanwhile.
+const READ_AT_ONCE: f64 = 2.0;
 
 #[derive(Clone, Copy, Default)]
 struct Probe {
@@ -44,8 +46,8 @@ struct Probe {
 pub(crate) struct Outcome {
     /// Bits per second that it was sent at.
     pub target: u64,
-    /// Bits per second that the path took.
-    pub took: u64,
+    /// Bits per second that the path took; None: the peer slept meanwhile, so nothing is known.
+    pub took: Option<u64>,
 }
 
 #[derive(Default)]
@@ -156,7 +158,7 @@ impl Probes {
         if came < f64::from(probe.packets) * CAME.min(1.0 - own) - 1.0 || probe.arrived < 3 {
             return Some(Outcome {
                 target: probe.target,
-                took: 0,
+                took: Some(0),
             });
         }
         let rate = |bytes: u64, span: i64| match u64::try_from(span) {
@@ -169,6 +171,12 @@ impl Probes {
         );
         let loss = f64::from(probe.lost) / f64::from(probe.arrived + probe.lost);
         let came = rate(probe.arrived_bytes - probe.first.1, probe.last - probe.first.0);
+        if came > sent * READ_AT_ONCE {
+            return Some(Outcome {
+                target: probe.target,
+                took: None,
+            });
+        }
         let came = came / (1.0 - loss.min(own + 0.1));
         let sent = sent.min(probe.target as f64 * 1.5);
         let took = if came < sent * SATURATED {
@@ -178,7 +186,7 @@ impl Probes {
         };
         Some(Outcome {
             target: probe.target,
-            took: took.min(probe.target as f64) as u64,
+            took: Some(took.min(probe.target as f64) as u64),
         })
     }
 
@@ -221,7 +229,7 @@ mod tests {
     fn a_wide_path_takes_what_is_asked_however_seldom_it_is_polled() {
         for step in [500, 2_000, 10_000] {
             let outcome = probe(3_000_000, step, 1_000_000_000, |_| false, 0.0);
-            assert!(outcome.took >= 2_600_000, "{outcome:?} at {step}");
+            assert!(outcome.took >= Some(2_600_000), "{outcome:?} at {step}");
         }
     }
 
@@ -230,7 +238,7 @@ mod tests {
         for step in [500, 2_000, 10_000] {
             let outcome = probe(3_000_000, step, 1_000_000, |_| false, 0.0);
             assert!(
-                (850_000..=1_000_000).contains(&outcome.took),
+                (850_000..=1_000_000).contains(&outcome.took.unwrap_or(0)),
                 "{outcome:?} at {step}"
             );
         }
@@ -239,8 +247,26 @@ mod tests {
     #[test]
     fn the_paths_own_loss_does_not_lower_the_result_and_heavy_loss_fails_it() {
         let outcome = probe(3_000_000, 1_000, 100_000_000, |n| n % 5 == 1, 0.2);
-        assert!(outcome.took >= 2_400_000, "{outcome:?}");
-        assert_eq!(probe(3_000_000, 1_000, 100_000_000, |n| n % 5 != 1, 0.0).took, 0);
+        assert!(outcome.took >= Some(2_400_000), "{outcome:?}");
+        assert_eq!(
+            probe(3_000_000, 1_000, 100_000_000, |n| n % 5 != 1, 0.0).took,
+            Some(0)
+        );
+    }
+
+    #[test]
+    fn a_peer_that_slept_shows_nothing() {
+        let mut probes = Probes::default();
+        probes.begin(0, 3_000_000);
+        let mut sent = 0;
+        for now in (0..20_000).step_by(1_000) {
+            while let Some(bytes) = probes.due(now) {
+                probes.sent(now, bytes);
+                sent += 1;
+            }
+        }
+        (0..sent).for_each(|_| probes.told(1, 1200, Some(90_000_000)));
+        assert_eq!(probes.outcome(0.0).map(|outcome| outcome.took), Some(None));
     }
 
     #[test]

@@ -75,16 +75,26 @@ impl Rate {
         self.decreased.is_some_and(|at| now - at < ago)
     }
 
+    /// It was decreased, and not before `then`.
+    pub(crate) fn decreased_since(&self, then: u64) -> bool {
+        self.decreased.is_some_and(|at| at > then)
+    }
+
     /// The rate before the last fall, once; for a probe whether it is there again.
     pub(crate) fn take_before_fall(&mut self) -> Option<(u64, u64)> {
         self.before_fall.take().map(|(bps, at)| (bps as u64, at))
     }
 
     /// The path takes `arrived`, and more was sent (`full`), or the leg sent less than its
-    /// estimate and there is a queue all the same. `queue` in microseconds.
-    pub(crate) fn decrease(&mut self, now: u64, arrived: f64, queue: u64, full: bool) {
+    /// estimate and there is a queue all the same. `queue` in microseconds. `doubt`: it may be no queue;
+    /// what arrives then stays.
+    pub(crate) fn decrease(&mut self, now: u64, arrived: f64, queue: u64, full: bool, doubt: bool) {
         let long = ((queue as f64 - QUEUE_SHORT) / (QUEUE_LONG - QUEUE_SHORT)).clamp(0.0, 1.0);
-        let share = SHARE + (SHARE_LONG_QUEUE - SHARE) * long;
+        let share = if doubt {
+            1.0
+        } else {
+            SHARE + (SHARE_LONG_QUEUE - SHARE) * long
+        };
         let lowest = if full { 0.0 } else { self.estimate * SHARE };
         let to = (arrived * share).max(lowest);
         if full {
@@ -223,20 +233,20 @@ mod tests {
     #[test]
     fn it_falls_to_what_arrived_and_comes_back_slowly_near_the_capacity() {
         let mut rate = rate(4_000_000);
-        rate.decrease(1_000_000, 350_000.0, 0, true);
+        rate.decrease(1_000_000, 350_000.0, 0, true, false);
         assert_eq!(rate.bps(), 297_500);
         assert_eq!(rate.take_before_fall(), Some((4_000_000, 1_000_000)));
         rate.increase(2_000_000, &room(300_000.0));
         let additive = rate.bps() - 297_500;
         assert!((60_000..70_000).contains(&additive), "{additive} in a second");
-        rate.decrease(3_000_000, 350_000.0, 300_000, true);
+        rate.decrease(3_000_000, 350_000.0, 300_000, true, false);
         assert!(rate.bps().abs_diff(245_000) < 2, "lower, to drain the queue");
     }
 
     #[test]
     fn a_leg_that_sends_little_falls_by_steps_only() {
         let mut rate = rate(4_000_000);
-        rate.decrease(1_000_000, 50_000.0, 0, false);
+        rate.decrease(1_000_000, 50_000.0, 0, false, false);
         assert_eq!(rate.bps(), 3_400_000);
     }
 

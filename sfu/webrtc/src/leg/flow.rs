@@ -32,6 +32,7 @@ impl Flow {
         };
         let mut side = SendSide::new(now, bounds, numbered);
         side.set_can_probe(padded);
+        side.set_has_padding(false);
         Self {
             pacer: Pacer::new(now, side.pacing_bps()),
             side,

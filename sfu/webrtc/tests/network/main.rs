@@ -2,9 +2,11 @@
 //! whole path from a camera through the core to a viewer who counts freezes. Every number asserted
 //! is what was measured, with room for a change that makes nothing worse.
 
+mod busy;
 mod camera;
 mod link;
 mod path;
+mod sleeper;
 mod viewer;
 mod whole;
 

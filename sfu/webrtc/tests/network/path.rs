@@ -1,6 +1,6 @@
 //! A leg's sending side over a link, without the leg: frames and audio, the pacer, the numbering,
 //! a receiver that records and tells, the way back. One step is a millisecond; the sending side
-//! looks each 10 ms, as a worker does, and when media comes.
+//! looks each 10 ms, as a worker does, and when media comes. Either end may get no processor for a while.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use muster_webrtc::congestion::{Bounds, FeedbackRecorder, Pacer, SendSide};
 
 use crate::link::{Conditions, Link};
+use crate::sleeper::{Late, Sleeper};
 
 pub const AUDIO_BYTES: usize = 110;
 const PACKET: usize = 1200;
@@ -16,7 +17,9 @@ const LOOK_MS: u64 = 10;
 /// What a second was like.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Second {
+    /// At its end, and the lowest of all its milliseconds.
     pub estimate_kbps: u64,
+    pub lowest_kbps: u64,
     /// What came, headers included.
     pub carried_kbps: u64,
     /// The longest queue on the link.
@@ -31,6 +34,11 @@ pub struct Path {
     pacer: Pacer,
     pub down: Link<u16>,
     pub up: Link<Vec<u8>>,
+    /// Whether the sender, or the receiver, is on a processor.
+    pub sender: Sleeper,
+    pub receiver: Sleeper,
+    /// What holds up feedback that has come.
+    pub late: Late<Vec<u8>>,
     recorder: FeedbackRecorder,
     t0: Instant,
     ms: u64,
@@ -40,6 +48,7 @@ pub struct Path {
     pub can_probe: bool,
     pub seconds: Vec<Second>,
     second: Second,
+    lowest_kbps: u64,
     carried: u64,
 }
 
@@ -58,6 +67,9 @@ impl Path {
             side,
             down: Link::new(seed, conditions),
             up: Link::new(seed + 1000, back),
+            sender: Sleeper::default(),
+            receiver: Sleeper::default(),
+            late: Late::default(),
             recorder: FeedbackRecorder::new(t0),
             t0,
             ms: 0,
@@ -67,6 +79,7 @@ impl Path {
             can_probe: true,
             seconds: Vec::new(),
             second: Second::default(),
+            lowest_kbps: u64::MAX,
             carried: 0,
         }
     }
@@ -88,12 +101,14 @@ impl Path {
         for _ in 0..ms {
             let estimate = self.side.estimate_bps().unwrap_or(0);
             let media = self.produce(|| video(estimate));
-            if media || self.ms.is_multiple_of(LOOK_MS) {
+            if (media || self.ms.is_multiple_of(LOOK_MS)) && self.sender.is_awake(self.ms) {
                 self.look();
             }
             self.travel();
             self.ms += 1;
+            self.lowest_kbps = self.lowest_kbps.min(self.estimate_kbps());
             if self.ms.is_multiple_of(1000) {
+                self.second.lowest_kbps = std::mem::replace(&mut self.lowest_kbps, u64::MAX);
                 self.second.estimate_kbps = self.estimate_kbps();
                 self.second.carried_kbps = (self.down.carried_bytes - self.carried) * 8 / 1000;
                 self.carried = self.down.carried_bytes;
@@ -151,14 +166,23 @@ impl Path {
 
     fn travel(&mut self) {
         let us = self.ms * 1000 + 999;
-        while let Some((at, seq)) = self.down.receive(us) {
-            self.recorder.received(self.t0 + Duration::from_micros(at), seq);
-        }
         let now = self.now() + Duration::from_micros(999);
-        while let Some(fci) = self.recorder.poll(now) {
-            self.up.send(us, fci.len() + 40, fci);
+        if self.receiver.is_awake(self.ms) {
+            while let Some((at, seq)) = self.down.receive(us) {
+                let at = self.receiver.read_at(at);
+                self.recorder.received(self.t0 + Duration::from_micros(at), seq);
+            }
+            while let Some(fci) = self.recorder.poll(now) {
+                self.up.send(us, fci.len() + 40, fci);
+            }
         }
         while let Some((_, fci)) = self.up.receive(us) {
+            self.late.hold(self.ms, fci);
+        }
+        if !self.sender.is_awake(self.ms) {
+            return;
+        }
+        while let Some(fci) = self.late.release(self.ms) {
             self.side.feedback(now, &fci).expect("feedback of what was sent");
         }
     }
@@ -169,6 +193,7 @@ impl Path {
         let n = of.len() as u64;
         Second {
             estimate_kbps: of.iter().map(|s| s.estimate_kbps).sum::<u64>() / n,
+            lowest_kbps: of.iter().map(|s| s.lowest_kbps).min().unwrap_or(0),
             carried_kbps: of.iter().map(|s| s.carried_kbps).sum::<u64>() / n,
             queue_ms: of.iter().map(|s| s.queue_ms).max().unwrap_or(0),
             audio_wait_ms: of.iter().map(|s| s.audio_wait_ms).max().unwrap_or(0),

@@ -13,6 +13,7 @@ use muster_webrtc::congestion::{Bounds, FeedbackRecorder, Pacer, SendSide};
 use crate::camera::{Camera, HEIGHTS};
 use crate::link::{Conditions, Link};
 use crate::path::AUDIO_BYTES;
+use crate::sleeper::Sleeper;
 use crate::viewer::Viewer;
 
 /// RTP header with extensions and SRTP tag.
@@ -47,6 +48,8 @@ pub struct Whole {
     pacer: Pacer,
     pub down: Link<(u16, Down)>,
     up: Link<Up>,
+    /// Whether the viewer is on a processor.
+    pub sleeper: Sleeper,
     recorder: FeedbackRecorder,
     pub viewer: Viewer,
     t0: Instant,
@@ -79,6 +82,7 @@ impl Whole {
             side,
             down: Link::new(seed, conditions),
             up: Link::new(seed + 1000, back),
+            sleeper: Sleeper::default(),
             recorder: FeedbackRecorder::new(t0),
             viewer: Viewer::default(),
             t0,
@@ -224,14 +228,29 @@ impl Whole {
 
     fn travel(&mut self) {
         let us = self.ms * 1000 + 999;
+        let now = self.now() + Duration::from_micros(999);
+        if self.sleeper.is_awake(self.ms) {
+            self.receive(us, now);
+        }
+        while let Some((_, up)) = self.up.receive(us) {
+            match up {
+                Up::Feedback(fci) => self.side.feedback(now, &fci).expect("of what was sent"),
+                Up::Nack(seqs) => self.answer(&seqs),
+                Up::Pli => self.meeting.request_key_frame(self.micros(), SlotId(20)),
+            }
+        }
+    }
+
+    /// The viewer reads what has come, and says what it has to say.
+    fn receive(&mut self, us: u64, now: Instant) {
         while let Some((at, (number, packet))) = self.down.receive(us) {
+            let at = self.sleeper.read_at(at);
             self.recorder
                 .received(self.t0 + Duration::from_micros(at), number);
             if let Down::Video { seq, marker, payload } = packet {
                 self.viewer.take(self.ms, seq, marker, &payload);
             }
         }
-        let now = self.now() + Duration::from_micros(999);
         while let Some(fci) = self.recorder.poll(now) {
             self.up.send(us, fci.len() + 40, Up::Feedback(fci));
         }
@@ -241,13 +260,6 @@ impl Whole {
         }
         if self.viewer.wants_key(self.ms) {
             self.up.send(us, 60, Up::Pli);
-        }
-        while let Some((_, up)) = self.up.receive(us) {
-            match up {
-                Up::Feedback(fci) => self.side.feedback(now, &fci).expect("of what was sent"),
-                Up::Nack(seqs) => self.answer(&seqs),
-                Up::Pli => self.meeting.request_key_frame(self.micros(), SlotId(20)),
-            }
         }
     }
 
