@@ -2,10 +2,12 @@
 //!
 //! A slot climbs *rungs*: first the smallest layer of its source with more and more of its frames, then larger and larger
 //! layers (simulcast, or spatial layers of one stream). `share` deals the budget out; `Meeting::allocate` compares that with what the slots have. Less is taken
-//! away at once. More is given if it would still fit with some room to spare, and has done so for a while; the while
-//! grows where it was taken back soon. Invariant: what is given never costs more than the budget, as measured.
+//! away at once, but for a slot's last picture (see `budget`). More is given if it would still fit with some room to
+//! spare, and has done so for a while; the while grows where it was taken back soon. Invariant: what is given costs more
+//! than the budget, as measured, for some seconds at most, and then it is the smallest pictures alone.
 //! It does not estimate what a link carries, and it drops no voice.
 
+use crate::budget::Budget;
 use crate::lane::Cap;
 use crate::meeting::{LegSlots, Meeting};
 use crate::rate::TEMPORAL;
@@ -23,14 +25,6 @@ const UNKNOWN_LAYER_BPS: u64 = 500_000;
 const HEADROOM_PERCENT: u64 = 15;
 /// How often the rates are looked at again, in microseconds.
 const LOOK_EVERY_US: u64 = 200_000;
-/// How long there must be room for more before it is given, in microseconds.
-const HOLD_US: u64 = 1_000_000;
-/// The same where it was taken back again and again.
-const HOLD_MAX_US: u64 = 8_000_000;
-/// What is taken back within this time of being given was given too early, in microseconds.
-const TOO_EARLY_US: u64 = 5_000_000;
-/// After this long the hold is short again, in microseconds.
-const FORGIVEN_US: u64 = 15_000_000;
 /// Rungs that are told apart; of a source with more layers the largest are out of reach.
 const RUNGS: usize = 12;
 
@@ -52,50 +46,18 @@ pub(crate) struct Ask {
     count: usize,
     /// How many of the rungs are fewer or more frames of the smallest picture.
     frames: usize,
+    /// What is shown, or was not tried yet, is not taken away lightly.
+    has: Has,
+    /// The first rung is given before anything else.
+    kept: bool,
 }
 
-/// What a leg's link carries, and how it has gone so far.
-#[derive(Debug)]
-pub(crate) struct Budget {
-    /// Bits a second; `None`: no limit is known.
-    pub bps: Option<u64>,
-    hold_us: u64,
-    given_at: Option<Micros>,
-    too_early_at: Option<Micros>,
-    /// When to look again.
-    look_at: Option<Micros>,
-}
-
-impl Default for Budget {
-    fn default() -> Self {
-        Budget {
-            bps: None,
-            hold_us: HOLD_US,
-            given_at: None,
-            too_early_at: None,
-            look_at: None,
-        }
-    }
-}
-
-impl Budget {
-    fn gave(&mut self, now: Micros) {
-        if self.too_early_at.is_none_or(|at| now.since(at) > FORGIVEN_US) {
-            self.hold_us = HOLD_US;
-        }
-        self.given_at = Some(now);
-    }
-
-    fn took(&mut self, now: Micros) {
-        if self
-            .given_at
-            .take()
-            .is_some_and(|at| now.since(at) < TOO_EARLY_US)
-        {
-            self.hold_us = (self.hold_us * 2).min(HOLD_MAX_US);
-            self.too_early_at = Some(now);
-        }
-    }
+/// What a slot has of its source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Has {
+    Nothing,
+    Untried,
+    Picture,
 }
 
 impl Meeting {
@@ -108,8 +70,7 @@ impl Meeting {
         let Some(of_leg) = self.legs.get_mut(&leg) else {
             return;
         };
-        if of_leg.budget.bps != bps {
-            of_leg.budget.bps = bps;
+        if of_leg.budget.set(bps) {
             self.allocate(now, leg);
         }
     }
@@ -122,7 +83,9 @@ impl Meeting {
         };
         let video = of_leg.all.iter().filter_map(|&key| {
             let ask = self.ask(self.now, key)?;
-            Some(ask.rungs[..ask.count].last()?.1)
+            let (largest, cost) = ask.rungs[..ask.count].last()?;
+            let source = self.sources.get(self.slots.get(key)?.bound?.source)?;
+            Some(source.bps(largest.layer).max(*cost))
         });
         let wanted = self.voices_bps(of_leg) + video.sum::<u64>();
         wanted.saturating_mul(100 + HEADROOM_PERCENT) / 100
@@ -182,7 +145,7 @@ impl Meeting {
                 of_leg.budget.look_at = None;
                 for ask in &asks {
                     let best = ask.rung(ask.count);
-                    self.grant(now, ask, best, None);
+                    self.grant(now, ask, best, Terms::default());
                 }
             }
             Some(bps) => {
@@ -201,20 +164,26 @@ impl Meeting {
     fn deal(&mut self, now: Micros, budget: &mut Budget, asks: &mut [Ask], left: u64) {
         asks.sort_by_key(|ask| (!ask.stage, std::cmp::Reverse(ask.size)));
         let (mut now_fits, mut fits_well) = (Vec::new(), Vec::new());
-        share(asks, left, &mut now_fits);
         share(
             asks,
             left.saturating_mul(100) / (100 + HEADROOM_PERCENT),
             &mut fits_well,
         );
+        let left = keep_pictures(now, budget, asks, left);
+        share(asks, left, &mut now_fits);
         let mut spare = left;
         for ((ask, given), &well) in asks.iter().zip(&mut now_fits).zip(&fits_well) {
             *given = self.choose(now, budget, ask, *given, well);
             spare = spare.saturating_sub(ask.cost(*given));
         }
+        let short = |(ask, given): (&Ask, &usize)| *given < ask.count;
+        budget.settle(now, asks.iter().zip(&now_fits).any(short));
         for (ask, &given) in asks.iter().zip(&now_fits) {
-            let meanwhile = ask.cost(given).saturating_add(spare);
-            self.grant(now, ask, ask.rung(given), Some(meanwhile));
+            let terms = Terms {
+                meanwhile: Some(ask.cost(given).saturating_add(spare)),
+                narrow: budget.is_narrow(now),
+            };
+            self.grant(now, ask, ask.rung(given), terms);
         }
     }
 
@@ -239,7 +208,7 @@ impl Meeting {
             return had;
         }
         let since = more_since.unwrap_or(now);
-        if now.since(since) < budget.hold_us {
+        if now.since(since) < budget.hold_us() {
             bound.more_since = Some(since);
             return had;
         }
@@ -247,8 +216,8 @@ impl Meeting {
         more
     }
 
-    /// Gives a slot what was decided. `meanwhile` is what it may use until the switch is done, bits a second.
-    fn grant(&mut self, now: Micros, ask: &Ask, rung: Option<Rung>, meanwhile: Option<u64>) {
+    /// Gives a slot what was decided.
+    fn grant(&mut self, now: Micros, ask: &Ask, rung: Option<Rung>, terms: Terms) {
         let key = ask.slot;
         let (Some(slot), Some(lane)) = (self.slots.get_mut(key), self.lanes.get_mut(key)) else {
             return;
@@ -256,6 +225,7 @@ impl Meeting {
         let Some(bound) = slot.bound.as_mut() else { return };
         bound.best = ask.rung(ask.count);
         bound.granted = rung.map_or(Granted::Nothing, Granted::Some);
+        bound.narrow = terms.narrow;
         let Some(rung) = rung else {
             lane.clear();
             return self.settle(now, key);
@@ -264,13 +234,11 @@ impl Meeting {
             source: bound.source,
             layer: rung.layer,
         };
-        let passes = match (meanwhile, lane.current().filter(|&feed| feed != target)) {
-            (Some(bps), Some(current)) => self.sources.get(current.source).map_or(Cap::ALL, |source| {
-                source
-                    .layers
-                    .get(current.layer)
-                    .map_or(Cap::ALL, |layer| layer.within(bps))
-            }),
+        let passes = match (terms.meanwhile, lane.current().filter(|&feed| feed != target)) {
+            (Some(bps), Some(current)) => self
+                .sources
+                .get(current.source)
+                .map_or(Cap::ALL, |source| source.within(current.layer, bps)),
             _ => Cap::ALL,
         };
         let key_frame = lane.aim(target, rung.cap, passes);
@@ -300,6 +268,12 @@ impl Meeting {
             ); RUNGS],
             count: 0,
             frames: 0,
+            has: match bound.granted {
+                Granted::Open => Has::Untried,
+                Granted::Nothing => Has::Nothing,
+                Granted::Some(_) => Has::Picture,
+            },
+            kept: false,
         };
         ask.climb(now, source, bound);
         Some(ask)
@@ -348,10 +322,16 @@ impl Ask {
             self.frames += usize::from(usize::from(step) < TEMPORAL);
         }
         let whole = |layer| Rung { layer, cap: Cap::ALL };
-        self.push(whole(smallest), layer.bps());
+        // A guess alone is no reason to show nothing.
+        let known = source
+            .layers
+            .iter()
+            .any(|layer| layer.rate.bps(u8::MAX).is_some());
+        let most = if known { u64::MAX } else { UNKNOWN_LAYER_BPS };
+        self.push(whole(smallest), source.bps(smallest).min(most));
         self.frames += usize::from(usize::from(layer.rate.top()) < TEMPORAL);
         for larger in upto.filter(|&layer| layer > smallest) {
-            self.push(whole(larger), source.layers[larger].bps());
+            self.push(whole(larger), source.bps(larger));
         }
     }
 
@@ -404,8 +384,10 @@ impl Ask {
 fn share(asks: &[Ask], mut left: u64, given: &mut Vec<usize>) {
     given.clear();
     given.resize(asks.len(), 0);
-    // How far each may climb in each round: a picture, all that the stage asks for, frames, size.
-    let rounds: [fn(&Ask) -> usize; 4] = [
+    // How far each may climb in each round: a picture, of those that keep theirs before others, all that the stage asks
+    // for, frames, size.
+    let rounds: [fn(&Ask) -> usize; 5] = [
+        |ask| usize::from(ask.kept),
         |_| 1,
         |ask| if ask.stage { ask.count } else { 1 },
         |ask| ask.frames,
@@ -428,25 +410,68 @@ fn pixels(width: u16, height: u16) -> u64 {
     }
 }
 
-impl Layer {
-    /// What the whole layer costs: as measured, else as the publisher said, else as its size suggests.
-    fn bps(&self) -> u64 {
-        let pixels = u64::from(self.width) * u64::from(self.height);
-        let guess = match (self.max_bps, pixels) {
-            (0, 0) => UNKNOWN_LAYER_BPS,
-            (0, pixels) => pixels * BITS_PER_PIXEL,
-            (said, _) => u64::from(said),
+/// Marks those whose smallest picture stays although it does not fit, where the budget bears that; what there is to share out
+/// then, bits a second.
+fn keep_pictures(now: Micros, budget: &mut Budget, asks: &mut [Ask], left: u64) -> u64 {
+    let untried = !budget.is_narrow(now);
+    let stays = |ask: &Ask| ask.has == Has::Picture || ask.has == Has::Untried && untried;
+    let need = asks.iter().filter(|ask| stays(ask)).map(|ask| ask.cost(1)).sum();
+    if !budget.bears(now, left, need) {
+        return left;
+    }
+    for ask in asks {
+        ask.kept = stays(ask);
+    }
+    left.max(need)
+}
+
+/// What goes with a grant.
+#[derive(Clone, Copy, Default)]
+struct Terms {
+    /// What the slot may use until the switch is done, bits a second; `None`: anything.
+    meanwhile: Option<u64>,
+    /// That the link is narrow is more than a guess.
+    narrow: bool,
+}
+
+impl Source {
+    /// What a whole layer costs, bits a second: as measured, else as the publisher said, else by its size from what
+    /// the nearest other layer costs, else as its size suggests.
+    fn bps(&self, index: usize) -> u64 {
+        let layer = &self.layers[index];
+        if let Some(measured) = layer.rate.bps(u8::MAX) {
+            return measured;
+        }
+        let pixels = layer.pixels();
+        let nearest = |(other, known): (usize, &Layer)| {
+            let bps = known.rate.bps(u8::MAX).filter(|_| known.pixels() > 0)?;
+            Some((other.abs_diff(index), bps, known.pixels()))
         };
-        self.rate.bps(u8::MAX).unwrap_or(guess)
+        let others = self.layers.iter().enumerate().filter_map(nearest);
+        match (layer.max_bps, pixels, others.min_by_key(|(far, ..)| *far)) {
+            (1.., ..) => u64::from(layer.max_bps),
+            (0, 0, _) => UNKNOWN_LAYER_BPS,
+            (0, pixels, Some((_, bps, of))) => bps.saturating_mul(pixels) / of,
+            (0, pixels, None) => pixels * BITS_PER_PIXEL,
+        }
     }
 
-    /// How much of it fits this rate.
-    fn within(&self, bps: u64) -> Cap {
-        if self.bps() <= bps {
+    /// How much of a layer fits this rate.
+    fn within(&self, index: usize, bps: u64) -> Cap {
+        let Some(layer) = self.layers.get(index) else {
+            return Cap::ALL;
+        };
+        if self.bps(index) <= bps {
             return Cap::ALL;
         }
-        let fits = |step: &u8| self.rate.bps(*step).is_some_and(|cost| cost <= bps);
-        let step = self.rate.below_top().rev().find(fits);
+        let fits = |step: &u8| layer.rate.bps(*step).is_some_and(|cost| cost <= bps);
+        let step = layer.rate.below_top().rev().find(fits);
         step.map_or(Cap::NOTHING, Cap::upto)
+    }
+}
+
+impl Layer {
+    fn pixels(&self) -> u64 {
+        u64::from(self.width) * u64::from(self.height)
     }
 }

@@ -14,6 +14,7 @@ mod allocation;
 mod audio;
 pub mod av1;
 mod bits;
+mod budget;
 mod event;
 mod forwarding;
 mod frame;

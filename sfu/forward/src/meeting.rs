@@ -8,8 +8,9 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use crate::allocation::{Ask, Budget};
+use crate::allocation::Ask;
 use crate::audio::AudioSelector;
+use crate::budget::Budget;
 use crate::event::{SlotReason, SlotState};
 use crate::index::SourceIndex;
 use crate::lane::Lane;

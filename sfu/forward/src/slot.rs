@@ -28,6 +28,8 @@ pub(crate) struct Bound {
     pub granted: Granted,
     /// Since when more could be given.
     pub more_since: Option<Micros>,
+    /// That the viewer's link carries no more is more than a guess.
+    pub narrow: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +57,7 @@ impl Bound {
             best: None,
             granted: Granted::Open,
             more_since: None,
+            narrow: false,
         }
     }
 
@@ -67,7 +70,7 @@ impl Bound {
     /// Why less than the wish is given.
     fn limit(&self) -> Option<SlotReason> {
         if self.granted.rung() != self.best {
-            Some(SlotReason::LimitedByYourLink)
+            self.narrow.then_some(SlotReason::LimitedByYourLink)
         } else if self
             .missed()
             .is_some_and(|fitting| Some(fitting) > self.best.map(|best| best.layer))
@@ -149,7 +152,7 @@ impl Slot {
             ..SlotState::EMPTY
         };
         let Some(bound) = self.bound else { return state };
-        if bound.granted == Granted::Nothing {
+        if bound.granted == Granted::Nothing && bound.narrow {
             state.status = SlotStatus::Paused;
             state.reason = Some(SlotReason::LimitedByYourLink);
             return state;

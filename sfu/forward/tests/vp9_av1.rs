@@ -208,6 +208,7 @@ fn vp9_spatial_layers_drop_before_frames_and_come_back_at_a_key_picture() {
     let rate = |bytes: u64| (bytes + 64) * 8 * 1000 / 33;
     let [base, middle, top] = [rate(100), rate(400), rate(700)];
     let budget = |room: &mut Room, bps: u64| room.meeting.set_budget(room.now, LegId(100), Some(bps));
+    budget(&mut room, 2 * (base + middle + top));
     budget(&mut room, base + middle + top / 2);
     let two = run(&mut room, &mut svc, 60);
     assert!(two.iter().all(|picture| picture.len() == 2));
