@@ -263,16 +263,17 @@ impl SendSide {
         };
         // Of a peer that may be late and lose nothing: what it tells of a short time is chance.
         let doubt = self.delay.is_sleepy() && by_loss.is_none();
-        let all_came = self
-            .throughput
-            .rates(LONGEST)
-            .is_some_and(|rates| rates.arrived as f64 >= rates.sent as f64 * ALL_CAME);
+        let longest = self.throughput.rates(LONGEST).unwrap_or(long);
+        let all_came = longest.arrived as f64 >= longest.sent as f64 * ALL_CAME;
         let rates = if doubt { long } else { short };
         if doubt && all_came && overused && queue < STANDING_QUEUE {
             self.rate.hold(now);
         } else if overused || stands || by_loss.is_some() {
             self.react(now, rates, by_loss, overused, stands);
         } else if usage == Usage::Normal && verdict != Some(Verdict::Hold) && queue < CALM_QUEUE {
+            // What came without a queue is proved.
+            let came = long.arrived.min(longest.arrived) as f64 / (1.0 - self.loss.own());
+            self.rate.raise(now, came as u64);
             let trial = self.wanted_with_repeats().filter(|_| !self.can_probe);
             self.rate.increase(
                 now,

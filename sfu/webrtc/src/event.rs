@@ -71,7 +71,8 @@ impl std::fmt::Display for CloseReason {
 /// Counts over the last second (about), and the latest round trip.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Quality {
-    /// From the viewer's receiver reports; None before the first, or where nothing is sent.
+    /// From the peer's receiver reports, else its transport-wide feedback (with up to 20 ms of its wait), else, for
+    /// 10 s, from the handshake. None where nothing of these is there.
     pub round_trip: Option<Duration>,
     /// RTP packets taken from the peer.
     pub received_packets: u64,

@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) use flow::Flow;
 pub use sending::LegTurn;
+use flow::RoundTrip;
 
 use crate::answer::{self, Ours};
 use crate::certificate::Certificate;
@@ -113,7 +114,7 @@ pub struct Leg {
     receiver: Receiver,
     sender: Sender,
     flow: Flow,
-    round_trip: Option<Duration>,
+    round_trip: RoundTrip,
     next_report: Option<Instant>,
     /// (received packets, bytes; sent packets, bytes, resent) at the last Quality.
     counted: [u64; 5],
@@ -170,7 +171,7 @@ impl Leg {
             receiver,
             sender,
             flow,
-            round_trip: None,
+            round_trip: RoundTrip::default(),
             next_report: None,
             counted: [0; 5],
             transmits: VecDeque::new(),
@@ -254,7 +255,7 @@ impl Leg {
                 if self.ice.selected().is_some() && !self.dtls.start(now) {
                     self.finish(CloseReason::HandshakeFailed);
                 }
-                self.drain_dtls();
+                self.drain_dtls(now);
                 return Ok(None);
             }
             20..=63 | 128..=191 if !self.ice.knows(from) => return Err(Ignored::UnknownAddress),
@@ -294,8 +295,11 @@ impl Leg {
     }
 
     fn handle_dtls(&mut self, now: Instant, datagram: &[u8]) -> Result<(), Ignored> {
+        if self.srtp.is_none() {
+            self.round_trip.answered(now);
+        }
         let progress = self.dtls.handle(now, datagram)?;
-        self.drain_dtls();
+        self.drain_dtls(now);
         match progress {
             Progress::Nothing => {}
             Progress::Keys(srtp) => {
@@ -310,9 +314,10 @@ impl Leg {
         Ok(())
     }
 
-    fn drain_dtls(&mut self) {
+    fn drain_dtls(&mut self, now: Instant) {
         while let Some(data) = self.dtls.poll_transmit() {
             if let Some(to) = self.ice.selected() {
+                self.round_trip.flight(now);
                 self.transmit(to, data);
             }
         }
@@ -338,7 +343,7 @@ impl Leg {
     pub fn close(&mut self, now: Instant) {
         if !self.closed {
             self.dtls.close(now);
-            self.drain_dtls();
+            self.drain_dtls(now);
             self.finish(CloseReason::ClosedHere);
         }
     }
@@ -353,7 +358,7 @@ impl Leg {
         }
         let in_time = self.srtp.is_some() || now < self.started + HANDSHAKE;
         let alive = self.dtls.handle_timeout(now);
-        self.drain_dtls();
+        self.drain_dtls(now);
         if !in_time || !alive {
             return self.finish(CloseReason::HandshakeFailed);
         }

@@ -23,15 +23,22 @@ impl Leg {
                 } => {
                     if self.sender.reported(ssrc, fraction_lost) {
                         let heard = rtcp::round_trip(self.ntp(now), last_report, delay);
-                        self.round_trip = heard.or(self.round_trip);
+                        if let Some(heard) = heard {
+                            self.round_trip.reported(now, heard);
+                        }
                         self.flow.reported(now, fraction_lost, heard);
                     }
                 }
-                Feedback::TransportWide { fci } => self.flow.feedback(now, &fci),
+                Feedback::TransportWide { fci } => {
+                    self.flow.feedback(now, &fci);
+                    if let Some(round_trip) = self.flow.side.round_trip() {
+                        self.round_trip.fed_back(now, round_trip);
+                    }
+                }
                 Feedback::Limit { bps } => self.flow.side.reported_limit(bps),
                 Feedback::Nack { ssrc, seqs } => {
                     for seq in seqs {
-                        self.sender.ask_again(now, ssrc, seq, self.round_trip);
+                        self.sender.ask_again(now, ssrc, seq, self.round_trip.get(now));
                     }
                 }
                 Feedback::KeyFrame { ssrc } => {
@@ -64,7 +71,7 @@ impl Leg {
             let feedback = rtcp::transport_feedback(self.ssrc, media_ssrc, &fci);
             self.send_rtcp(Some(feedback));
         }
-        let requests = self.receiver.requests(now, self.round_trip);
+        let requests = self.receiver.requests(now, self.round_trip.get(now));
         for (media_ssrc, seqs) in requests.nacks {
             let nack = rtcp::nack(self.ssrc, media_ssrc, &seqs);
             self.send_rtcp(nack);
@@ -106,7 +113,7 @@ impl Leg {
         let before = std::mem::replace(&mut self.counted, totals);
         let since = |n: usize| totals[n] - before[n];
         let quality = Quality {
-            round_trip: self.round_trip,
+            round_trip: self.round_trip.get(now),
             received_packets: since(0),
             received_bytes: since(1),
             received_lost: streams

@@ -449,6 +449,11 @@ fn sender_reports_run_on_and_give_the_round_trip() {
     let mut c = Client::connected(&[7]);
     c.send(1);
     c.wait(1000 * MS);
+    let of_handshake = c.events.iter().find_map(|e| match e {
+        LegEvent::Quality(q) => q.round_trip,
+        _ => None,
+    });
+    assert!(of_handshake.is_some_and(|rtt| rtt < 80 * MS), "{of_handshake:?}");
     let report = c.heard().into_iter().find_map(|f| match f {
         Feedback::SenderReport { ssrc, ntp, .. } => Some((ssrc, (ntp >> 16) as u32)),
         _ => None,
