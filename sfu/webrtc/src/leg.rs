@@ -18,8 +18,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub(crate) use flow::Flow;
-pub use sending::LegTurn;
 use flow::RoundTrip;
+pub use sending::LegTurn;
 
 use crate::answer::{self, Ours};
 use crate::certificate::Certificate;
