@@ -7,20 +7,22 @@
 
 #![allow(clippy::disallowed_methods)] // this measures time
 
+mod clock;
+
 use std::hint::black_box;
 use std::time::Duration;
 
 use muster_forward::{
     Codec, LegId, Meeting, Micros, Packet, SlotId, SlotSpec, SourceId, SourceKind, SourceSpec, Wish, WishWhat,
 };
-use nix::time::{ClockId, clock_gettime};
+
+use clock::{ROUNDS, cpu_time};
 
 const PACKETS_A_FRAME: u64 = 9;
 const FRAMES: u64 = 300;
 const WARM_UP: u64 = 60;
 /// A quarter of the frames is 0.7 Mbit/s.
 const BASE_FRAMES_BPS: u64 = 1_000_000;
-const ROUNDS: usize = 15;
 
 struct Case {
     name: &'static str,
@@ -29,10 +31,6 @@ struct Case {
     /// Every viewer's link carries the base frames only.
     thinned: bool,
     target: u64,
-}
-
-fn cpu_time() -> Duration {
-    Duration::from(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).expect("Linux has this clock"))
 }
 
 /// A packet of a frame of a layer with picture ids and temporal layers.

@@ -8,9 +8,8 @@ use muster_proto::media::v1::{QualityMark, QualityReason};
 use muster_sfu::Relay;
 
 use crate::support::agent::{Agent, LARGE, slot, wish};
-use crate::support::browser::Browser;
 use crate::support::control_plane::ControlPlane;
-use crate::support::{Bench, config, stage, until};
+use crate::support::{Bench, box_and_chair, config, stage, until};
 
 async fn with_control_plane() -> (Bench, ControlPlane) {
     let dir = tempfile::tempdir().expect("temp dir");
@@ -127,15 +126,7 @@ async fn the_relay_outlives_the_control_plane_and_says_what_it_has() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn how_a_leg_fares_is_reported_whatever_its_wire() {
     let (bench, control_plane) = with_control_plane().await;
-    let mut agent = Agent::in_meeting(&bench, 0, "box", vec![slot("v", false)]).await;
-    agent.publish_camera();
-    let mut browser = Browser::join(&bench, "desk:chair", true, 1).await;
-    browser.publish_camera();
-    browser
-        .set_view(vec![wish("1", "box")])
-        .await
-        .expect("a good wish");
-    agent.set_view(vec![wish("v", "desk:chair")]).await;
+    let (mut agent, _browser) = box_and_chair(&bench).await;
     for site in ["box", "desk:chair"] {
         until(&format!("{site} fares well, with pictures both ways"), || {
             let quality = control_plane.heard().quality(site)?;

@@ -278,12 +278,7 @@ async fn a_flood_costs_no_memory_and_good_legs_keep_their_media() {
 async fn a_handshake_that_never_ends_has_a_budget() {
     let bench = Bench::start(1).await;
     let peer = RawPeer::join(&bench, "half-open").await;
-    let socket = UdpSocket::bind("127.0.0.1:0").await.expect("socket");
-    socket.send_to(&peer.check(), peer.relay).await.expect("sent");
-    let mut buffer = [0; 2000];
-    in_time("the check is answered", socket.recv_from(&mut buffer))
-        .await
-        .expect("one");
+    let socket = peer.checked_socket().await;
     // Half a ClientHello again and again, each time of another message: nothing is ever whole.
     let mut n = 0;
     until_async("the budget is used up", || {
@@ -366,12 +361,7 @@ async fn three_hundred_who_come_and_go_leave_nothing_behind() {
     let mut warm = 0.0;
     for n in 0..300 {
         let peer = RawPeer::join(&bench, &format!("site-{n}")).await;
-        let socket = UdpSocket::bind("127.0.0.1:0").await.expect("socket");
-        socket.send_to(&peer.check(), peer.relay).await.expect("sent");
-        let mut buffer = [0; 2000];
-        in_time("the check is answered", socket.recv_from(&mut buffer))
-            .await
-            .expect("one");
+        peer.checked_socket().await;
         assert_eq!(raw::leave(&bench, &peer.path, &peer.secret).await, 200);
         if n == 100 {
             warm = resident_mb();

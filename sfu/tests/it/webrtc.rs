@@ -7,7 +7,7 @@ use muster_proto::media::v1::{SlotReason, SlotStatus, SlotWish, SourceKind};
 
 use crate::support::agent::{Agent, LARGE, slot, wish};
 use crate::support::browser::Browser;
-use crate::support::{Bench, stage, until, vp8};
+use crate::support::{Bench, box_and_chair, stage, until, vp8};
 
 async fn browser_sees_browser(workers: usize) {
     let bench = Bench::start(workers).await;
@@ -51,15 +51,7 @@ async fn a_browser_sees_another_on_another_worker() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_browser_sees_an_agent_and_the_agent_the_browser() {
     let bench = Bench::start(1).await;
-    let mut agent = Agent::in_meeting(&bench, 0, "box", vec![slot("v", false)]).await;
-    agent.publish_camera();
-    let mut browser = Browser::join(&bench, "desk:chair", true, 1).await;
-    browser.publish_camera();
-    browser
-        .set_view(vec![wish("1", "box")])
-        .await
-        .expect("a good wish");
-    agent.set_view(vec![wish("v", "desk:chair")]).await;
+    let (agent, browser) = box_and_chair(&bench).await;
     browser.sees(&format!("box/{LARGE}")).await;
     agent.sees(0, "desk:chair").await;
     bench.relay.shutdown().await;

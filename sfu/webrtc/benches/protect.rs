@@ -7,11 +7,13 @@
 
 #![allow(clippy::disallowed_methods)] // this measures time
 
-use std::hint::black_box;
-use std::time::Duration;
+#[path = "../../forward/benches/clock/mod.rs"]
+mod clock;
 
+use std::hint::black_box;
+
+use clock::{ROUNDS, cpu_time};
 use muster_webrtc::{Profile, Srtp};
-use nix::time::{ClockId, clock_gettime};
 use rtc_srtp::config::Config;
 use rtc_srtp::context::Context;
 use rtc_srtp::protection_profile::ProtectionProfile;
@@ -19,17 +21,12 @@ use rtc_srtp::protection_profile::ProtectionProfile;
 const LENGTH: usize = 1200;
 const HEADER: usize = 20;
 const PACKETS: u16 = 20_000;
-const ROUNDS: usize = 15;
 
 struct Case {
     name: &'static str,
     profile: Profile,
     theirs: ProtectionProfile,
     target: u64,
-}
-
-fn cpu_time() -> Duration {
-    Duration::from(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).expect("Linux has this clock"))
 }
 
 /// Nanoseconds a packet.

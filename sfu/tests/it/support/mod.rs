@@ -14,6 +14,9 @@ use muster_identity::{Authority, Credentials, Identity, JoinClaims};
 use muster_proto::command::v1::StageDocument;
 use muster_sfu::{Relay, RelayConfig};
 
+use agent::{Agent, slot, wish};
+use browser::Browser;
+
 /// Generous: the machine that runs the tests may have much else to do.
 pub const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -93,6 +96,20 @@ impl Bench {
     pub fn agent_credentials(&self, site: &str) -> Credentials {
         credentials(&self.authority, Identity::Agent(site.into()))
     }
+}
+
+/// The site `box`, by its link, and the chair at a browser: each publishes and asks to see the other.
+pub async fn box_and_chair(bench: &Bench) -> (Agent, Browser) {
+    let mut agent = Agent::in_meeting(bench, 0, "box", vec![slot("v", false)]).await;
+    agent.publish_camera();
+    let mut browser = Browser::join(bench, "desk:chair", true, 1).await;
+    browser.publish_camera();
+    browser
+        .set_view(vec![wish("1", "box")])
+        .await
+        .expect("a good wish");
+    agent.set_view(vec![wish("v", "desk:chair")]).await;
+    (agent, browser)
 }
 
 pub fn stage(meeting: &str, version: u64) -> StageDocument {

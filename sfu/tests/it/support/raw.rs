@@ -4,9 +4,10 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use aws_lc_rs::hmac;
+use tokio::net::UdpSocket;
 
-use super::Bench;
 use super::http::{self, post_offer};
+use super::{Bench, in_time};
 
 /// What a joined peer knows of its leg.
 pub struct RawPeer {
@@ -51,6 +52,17 @@ impl RawPeer {
     /// A connectivity check, each with a transaction id of its own.
     pub fn check(&self) -> Vec<u8> {
         self.check_with(&self.pwd)
+    }
+
+    /// A socket from whose address a check has passed.
+    pub async fn checked_socket(&self) -> UdpSocket {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.expect("socket");
+        socket.send_to(&self.check(), self.relay).await.expect("sent");
+        let mut buffer = [0; 2000];
+        in_time("the check is answered", socket.recv_from(&mut buffer))
+            .await
+            .expect("one");
+        socket
     }
 
     pub fn check_with(&self, pwd: &str) -> Vec<u8> {
