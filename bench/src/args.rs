@@ -118,7 +118,7 @@ pub struct ForwardArgs {
     /// Meetings that the subscribers are spread over, each with a publisher; their frames come one after the other
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub meetings: u16,
-    /// Look for the number of subscribers that gives the relay this load, from N on, in at most four runs; the line is of the
+    /// Look for the number of subscribers that gives the relay this load, from N on, in at most three runs; the line is of the
     /// nearest of them
     #[arg(long, value_name = "SHARE", value_parser = share)]
     pub load: Option<f64>,
