@@ -110,3 +110,14 @@ fn the_whole_path_shows_the_full_picture_though_the_viewer_sleeps() {
         within("freeze", viewer.freeze(5_000, 29_900), 0..=300);
     }
 }
+
+#[test]
+fn on_a_wide_link_the_full_picture_is_there_in_two_seconds() {
+    for seed in 1..=5 {
+        let mut whole = Whole::new(seed, Conditions::rate(100_000));
+        whole.run(8);
+        let first = whole.viewer.steadily(720, 0).expect("the full layer");
+        println!("seed {seed}: full after {first} ms");
+        within("first full picture", first, 0..=2_000);
+    }
+}
