@@ -33,6 +33,8 @@ pub(crate) enum Crossing {
 pub(crate) struct Aside {
     /// Bytes in front of the primary encoding of RED; 0 unless it is RED.
     pub redundancy: u16,
+    /// Bytes in front of the payload where it is kept, or crosses: its dependency descriptor.
+    pub descriptor: u8,
     /// How long ago it was sampled, in microseconds; 0 where that is not known.
     pub age_us: i32,
 }
@@ -47,7 +49,16 @@ pub(crate) struct CrossingPacket {
     pub marker: bool,
     pub audio_level: Option<u8>,
     pub aside: Aside,
+    /// Behind what `aside` says is in front of it.
     pub payload: Bytes,
+}
+
+impl CrossingPacket {
+    /// The dependency descriptor, and the payload proper.
+    pub fn parts(&self) -> (&[u8], &[u8]) {
+        let parts = self.payload.split_at_checked(self.aside.descriptor.into());
+        parts.unwrap_or((&[], &self.payload))
+    }
 }
 
 #[derive(Debug)]

@@ -275,7 +275,7 @@ impl Meeting {
             },
             kept: false,
         };
-        ask.climb(now, source, bound);
+        ask.climb(now, source, bound, (wish.max_width, wish.max_height));
         Some(ask)
     }
 
@@ -302,8 +302,9 @@ impl Meeting {
 
 impl Ask {
     /// Finds the rungs: the layers up to the fitting one that come or may come; where there are none, the smallest
-    /// of the larger ones that comes, and else the fitting one, to be waited for.
-    fn climb(&mut self, now: Micros, source: &Source, bound: &Bound) {
+    /// of the larger ones that comes, and else the fitting one, to be waited for. Of a layer's own spatial layers
+    /// those that fit the box.
+    fn climb(&mut self, now: Micros, source: &Source, bound: &Bound, (width, height): (u16, u16)) {
         let usable = |layer: &usize| source.layers[*layer].usable(now, *layer == bound.fitting);
         let mut upto = (0..=bound.fitting).filter(usable).peekable();
         let smallest = match upto.peek() {
@@ -313,7 +314,8 @@ impl Ask {
                 .unwrap_or(bound.fitting),
         };
         let layer = &source.layers[smallest];
-        for step in layer.rate.below_top() {
+        let most = layer.fitting(width, height);
+        for step in layer.rate.below_top().filter(|step| Cap::upto(*step) < most) {
             let rung = Rung {
                 layer: smallest,
                 cap: Cap::upto(step),
@@ -321,17 +323,23 @@ impl Ask {
             self.push(rung, layer.rate.bps(step).unwrap_or(0));
             self.frames += usize::from(usize::from(step) < TEMPORAL);
         }
-        let whole = |layer| Rung { layer, cap: Cap::ALL };
         // A guess alone is no reason to show nothing.
         let known = source
             .layers
             .iter()
             .any(|layer| layer.rate.bps(u8::MAX).is_some());
-        let most = if known { u64::MAX } else { UNKNOWN_LAYER_BPS };
-        self.push(whole(smallest), source.bps(smallest).min(most));
-        self.frames += usize::from(usize::from(layer.rate.top()) < TEMPORAL);
+        let guess = if known { u64::MAX } else { UNKNOWN_LAYER_BPS };
+        self.push(
+            Rung {
+                layer: smallest,
+                cap: most,
+            },
+            source.bps_upto(smallest, most).min(guess),
+        );
+        self.frames += usize::from(usize::from(layer.rate.top()) < TEMPORAL || most.spatial() == 0);
         for larger in upto.filter(|&layer| layer > smallest) {
-            self.push(whole(larger), source.bps(larger));
+            let cap = source.layers[larger].fitting(width, height);
+            self.push(Rung { layer: larger, cap }, source.bps_upto(larger, cap));
         }
     }
 
@@ -454,6 +462,17 @@ impl Source {
             (0, pixels, Some((_, bps, of))) => bps.saturating_mul(pixels) / of,
             (0, pixels, None) => pixels * BITS_PER_PIXEL,
         }
+    }
+
+    /// What a layer costs up to a cap, bits a second: as measured, else its share of the pixels.
+    fn bps_upto(&self, index: usize, cap: Cap) -> u64 {
+        let layer = &self.layers[index];
+        if let Some(measured) = layer.rate.bps(cap.step()) {
+            return measured;
+        }
+        let (width, height) = layer.size_at(cap);
+        let (shown, of) = (u64::from(width) * u64::from(height), layer.pixels());
+        self.bps(index).saturating_mul(shown.max(1)) / of.max(shown).max(1)
     }
 
     /// How much of a layer fits this rate.

@@ -28,6 +28,17 @@ impl<'a> Bits<'a> {
         Some((1u32 << zeros) - 1 + self.take(zeros)?)
     }
 
+    /// One of `values` values, at most 2^31 of them, in as few bits as they need: `ns(n)` of the AV1 specifications.
+    pub fn non_symmetric(&mut self, values: u32) -> Option<u32> {
+        let width = u32::BITS - values.leading_zeros();
+        let short = (1u32 << width).wrapping_sub(values);
+        let value = self.take(width.saturating_sub(1))?;
+        if value < short {
+            return Some(value);
+        }
+        Some((value << 1) - short + self.bit()?)
+    }
+
     fn bit(&mut self) -> Option<u32> {
         let byte = *self.data.get(self.at / 8)?;
         let bit = byte >> (7 - self.at % 8) & 1;

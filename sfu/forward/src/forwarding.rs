@@ -3,13 +3,14 @@
 //! HOT. Cost is one look-up, what the codec's first bytes say, and then the slots of this layer. It allocates nothing
 //! once `out` and `touched` have grown; whatever changes the mapping is done after the loop, and seldom.
 
-use crate::frame::{KeyStart, Picture, inspect};
+use crate::described;
+use crate::frame::{KeyStart, Picture, Seen, inspect};
 use crate::lane::{Incoming, Tag, Then};
 use crate::meeting::Meeting;
 use crate::slot::Feed;
 use crate::source::{SILENT_US, SourceKey};
 use crate::tape::Kept;
-use crate::types::{Forwarded, Micros, Packet, SourceId, SourceKind, Stored};
+use crate::types::{Codec, Forwarded, Micros, Packet, SourceId, SourceKind, Stored};
 
 impl Meeting {
     /// As [`Meeting::handle_stored`], of a packet whose payload is not kept anywhere.
@@ -65,7 +66,14 @@ impl Meeting {
         let Some(accepted) = layer.sequence.accept(packet.seq) else {
             return;
         };
-        let mut seen = inspect(codec, packet.payload);
+        let read = match codec {
+            Codec::Av1 if !packet.descriptor.is_empty() => {
+                described::inspect(packet, accepted.newest, &mut layer.described)
+            }
+            _ => Some(inspect(codec, packet.payload)),
+        };
+        let readable = read.is_some();
+        let mut seen = read.unwrap_or(Seen::NOTHING);
         let entry = match seen.key_start {
             KeyStart::No => false,
             KeyStart::Yes => true,
@@ -76,13 +84,14 @@ impl Meeting {
         }
         layer.rate.count(now, seen.picture.step, packet.payload.len());
         (seen.picture.below, seen.picture.top) = layer.rate.around(seen.picture.step);
+        let resized = layer.learn_sizes(&seen);
         let was_silent = !layer.delivers(now);
         layer.last_packet = Some(now);
         layer.gave_up_at = None;
         if entry {
             layer.throttle.satisfy();
         }
-        if let Some(stored) = stored {
+        if let Some(stored) = stored.filter(|_| readable) {
             let kept = Kept {
                 number: accepted.number,
                 timestamp: packet.timestamp,
@@ -93,16 +102,12 @@ impl Meeting {
             };
             layer.tape.keep(now, kept);
         }
-        let resized = seen.size.is_some_and(|size| size != (layer.width, layer.height));
-        if let Some(size) = seen.size {
-            (layer.width, layer.height) = size;
-        }
-        let mut ask = false;
+        let mut ask = !readable && accepted.newest && !layer.subscribers.is_empty();
         if !layer.live {
             let first = &mut layer.first_key_frame;
             layer.live = first.take(now, accepted.number, packet.timestamp, packet.marker, entry);
             layer.news.live = layer.live;
-            ask = !layer.live && first.overdue(now);
+            ask |= !layer.live && first.overdue(now);
         }
         let incoming = Incoming {
             now,
@@ -117,7 +122,7 @@ impl Meeting {
         // A layer that delivers again may be better than what slots of this source fell back to.
         let mut refit = resized || was_silent;
         self.touched.clear();
-        for &slot in &layer.subscribers {
+        for &slot in layer.subscribers.iter().filter(|_| readable) {
             let Some(lane) = self.lanes.get_mut(slot) else {
                 continue;
             };

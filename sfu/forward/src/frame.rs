@@ -1,8 +1,10 @@
 //! What the core needs to know of a payload, whatever its codec: where a key frame begins, its size, its picture ids,
 //! and how far up it is among the layers of its stream.
 
+use crate::described::Frame;
 use crate::h264::{self, KeyFrame};
 use crate::rate::{STEPS, TEMPORAL};
+use crate::spatial::Sizes;
 use crate::types::Codec;
 use crate::vp8::{self, PictureId};
 use crate::{av1, vp9};
@@ -19,6 +21,8 @@ pub(crate) enum KeyStart {
 pub(crate) struct Seen {
     pub key_start: KeyStart,
     pub size: Option<(u16, u16)>,
+    /// Of the spatial layers, where the packet tells them.
+    pub sizes: Sizes,
     pub picture: Picture,
 }
 
@@ -37,8 +41,11 @@ pub(crate) struct Picture {
     pub below: u8,
     /// No step is above this one.
     pub top: bool,
+    /// Of a stream with dependency descriptors it is the frame's number, and each layer's frame has its own.
     pub id: Option<PictureId>,
     pub tl0: Option<u8>,
+    /// What the dependency descriptor says beyond that.
+    pub frame: Option<Frame>,
 }
 
 impl Picture {
@@ -51,6 +58,7 @@ impl Picture {
         top: true,
         id: None,
         tl0: None,
+        frame: None,
     };
 
     /// Of the base of its picture, not of a spatial layer above.
@@ -60,11 +68,7 @@ impl Picture {
 }
 
 pub(crate) fn inspect(codec: Codec, payload: &[u8]) -> Seen {
-    let mut seen = Seen {
-        key_start: KeyStart::No,
-        size: None,
-        picture: Picture::PLAIN,
-    };
+    let mut seen = Seen::NOTHING;
     match codec {
         Codec::Vp8 => {
             if let Some(descriptor) = vp8::parse(payload) {
@@ -76,6 +80,7 @@ pub(crate) fn inspect(codec: Codec, payload: &[u8]) -> Seen {
         Codec::Vp9 => {
             if let Some(descriptor) = vp9::parse(payload) {
                 seen.size = vp9::key_frame_size(payload, &descriptor);
+                seen.sizes = descriptor.sizes;
                 seen.begins_if(vp9::key_frame_begins(&descriptor));
                 seen.picture = of_vp9(&descriptor);
             }
@@ -104,6 +109,13 @@ pub fn starts_key_frame(codec: Codec, payload: &[u8]) -> bool {
 }
 
 impl Seen {
+    pub const NOTHING: Seen = Seen {
+        key_start: KeyStart::No,
+        size: None,
+        sizes: Sizes::NONE,
+        picture: Picture::PLAIN,
+    };
+
     fn begins_if(&mut self, key_frame: bool) {
         if key_frame {
             self.key_start = KeyStart::Yes;
@@ -142,7 +154,7 @@ fn of_vp9(descriptor: &vp9::Descriptor) -> Picture {
 }
 
 /// All frames of the base come before any spatial layer.
-fn step(sid: u8, tid: u8) -> u8 {
+pub(crate) fn step(sid: u8, tid: u8) -> u8 {
     let last = TEMPORAL as u8 - 1;
     if sid == 0 {
         tid.min(last)

@@ -3,14 +3,16 @@
 //! `target` is what the slot is to show, `current` is whose packets go out. They differ while a switch is pending: the
 //! old layer goes on until a key frame of the new one begins. `cap` is the highest step of it that may go out (see
 //! `rate`): it is lowered between two pictures, and raised where the publisher lets a viewer step up (the Y bit of
-//! RFC 7741, the U bit of RFC 9628), so that every picture sent can be decoded. A lane asks for nothing by itself: its answers say what the meeting must do.
+//! RFC 7741, the U bit of RFC 9628, the switch indication of a dependency descriptor), so that every picture sent can be
+//! decoded. A lane asks for nothing by itself: its answers say what the meeting must do.
 
+use crate::described::Frame;
 use crate::frame::Picture;
-use crate::rate::TEMPORAL;
+use crate::rate::{STEPS, TEMPORAL};
 use crate::rewrite::Rewriter;
 use crate::sequence::Accepted;
 use crate::slot::Feed;
-use crate::types::{Codec, Forwarded, Micros, Packet, SlotId};
+use crate::types::{Codec, Forwarded, FramePatch, Micros, Packet, SlotId};
 
 /// Video at 30 frames a second, Opus at 20 ms (RFC 7587 section 4.2): the least step of time over a switch.
 const VIDEO_FRAME_US: u64 = 33_334;
@@ -29,8 +31,18 @@ impl Cap {
         Cap(i8::try_from(step).unwrap_or(i8::MAX))
     }
 
+    /// Up to a spatial layer, with all its frames.
+    pub fn upto_spatial(layer: usize) -> Cap {
+        Cap::upto((TEMPORAL - 1 + layer).min(STEPS) as u8)
+    }
+
+    /// The highest step that may go out; of nothing the lowest.
+    pub fn step(self) -> u8 {
+        self.0.max(0) as u8 // not negative
+    }
+
     /// Spatial layers above the base.
-    fn spatial(self) -> i8 {
+    pub fn spatial(self) -> i8 {
         (self.0 - (TEMPORAL as i8 - 1)).max(0)
     }
 }
@@ -123,6 +135,11 @@ impl Lane {
         self.target.feed()
     }
 
+    /// How much of the current layer goes out now.
+    pub fn level(&self) -> Cap {
+        self.level
+    }
+
     /// The key frame of the target has not come yet.
     pub fn is_switching(&self) -> bool {
         self.target != Tag::NONE && self.current != self.target
@@ -185,6 +202,7 @@ impl Lane {
             }
             self.begin(incoming);
         }
+        let size = self.level.spatial();
         if (self.level != self.cap || incoming.picture.step != 0) && !self.passes(incoming) {
             return Then::Nothing;
         }
@@ -198,6 +216,8 @@ impl Lane {
             return Then::Nothing;
         };
         self.last_packet = Some(incoming.now);
+        let frame = incoming.picture.frame.as_ref().zip(numbers.patch);
+        let frame = frame.map(|(frame, patch)| self.told(frame, patch.picture_id));
         out.push(Forwarded {
             slot: self.id,
             codec: incoming.codec,
@@ -205,9 +225,10 @@ impl Lane {
             timestamp: numbers.timestamp,
             // Where a voice is cut in, its first packet begins a talkspurt (RFC 3551 section 4.1).
             marker: incoming.packet.marker || (self.audio && begins) || self.closes(&incoming.picture),
-            patch: numbers.patch,
+            patch: numbers.patch.filter(|_| frame.is_none()),
+            frame,
         });
-        if !shown || self.stale {
+        if !shown || self.stale || size != self.level.spatial() {
             Then::Settle
         } else {
             Then::Nothing
@@ -217,6 +238,18 @@ impl Lane {
     /// The last packet that goes out of a picture whose upper spatial layers are left out (RFC 9628 section 4.2).
     fn closes(&self, picture: &Picture) -> bool {
         picture.end && self.level != Cap::ALL && Cap::upto(picture.step).spatial() == self.level.spatial()
+    }
+
+    /// What the viewer is told of a frame. Once something was left out it is told in each packet what it can have (A.4);
+    /// where a structure begins, which has all, in the packet after.
+    fn told(&self, frame: &Frame, number: u16) -> FramePatch {
+        let whole = self.level == Cap::ALL && !self.rewriter.has_left_out();
+        let step = usize::from(self.level.step()).min(STEPS - 1);
+        FramePatch {
+            number,
+            active: frame.active[step],
+            targets: if whole { 0 } else { frame.targets },
+        }
     }
 
     fn begin(&mut self, incoming: &Incoming<'_>) {
@@ -254,6 +287,10 @@ impl Lane {
         } else if self.level < self.cap && incoming.accepted.newest && picture.start {
             if incoming.entry {
                 self.level = self.cap;
+            } else if let Some(frame) = &picture.frame {
+                if step <= self.level {
+                    self.level = frame.switched(self.level, self.cap);
+                }
             } else if picture.sync && step > self.level && Cap::upto(picture.below) <= self.level {
                 // Above the highest there is nothing more to wait for.
                 self.level = if picture.top { self.cap } else { step.min(self.cap) };

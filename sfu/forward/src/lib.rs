@@ -15,6 +15,8 @@ mod audio;
 pub mod av1;
 mod bits;
 mod budget;
+pub mod dependency;
+mod described;
 mod event;
 mod forwarding;
 mod frame;
@@ -32,6 +34,7 @@ mod sequence;
 mod slab;
 mod slot;
 mod source;
+mod spatial;
 mod stage;
 mod tape;
 mod telling;
@@ -46,7 +49,7 @@ pub use frame::starts_key_frame;
 pub use meeting::Meeting;
 pub use published::Published;
 pub use types::{
-    Codec, Forwarded, LayerSpec, LegId, Micros, Packet, Replayed, SlotId, SlotSpec, SourceId, SourceKind,
-    SourceSpec, Stage, Stored, Wish, WishWhat,
+    Codec, Forwarded, FramePatch, LayerSpec, LegId, Micros, Packet, Replayed, SlotId, SlotSpec, SourceId,
+    SourceKind, SourceSpec, Stage, Stored, Wish, WishWhat,
 };
 pub use vp8::Vp8Patch;

@@ -3,7 +3,7 @@
 //! A *segment* is a stretch of one layer of one source. Inside a segment the numbers are the publisher's, shifted: so
 //! gaps stay gaps, a late packet gets its own number, and the viewer's NACK means what it says. Only what is left out
 //! on purpose (`thinning`) leaves no gap. At the start of a segment the shift is chosen anew: sequence number, picture
-//! id and TL0PICIDX go on by one, the timestamp by the time that has passed (at least a frame). Invariant: no number
+//! id (or the frame number of a dependency descriptor) and TL0PICIDX go on by one, the timestamp by the time that has passed (at least a frame). Invariant: no number
 //! of a segment is at or before one of an earlier segment. Each incoming number must be given at most once (see
 //! `sequence`).
 
@@ -99,6 +99,11 @@ impl Rewriter {
         timestamp.wrapping_add(self.segment.timestamp_shift) == self.timestamp
     }
 
+    /// Whether anything was left out of this segment.
+    pub fn has_left_out(&self) -> bool {
+        self.thinning.is_some()
+    }
+
     /// Leaves a packet out: what follows gets its numbers.
     pub fn leave_out(&mut self, number: i64, packet: &Packet<'_>, picture: &Picture) {
         if number < self.segment.start {
@@ -163,13 +168,19 @@ impl Rewriter {
             tl0_pic_idx: self.tl0,
         };
         if let Some(id) = picture.id {
+            // Frames are told apart by differences of their numbers, which say what a frame needs: they keep their gaps.
+            let (left_out, most) = if picture.frame.is_some() {
+                (0, u16::MAX)
+            } else {
+                (left_out, 0x7fff)
+            };
             let out = match self.segment.picture {
                 Some((anchor, out)) => out.wrapping_add_signed(distance(anchor, id)),
                 None => self.picture_id.wrapping_add(1).wrapping_add(left_out),
             };
-            patch.picture_id = out.wrapping_sub(left_out) & 0x7fff;
+            patch.picture_id = out.wrapping_sub(left_out) & most;
             if newest || self.segment.picture.is_none() {
-                self.segment.picture = Some((id, out & 0x7fff));
+                self.segment.picture = Some((id, out & most));
                 self.picture_id = patch.picture_id;
             }
         }

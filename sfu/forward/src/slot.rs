@@ -168,7 +168,7 @@ impl Slot {
             return state;
         };
         let shown = &source.layers[current.layer];
-        (state.width, state.height) = (shown.width, shown.height);
+        (state.width, state.height) = shown.size_at(lane.level());
         state.status = SlotStatus::Live;
         if self.audio {
             return state;

@@ -4,9 +4,13 @@
 
 use std::sync::Arc;
 
+use crate::described::Described;
+use crate::frame::Seen;
 use crate::keyframes::{FirstKeyFrame, Throttle};
+use crate::lane::Cap;
 use crate::rate::Rate;
 use crate::sequence::Sequence;
+use crate::spatial::{Sizes, covers};
 use crate::tape::Tape;
 use crate::types::{Codec, LayerSpec, LegId, Micros, SourceId, SourceKind, SourceSpec};
 
@@ -36,6 +40,10 @@ pub(crate) struct Source {
 pub(crate) struct Layer {
     pub width: u16,
     pub height: u16,
+    /// Of its spatial layers, where it has such.
+    pub sizes: Sizes,
+    /// What its dependency descriptors refer to.
+    pub described: Option<Box<Described>>,
     /// As the publisher said, bits a second; 0 if it did not.
     pub max_bps: u32,
     pub rate: Rate,
@@ -72,6 +80,8 @@ impl Layer {
         Layer {
             width: spec.width,
             height: spec.height,
+            sizes: Sizes::NONE,
+            described: None,
             max_bps: spec.max_bps,
             rate: Rate::default(),
             sequence: Sequence::default(),
@@ -109,11 +119,26 @@ impl Layer {
         now < self.silent_from() || (self.subscribers.is_empty() && (self.paused || fitting) && !in_vain)
     }
 
-    fn covers(&self, max_width: u16, max_height: u16) -> bool {
-        if self.width == 0 || self.height == 0 {
-            return true;
-        }
-        (max_width > 0 && self.width >= max_width) || (max_height > 0 && self.height >= max_height)
+    /// Takes the sizes that a packet tells; true if they are others than before.
+    pub fn learn_sizes(&mut self, seen: &Seen) -> bool {
+        let Some(size) = seen.size else { return false };
+        let before = (self.width, self.height, self.sizes);
+        (self.width, self.height) = size;
+        self.sizes = seen.sizes;
+        before != (self.width, self.height, self.sizes)
+    }
+
+    /// How much of it a box of this size asks for: the spatial layers up to the smallest that fills it.
+    pub fn fitting(&self, max_width: u16, max_height: u16) -> Cap {
+        let fitting = self.sizes.fitting(max_width, max_height);
+        fitting.map_or(Cap::ALL, Cap::upto_spatial)
+    }
+
+    /// The size of what goes out of it at this level.
+    pub fn size_at(&self, level: Cap) -> (u16, u16) {
+        let layer = usize::try_from(level.spatial()).unwrap_or(0);
+        let size = self.sizes.list().get(layer);
+        size.copied().unwrap_or((self.width, self.height))
     }
 }
 
@@ -143,7 +168,7 @@ impl Source {
         }
         self.layers
             .iter()
-            .position(|layer| layer.covers(max_width, max_height))
+            .position(|layer| covers((layer.width, layer.height), max_width, max_height))
             .unwrap_or(largest)
     }
 }

@@ -86,6 +86,7 @@ impl Meeting {
                 timestamp: newest.wrapping_sub(newest.wrapping_sub(kept.timestamp) / FASTER),
                 marker: kept.marker,
                 payload: &[],
+                descriptor: &[],
                 audio_level: None,
             };
             let incoming = Incoming {
@@ -130,7 +131,7 @@ mod tests {
             marker: false,
             entry,
             picture: Picture::PLAIN,
-            stored: Stored(0, 0),
+            stored: Stored(0, 0, 0),
         }
     }
 

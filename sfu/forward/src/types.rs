@@ -130,13 +130,15 @@ pub struct Packet<'a> {
     pub marker: bool,
     /// Without padding; empty for a packet of padding only.
     pub payload: &'a [u8],
+    /// The value of its dependency descriptor (header extension of AV1); empty where it has none.
+    pub descriptor: &'a [u8],
     /// RFC 6464: -dBov, 0 the loudest, 127 silence.
     pub audio_level: Option<u8>,
 }
 
 /// Where the shell has kept a payload, in numbers that mean something to the shell alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stored(pub u64, pub u16);
+pub struct Stored(pub u64, pub u16, pub u8);
 
 /// A copy of a packet that was handled before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -157,4 +159,16 @@ pub struct Forwarded {
     pub timestamp: u32,
     pub marker: bool,
     pub patch: Option<Vp8Patch>,
+    /// What is to be written into the packet's dependency descriptor; without it the descriptor must not go out.
+    pub frame: Option<FramePatch>,
+}
+
+/// What a viewer is told of a frame in its dependency descriptor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FramePatch {
+    pub number: u16,
+    /// The decode targets that the viewer is sent, a bit each. Means nothing where `targets` is 0.
+    pub active: u16,
+    /// How many decode targets there are; 0: the descriptor says of them what it says.
+    pub targets: u8,
 }

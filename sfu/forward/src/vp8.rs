@@ -24,7 +24,7 @@ pub struct Descriptor {
     tl0_at: usize,
 }
 
-/// A picture id and how many bits it has on the wire: 7 or 15.
+/// A picture id and how many bits it has on the wire: 7 or 15. A frame number of AV1 is one of 16.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PictureId {
     pub value: u16,

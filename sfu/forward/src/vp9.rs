@@ -4,6 +4,7 @@
 //! panic. Frames are not decoded.
 
 use crate::bits::Bits;
+pub use crate::spatial::Sizes;
 use crate::vp8::PictureId;
 
 /// What a descriptor says.
@@ -24,8 +25,8 @@ pub struct Descriptor {
     pub switching_up: bool,
     /// Only in the non-flexible mode.
     pub tl0_pic_idx: Option<u8>,
-    /// Width and height of the largest spatial layer, where the packet tells the structure.
-    pub size: Option<(u16, u16)>,
+    /// Of the spatial layers, where the packet tells the structure.
+    pub sizes: Sizes,
     /// Length of the descriptor in bytes.
     pub len: usize,
     picture_id_at: usize,
@@ -45,7 +46,7 @@ pub fn parse(payload: &[u8]) -> Option<Descriptor> {
         sid: 0,
         switching_up: false,
         tl0_pic_idx: None,
-        size: None,
+        sizes: Sizes::default(),
         len: 1,
         picture_id_at: 0,
         tl0_at: 0,
@@ -96,12 +97,14 @@ fn structure(payload: &[u8], d: &mut Descriptor) -> Option<()> {
     d.len += 1;
     let layers = usize::from(head >> 5) + 1;
     if head & 0x10 != 0 {
-        let sizes = payload.get(d.len..d.len + 4 * layers)?;
+        let bytes = payload.get(d.len..d.len + 4 * layers)?;
         d.len += 4 * layers;
-        if let [.., w1, w0, h1, h0] = *sizes {
-            let size = (u16::from_be_bytes([w1, w0]), u16::from_be_bytes([h1, h0]));
-            d.size = (size.0 > 0 && size.1 > 0).then_some(size);
+        let mut sizes = [(0, 0); 8];
+        for (size, bytes) in sizes.iter_mut().zip(bytes.chunks_exact(4)) {
+            let side = |at| u16::from_be_bytes([bytes[at], bytes[at + 1]]);
+            *size = (side(0), side(2));
         }
+        d.sizes = Sizes::of(&sizes[..layers]);
     }
     if head & 0x08 != 0 {
         let pictures = *payload.get(d.len)?;
@@ -125,8 +128,8 @@ pub fn key_frame_size(payload: &[u8], descriptor: &Descriptor) -> Option<(u16, u
     if !key_frame_begins(descriptor) {
         return None;
     }
-    if descriptor.size.is_some() {
-        return descriptor.size;
+    if let Some(size) = descriptor.sizes.largest() {
+        return Some(size);
     }
     let mut bits = Bits::new(payload.get(descriptor.len..)?);
     let marker = bits.take(2)?;

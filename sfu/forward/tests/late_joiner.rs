@@ -20,9 +20,10 @@ fn send(room: &mut Room, sent: &Sent) -> Vec<Forwarded> {
         timestamp: sent.timestamp,
         marker: sent.marker,
         payload: &sent.payload,
+        descriptor: &[],
         audio_level: None,
     };
-    let (mut out, stored) = (Vec::new(), Stored(sent.seq.into(), 1));
+    let (mut out, stored) = (Vec::new(), Stored(sent.seq.into(), 1, 0));
     room.meeting
         .handle_stored(room.now, SourceId(1), 0, &packet, Some(stored), &mut out);
     room.drain();

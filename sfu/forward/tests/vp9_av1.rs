@@ -32,8 +32,8 @@ fn a_vp9_key_frame_of_another_packetizer() {
     let plain = [&[0x88, 0xcf, 0x7c][..], &payload[11..]].concat();
     let d = vp9::parse(&plain).expect("whole");
     assert_eq!(
-        (d.size, vp9::key_frame_size(&plain, &d)),
-        (None, Some((636, 358)))
+        (d.sizes.list(), vp9::key_frame_size(&plain, &d)),
+        (&[][..], Some((636, 358)))
     );
     assert!(starts_key_frame(Codec::Vp9, &plain));
 }

@@ -6,7 +6,7 @@
 use std::time::Instant;
 
 use bytes::Bytes;
-use muster_forward::{Forwarded, Packet};
+use muster_forward::{Forwarded, Packet, Stored};
 use muster_link::rtp::LinkRtp;
 use muster_link::{LinkError, Sent};
 use muster_webrtc::{LegTurn, PicturePatch, Place, QueuedRtp};
@@ -135,6 +135,21 @@ impl Copies {
     }
 }
 
+fn patch(copy: &Forwarded) -> Option<PicturePatch> {
+    let frame = copy.frame.map(|frame| PicturePatch::Frame {
+        number: frame.number,
+        active: frame.active,
+        targets: frame.targets,
+    });
+    frame.or_else(|| {
+        let patch = copy.patch?;
+        Some(PicturePatch::Picture {
+            picture_id: patch.picture_id,
+            tl0_pic_idx: patch.tl0_pic_idx,
+        })
+    })
+}
+
 fn queued(copy: &Forwarded, received: &Received) -> QueuedRtp {
     QueuedRtp {
         place: received.place,
@@ -146,10 +161,8 @@ fn queued(copy: &Forwarded, received: &Received) -> QueuedRtp {
         audio_level: received.audio_level,
         redundancy: received.aside.redundancy,
         age_us: received.aside.age_us,
-        patch: copy.patch.map(|patch| PicturePatch {
-            picture_id: patch.picture_id,
-            tl0_pic_idx: patch.tl0_pic_idx,
-        }),
+        descriptor: received.aside.descriptor,
+        patch: patch(copy),
     }
 }
 
@@ -188,8 +201,12 @@ impl Worker {
         }
         let store = std::mem::take(&mut self.store);
         for replayed in &replays {
-            let place = Place::from_numbers((replayed.stored.0, replayed.stored.1));
-            let Some(payload) = store.get(place) else {
+            let Stored(at, length, front) = replayed.stored;
+            let place = Place::from_numbers((at, length));
+            let kept = store
+                .get(place)
+                .and_then(|kept| kept.split_at_checked(front.into()));
+            let Some((descriptor, payload)) = kept else {
                 self.drops.replay_gone.increment(1);
                 continue;
             };
@@ -198,9 +215,13 @@ impl Worker {
                 timestamp: replayed.copy.timestamp,
                 marker: replayed.copy.marker,
                 payload,
+                descriptor,
                 audio_level: None,
             };
-            let aside = Aside::default();
+            let aside = Aside {
+                descriptor: front,
+                ..Aside::default()
+            };
             self.copies
                 .received(now, &packet, aside, place, replayed.starts_key_frame);
             self.enter_copy(&replayed.copy, &packet, aside);
@@ -267,6 +288,7 @@ mod tests {
             timestamp: 0,
             marker: false,
             patch: None,
+            frame: None,
         }
     }
 
@@ -289,6 +311,7 @@ mod tests {
                     timestamp: 0,
                     marker: false,
                     payload: b"x",
+                    descriptor: &[],
                     audio_level: None,
                 };
                 let place = store.push(now, packet.payload).expect("short");
@@ -313,6 +336,7 @@ mod tests {
             timestamp: 0,
             marker: false,
             payload: b"x",
+            descriptor: &[],
             audio_level: None,
         };
         let place = store.push(now, packet.payload).expect("short");

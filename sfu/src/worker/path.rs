@@ -74,10 +74,12 @@ impl Worker {
                     timestamp: rtp.timestamp,
                     marker: rtp.marker,
                     payload: rtp.payload,
+                    descriptor: rtp.descriptor,
                     audio_level: rtp.audio_level,
                 };
                 let aside = Aside {
                     redundancy: rtp.redundancy,
+                    descriptor: u8::try_from(rtp.descriptor.len()).unwrap_or(0),
                     age_us: rtp.age_us,
                 };
                 self.forward(now, source, rtp.layer, &packet, aside);
@@ -176,6 +178,7 @@ impl Worker {
             timestamp: rtp.timestamp,
             marker: rtp.marker,
             payload: rtp.payload,
+            descriptor: &[],
             audio_level: rtp.audio_level,
         };
         self.forward(now, source, layer, &packet, Aside::default());
@@ -195,11 +198,13 @@ impl Worker {
                 taken += 1;
                 match crossing {
                     Crossing::Packet(crossed) => {
+                        let (descriptor, payload) = crossed.parts();
                         let packet = Packet {
                             seq: crossed.seq,
                             timestamp: crossed.timestamp,
                             marker: crossed.marker,
-                            payload: &crossed.payload,
+                            payload,
+                            descriptor,
                             audio_level: crossed.audio_level,
                         };
                         self.forward(now, crossed.source, crossed.layer, &packet, crossed.aside);
@@ -229,8 +234,9 @@ impl Worker {
             return;
         };
         self.forwarded.clear();
-        let place = self.store.push(now, packet.payload);
-        let stored = place.map(Place::numbers).map(|(at, length)| Stored(at, length));
+        let place = self.store.push_behind(now, packet.descriptor, packet.payload);
+        let stored = place.map(Place::numbers);
+        let stored = stored.map(|(at, length)| Stored(at, length, aside.descriptor));
         let at = self.shared.micros(now);
         meeting
             .core
@@ -269,6 +275,7 @@ impl Worker {
         let Some(place) = source.layers.get_mut(layer) else {
             return;
         };
+        self.scratch.extend_from_slice(packet.descriptor);
         self.scratch.extend_from_slice(packet.payload);
         let payload = self.scratch.split().freeze();
         let starts = place.cut_for != 0 && starts_key_frame(codec, packet.payload);

@@ -12,7 +12,8 @@ use rtc_sdp::description::session::{Origin, SessionDescription, TimeDescription,
 use crate::leg::IceCredentials;
 use crate::media::Codec;
 use crate::negotiate::{
-    Coding, Plan, Role, URI_AUDIO_LEVEL, URI_MID, URI_REPAIRED_RID, URI_RID, URI_TRANSPORT_CC, extension,
+    Coding, Plan, Role, URI_AUDIO_LEVEL, URI_DEPENDENCY, URI_MID, URI_REPAIRED_RID, URI_RID,
+    URI_TRANSPORT_CC, extension,
 };
 use crate::offer::{Media, MediaKind, Offer, TRANSPORT_CC};
 
@@ -150,10 +151,13 @@ fn accept(
         });
         types.flatten().map(|pt| pt.to_string()).collect()
     };
-    let twcc = match role {
-        Role::Publishes(i) => plan.sources[*i].twcc_extension,
-        Role::Shows(i) => plan.slots[*i].twcc_extension,
-        Role::Rejected | Role::Inactive => None,
+    let (twcc, dependency) = match role {
+        Role::Publishes(i) => {
+            let source = &plan.sources[*i];
+            (source.twcc_extension, source.dependency_extension)
+        }
+        Role::Shows(i) => (plan.slots[*i].twcc_extension, plan.slots[*i].dependency_extension),
+        Role::Rejected | Role::Inactive => (None, None),
     };
     let mut out = description(media, 9, formats);
     let a = &mut out.attributes;
@@ -174,7 +178,12 @@ fn accept(
     for coding in codings {
         codec_lines(a, media, coding, twcc.is_some());
     }
-    extension_lines(a, media, role, twcc);
+    extension_lines(
+        a,
+        media,
+        role,
+        [(twcc, URI_TRANSPORT_CC), (dependency, URI_DEPENDENCY)],
+    );
     match role {
         Role::Publishes(i) => layer_lines(a, &plan.sources[*i].offered.rids),
         Role::Shows(i) => {
@@ -236,7 +245,8 @@ fn codec_lines(a: &mut Vec<Attribute>, media: &Media, coding: &Coding, twcc: boo
     }
 }
 
-fn extension_lines(a: &mut Vec<Attribute>, media: &Media, role: &Role, twcc: Option<u8>) {
+/// `more` are those that are not accepted wherever they are offered.
+fn extension_lines(a: &mut Vec<Attribute>, media: &Media, role: &Role, more: [(Option<u8>, &str); 2]) {
     let mut uris = vec![URI_MID];
     if media.kind == MediaKind::Audio {
         uris.push(URI_AUDIO_LEVEL);
@@ -249,8 +259,10 @@ fn extension_lines(a: &mut Vec<Attribute>, media: &Media, role: &Role, twcc: Opt
             a.push(value("extmap", format!("{id} {uri}")));
         }
     }
-    if let Some(id) = twcc {
-        a.push(value("extmap", format!("{id} {URI_TRANSPORT_CC}")));
+    for (id, uri) in more {
+        if let Some(id) = id {
+            a.push(value("extmap", format!("{id} {uri}")));
+        }
     }
 }
 

@@ -106,6 +106,7 @@ pub fn rtp(data: &[u8]) {
         timestamp: rtp.timestamp,
         ssrc: rtp.ssrc,
         extensions,
+        two_bytes: false,
     }
     .write(&mut out);
     assert!(out.len() <= crate::rtp::MAX_HEADER);

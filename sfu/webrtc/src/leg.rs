@@ -287,6 +287,7 @@ impl Leg {
                 timestamp: rtp.timestamp,
                 marker: rtp.marker,
                 payload: &plain[accepted.payload],
+                descriptor: &plain[accepted.descriptor],
                 redundancy: accepted.redundancy,
                 age_us: accepted.age_us,
                 audio_level: accepted.audio_level,

@@ -26,6 +26,7 @@ mod certificate;
 mod client_hello;
 pub mod congestion;
 mod crypto;
+mod dependency;
 mod dtls;
 mod event;
 mod framing;

@@ -86,6 +86,8 @@ pub struct ReceivedRtp<'a> {
     pub marker: bool,
     /// Payload without padding; never empty.
     pub payload: &'a [u8],
+    /// The value of its dependency descriptor, at most 255 bytes; empty where it has none, or none is agreed.
+    pub descriptor: &'a [u8],
     /// Bytes of it in front of the primary encoding (RED, RFC 2198); 0 for a plain packet.
     pub redundancy: u16,
     /// How long before its arrival it was sampled, in microseconds, by the publisher's sender
@@ -112,7 +114,10 @@ pub struct QueuedRtp {
     pub starts_key_frame: bool,
     /// RFC 6464 level in -dBov for audio slots.
     pub audio_level: Option<u8>,
-    /// VP8 and VP9: numbers to write into the payload descriptor.
+    /// Bytes in front of the payload, in the same place: its dependency descriptor. A slot that takes such has it as a
+    /// header extension, if `patch` is for it.
+    pub descriptor: u8,
+    /// VP8 and VP9: numbers to write into the payload descriptor. AV1: what to write into the dependency descriptor.
     pub patch: Option<PicturePatch>,
     /// As in [`ReceivedRtp::redundancy`]: a slot that takes no RED is sent what lies behind it.
     pub redundancy: u16,
@@ -121,13 +126,24 @@ pub struct QueuedRtp {
     pub age_us: i32,
 }
 
-/// New values for a VP8 or VP9 payload descriptor, so that pictures are numbered on across a switch.
-///
-/// Only fields that the descriptor has are written, so the payload's length never changes.
+/// New values for what describes a packet, so that pictures are numbered on across a switch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PicturePatch {
-    /// 15 bits; a descriptor with a 7-bit picture id takes the low seven.
-    pub picture_id: u16,
-    /// Temporal level zero picture index.
-    pub tl0_pic_idx: u8,
+pub enum PicturePatch {
+    /// For a VP8 or VP9 payload descriptor. Only fields that the descriptor has are written, so the payload's length never
+    /// changes.
+    Picture {
+        /// 15 bits; a descriptor with a 7-bit picture id takes the low seven.
+        picture_id: u16,
+        /// Temporal level zero picture index.
+        tl0_pic_idx: u8,
+    },
+    /// For a dependency descriptor.
+    Frame {
+        /// The frame's number.
+        number: u16,
+        /// The decode targets that are to be had, a bit each.
+        active: u16,
+        /// How many decode targets there are, at most 16; 0: nothing is written of them.
+        targets: u8,
+    },
 }

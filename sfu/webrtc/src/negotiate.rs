@@ -11,6 +11,8 @@ pub(crate) const URI_REPAIRED_RID: &str = "urn:ietf:params:rtp-hdrext:sdes:repai
 pub(crate) const URI_AUDIO_LEVEL: &str = "urn:ietf:params:rtp-hdrext:ssrc-audio-level";
 pub(crate) const URI_TRANSPORT_CC: &str =
     "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01";
+pub(crate) const URI_DEPENDENCY: &str =
+    "https://aomediacodec.github.io/av1-rtp-spec/#dependency-descriptor-rtp-header-extension";
 
 /// The most simulcast layers of a source.
 const MAX_LAYERS: usize = 4;
@@ -63,6 +65,8 @@ pub(crate) struct SourcePlan {
     pub repairs: Vec<(u32, u32)>,
     /// Packets of this source carry a transport-wide sequence number.
     pub twcc_extension: Option<u8>,
+    /// Packets of this source carry a dependency descriptor.
+    pub dependency_extension: Option<u8>,
 }
 
 pub(crate) struct SlotPlan {
@@ -72,6 +76,8 @@ pub(crate) struct SlotPlan {
     pub level_extension: Option<u8>,
     /// Packets of this slot carry a transport-wide sequence number.
     pub twcc_extension: Option<u8>,
+    /// AV1 of this slot carries a dependency descriptor.
+    pub dependency_extension: Option<u8>,
 }
 
 impl SlotPlan {
@@ -96,7 +102,7 @@ pub(crate) fn negotiate(offer: &Offer) -> Result<Plan, OfferError> {
         slots: Vec::new(),
     };
     for media in &offer.media {
-        let role = plan.role(media);
+        let role = plan.role(media, offer.extmap_allow_mixed);
         if !matches!(role, Role::Rejected) && !media.rtcp_mux {
             return Err(OfferError::new(
                 media.line,
@@ -116,7 +122,8 @@ pub(crate) fn negotiate(offer: &Offer) -> Result<Plan, OfferError> {
 }
 
 impl Plan {
-    fn role(&mut self, media: &Media) -> Role {
+    /// `mixed`: the offerer takes header extensions in both forms.
+    fn role(&mut self, media: &Media, mixed: bool) -> Role {
         let rtp = matches!(
             media.proto.as_str(),
             "UDP/TLS/RTP/SAVPF" | "TCP/TLS/RTP/SAVPF" | "RTP/SAVPF" | "UDP/TLS/RTP/SAVP" | "RTP/SAVP"
@@ -130,12 +137,12 @@ impl Plan {
         }
         match media.direction {
             Direction::Inactive => Role::Inactive,
-            Direction::SendOnly | Direction::SendRecv => self.source(media, codings),
-            Direction::RecvOnly => self.slot(media, codings),
+            Direction::SendOnly | Direction::SendRecv => self.source(media, codings, mixed),
+            Direction::RecvOnly => self.slot(media, codings, mixed),
         }
     }
 
-    fn source(&mut self, media: &Media, codings: Vec<Coding>) -> Role {
+    fn source(&mut self, media: &Media, codings: Vec<Coding>, mixed: bool) -> Role {
         let has = |kind| self.sources.iter().any(|s| s.offered.kind == kind);
         let kind = match media.kind {
             MediaKind::Audio => SourceKind::Audio,
@@ -158,6 +165,7 @@ impl Plan {
                 rids,
             },
             twcc_extension: transport_cc(media, std::slice::from_ref(&coding)),
+            dependency_extension: dependency(media, std::slice::from_ref(&coding), mixed),
             coding,
             ssrcs: media.ssrcs.clone(),
             repairs: media.repairs.clone(),
@@ -165,7 +173,7 @@ impl Plan {
         Role::Publishes(self.sources.len() - 1)
     }
 
-    fn slot(&mut self, media: &Media, codings: Vec<Coding>) -> Role {
+    fn slot(&mut self, media: &Media, codings: Vec<Coding>, mixed: bool) -> Role {
         self.slots.push(SlotPlan {
             offered: OfferedSlot {
                 mid: media.mid.clone(),
@@ -173,6 +181,7 @@ impl Plan {
                 codecs: codings.iter().map(|c| c.codec).collect(),
             },
             twcc_extension: transport_cc(media, &codings).filter(|id| *id <= 14),
+            dependency_extension: dependency(media, &codings, mixed),
             codings,
             mid_extension: extension(media, URI_MID),
             level_extension: extension(media, URI_AUDIO_LEVEL),
@@ -192,6 +201,13 @@ pub(crate) fn extension(media: &Media, uri: &str) -> Option<u8> {
 fn transport_cc(media: &Media, codings: &[Coding]) -> Option<u8> {
     let fed_back = |c: &Coding| media.feedback(c.pt).any(|kind| kind == TRANSPORT_CC);
     extension(media, URI_TRANSPORT_CC).filter(|_| codings.iter().all(fed_back))
+}
+
+/// The id of the dependency descriptor, where one of `codings` is AV1: the other codecs say what they have to in their
+/// payloads. A structure does not fit the one-byte form that the rest is written in, so both must be taken.
+fn dependency(media: &Media, codings: &[Coding], mixed: bool) -> Option<u8> {
+    let av1 = codings.iter().any(|c| c.codec == Codec::Av1);
+    extension(media, URI_DEPENDENCY).filter(|_| av1 && mixed)
 }
 
 /// What of an m-line's payload types we can carry, best first, each codec once.

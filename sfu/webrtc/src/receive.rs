@@ -50,6 +50,8 @@ pub(crate) struct Accepted {
     pub seq: u16,
     /// Of the original in the datagram.
     pub payload: Range<usize>,
+    /// Of its dependency descriptor in the datagram; empty where it has none.
+    pub descriptor: Range<usize>,
     /// Bytes in front of the primary encoding (RFC 2198); 0 unless it is RED.
     pub redundancy: u16,
     pub audio_level: Option<u8>,
@@ -210,6 +212,7 @@ impl Receiver {
             layer: place.1,
             seq: stream.padding.renumber(seq),
             payload,
+            descriptor: self.extensions.descriptor(stream.codec, rtp, data),
             redundancy,
             audio_level: self.extensions.audio_level(stream.codec, rtp, data),
             age_us: self

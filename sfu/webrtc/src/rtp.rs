@@ -68,6 +68,11 @@ impl Rtp {
 
     /// The value of a header extension, in the one-byte or the two-byte form.
     pub(crate) fn extension<'a>(&self, data: &'a [u8], id: u8) -> Option<&'a [u8]> {
+        data.get(self.extension_at(data, id)?)
+    }
+
+    /// Where the value of a header extension lies.
+    pub(crate) fn extension_at(&self, data: &[u8], id: u8) -> Option<std::ops::Range<usize>> {
         let (profile, start, end) = self.extension?;
         let one_byte = profile == 0xbede;
         if !one_byte && profile & 0xfff0 != 0x1000 {
@@ -90,7 +95,8 @@ impl Rtp {
             };
             let (value, next) = body.split_at_checked(length)?;
             if found == id {
-                return Some(value);
+                let at = end - next.len() - value.len();
+                return Some(at..at + value.len());
             }
             rest = next;
         }
@@ -98,8 +104,12 @@ impl Rtp {
     }
 }
 
+/// The profile words of the two forms (RFC 8285, 4.2 and 4.3).
+pub(crate) const ONE_BYTE: [u8; 2] = [0xbe, 0xde];
+pub(crate) const TWO_BYTES: [u8; 2] = [0x10, 0x00];
+
 /// The longest that [`Header::write`] appends, in bytes.
-pub(crate) const MAX_HEADER: usize = 12 + 4 + 3 * 17 + 1;
+pub(crate) const MAX_HEADER: usize = 12 + 4 + 3 * 18 + 3;
 
 /// What is written in front of a payload.
 pub(crate) struct Header<'a> {
@@ -108,8 +118,10 @@ pub(crate) struct Header<'a> {
     pub seq: u16,
     pub timestamp: u32,
     pub ssrc: u32,
-    /// One-byte form only: ids 1 to 14, values of 1 to 16 bytes. Others are left out.
+    /// Ids 1 to 14, values of 1 to 16 bytes: what fits the one-byte form. Others are left out.
     pub extensions: [Option<(u8, &'a [u8])>; 3],
+    /// In the two-byte form (RFC 8285, 4.3), although the other would do.
+    pub two_bytes: bool,
 }
 
 impl Header<'_> {
@@ -124,7 +136,8 @@ impl Header<'_> {
 
     /// Appends the header.
     pub(crate) fn write(&self, out: &mut Vec<u8>) {
-        let length: usize = self.extensions().map(|(_, value)| 1 + value.len()).sum();
+        let head = if self.two_bytes { 2 } else { 1 };
+        let length: usize = self.extensions().map(|(_, value)| head + value.len()).sum();
         out.push(if length == 0 { 0x80 } else { 0x90 });
         out.push(self.pt | if self.marker { 0x80 } else { 0 });
         out.extend_from_slice(&self.seq.to_be_bytes());
@@ -134,9 +147,14 @@ impl Header<'_> {
             return;
         }
         let words = length.div_ceil(4);
-        out.extend_from_slice(&[0xbe, 0xde, 0, words as u8]); // at most 13 words
+        let [high, low] = if self.two_bytes { TWO_BYTES } else { ONE_BYTE };
+        out.extend_from_slice(&[high, low, 0, words as u8]); // at most 14 words
         for (id, value) in self.extensions() {
-            out.push(id << 4 | (value.len() - 1) as u8);
+            if self.two_bytes {
+                out.extend_from_slice(&[*id, value.len() as u8]);
+            } else {
+                out.push(id << 4 | (value.len() - 1) as u8);
+            }
             out.extend_from_slice(value);
         }
         out.resize(out.len() + words * 4 - length, 0);
@@ -158,6 +176,7 @@ mod tests {
             timestamp: 7,
             ssrc: 0xdead_beef,
             extensions: [Some((4, b"12")), Some((1, &[0x85])), Some((3, &[1, 2]))],
+            two_bytes: false,
         }
         .write(&mut data);
         data.extend_from_slice(b"payload");

@@ -61,18 +61,25 @@ impl PacketStore {
 
     /// Keeps a payload. None for one longer than 65,535 bytes, which no datagram holds.
     pub fn push(&mut self, now: Instant, payload: &[u8]) -> Option<Place> {
-        let length = u16::try_from(payload.len()).ok()?;
+        self.push_behind(now, &[], payload)
+    }
+
+    /// As [`PacketStore::push`], with something in front of it in the same place.
+    pub fn push_behind(&mut self, now: Instant, front: &[u8], payload: &[u8]) -> Option<Place> {
+        let length = u16::try_from(front.len() + payload.len()).ok()?;
         if self.ring.is_empty() {
             self.ring = vec![0; FIRST_BYTES];
             self.round_began = Some(now);
         }
         let mut start = self.index(self.next);
-        if start + payload.len() > self.ring.len() {
+        if start + usize::from(length) > self.ring.len() {
             self.next += (self.ring.len() - start) as u64;
             self.begin_round(now);
             start = self.index(self.next);
         }
-        self.ring[start..start + payload.len()].copy_from_slice(payload);
+        let behind = start + front.len();
+        self.ring[start..behind].copy_from_slice(front);
+        self.ring[behind..behind + payload.len()].copy_from_slice(payload);
         let place = Place {
             at: self.next,
             length,

@@ -2,17 +2,37 @@
 
 use crate::media::{Codec, PicturePatch};
 
+/// Picture id and TL0PICIDX.
+#[derive(Clone, Copy)]
+pub(crate) struct Numbers {
+    pub picture_id: u16,
+    pub tl0_pic_idx: u8,
+}
+
 impl PicturePatch {
-    /// Changes the descriptor at the start of `payload` in place, as the codec has it. Fields that it
+    /// Changes the payload descriptor at the start of `payload` in place, as the codec has it. Fields that it
     /// has not, and a descriptor cut short, are left alone.
     pub(crate) fn apply_to(self, codec: Codec, payload: &mut [u8]) {
+        let PicturePatch::Picture {
+            picture_id,
+            tl0_pic_idx,
+        } = self
+        else {
+            return;
+        };
+        let numbers = Numbers {
+            picture_id,
+            tl0_pic_idx,
+        };
         match codec {
-            Codec::Vp8 => self.apply(payload),
-            Codec::Vp9 => self.apply_vp9(payload),
+            Codec::Vp8 => numbers.apply(payload),
+            Codec::Vp9 => numbers.apply_vp9(payload),
             Codec::H264 | Codec::Av1 | Codec::Opus => {}
         }
     }
+}
 
+impl Numbers {
     fn apply_vp9(self, payload: &mut [u8]) {
         let Some(&first) = payload.first() else { return };
         let (has_id, has_layers, flexible) = (first & 0x80 != 0, first & 0x20 != 0, first & 0x10 != 0);
@@ -76,7 +96,7 @@ mod tests {
 
     fn patched(codec: Codec, before: &[u8]) -> Vec<u8> {
         let mut payload = before.to_vec();
-        PicturePatch {
+        PicturePatch::Picture {
             picture_id: 0x1234,
             tl0_pic_idx: 9,
         }

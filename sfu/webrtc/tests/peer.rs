@@ -269,6 +269,7 @@ async fn send(end: &mut RelayEnd, n: u16) {
     let packet = QueuedRtp {
         place: end.store.push(now, &payload).expect("short"),
         codec: Codec::Vp8,
+        descriptor: 0,
         redundancy: 0,
         age_us: 0,
         seq: 65_400u16.wrapping_add(n),
@@ -276,7 +277,7 @@ async fn send(end: &mut RelayEnd, n: u16) {
         marker: true,
         starts_key_frame: false,
         audio_level: None,
-        patch: Some(PicturePatch {
+        patch: Some(PicturePatch::Picture {
             picture_id: 0x1200 + n,
             tl0_pic_idx: 0,
         }),

@@ -115,6 +115,7 @@ impl Room {
             timestamp: sent.timestamp,
             marker: sent.marker,
             payload: &sent.payload,
+            descriptor: &[],
             audio_level: sent.level,
         };
         self.meeting

@@ -253,10 +253,11 @@ impl Run<'_> {
             marker: timestamp & 1 == 0,
             starts_key_frame: timestamp & 8 == 0,
             age_us: i32::from(timestamp.cast_signed()) * 50,
+            descriptor: 0,
             // Never more than there is: `red` has looked at it.
             redundancy: (timestamp >> 5 & 7).min(u16::try_from(payload.len()).unwrap_or(0)),
             audio_level: (timestamp & 2 == 0).then_some(timestamp as u8),
-            patch: (timestamp & 4 == 0).then_some(PicturePatch {
+            patch: (timestamp & 4 == 0).then_some(PicturePatch::Picture {
                 picture_id: seq,
                 tl0_pic_idx: 1,
             }),

@@ -215,6 +215,7 @@ impl Client {
             timestamp: 0,
             ssrc,
             extensions: [Some((4, b"p")), Some((10, rid.as_bytes())), None],
+            two_bytes: false,
         }
         .write(&mut plain);
         let header = plain.len();
@@ -273,6 +274,7 @@ impl Client {
         let packet = QueuedRtp {
             place: self.store.push(self.now, payload).expect("short"),
             codec: Codec::Vp8,
+            descriptor: 0,
             redundancy: 0,
             age_us: 0,
             seq,

@@ -3,6 +3,8 @@
 //! What a packet says itself (mid, rid, repaired rid: RFC 9143, 8852) comes before what the offer
 //! said (`a=ssrc`, `a=ssrc-group:FID`), and that before a payload type that only one m-line has.
 
+use std::ops::Range;
+
 use super::rtx;
 use super::stream::Stream;
 use crate::event::Ignored;
@@ -20,6 +22,7 @@ pub(super) struct Extensions {
     level: Option<u8>,
     /// Transport-wide sequence number.
     pub twcc: Option<u8>,
+    dependency: Option<u8>,
 }
 
 impl Extensions {
@@ -38,6 +41,7 @@ impl Extensions {
             repaired_rid: find(URI_REPAIRED_RID),
             level: find(URI_AUDIO_LEVEL),
             twcc: sources.iter().find_map(|s| s.twcc_extension),
+            dependency: sources.iter().find_map(|s| s.dependency_extension),
         }
     }
 
@@ -45,6 +49,12 @@ impl Extensions {
     pub(super) fn number(&self, rtp: &Rtp, data: &[u8]) -> Option<u16> {
         let value = rtp.extension(data, self.twcc?)?;
         value.first_chunk().map(|v| u16::from_be_bytes(*v))
+    }
+
+    /// Where a packet's dependency descriptor lies in the datagram; nowhere for codecs that have none.
+    pub(super) fn descriptor(&self, codec: Codec, rtp: &Rtp, data: &[u8]) -> Range<usize> {
+        let id = self.dependency.filter(|_| codec == Codec::Av1);
+        id.and_then(|id| rtp.extension_at(data, id)).unwrap_or_default()
     }
 
     pub(super) fn audio_level(&self, codec: Codec, rtp: &Rtp, data: &[u8]) -> Option<u8> {

@@ -78,6 +78,7 @@ impl Publisher {
             timestamp: p.timestamp,
             ssrc: p.ssrc,
             extensions: p.extensions,
+            two_bytes: false,
         }
         .write(&mut data);
         data.extend_from_slice(p.payload);

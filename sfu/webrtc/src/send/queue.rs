@@ -147,6 +147,7 @@ mod tests {
         let rtp = QueuedRtp {
             place: Place::from_numbers((0, 0)),
             codec: Codec::Vp8,
+            descriptor: 0,
             redundancy: 0,
             age_us: 0,
             seq,

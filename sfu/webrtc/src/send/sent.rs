@@ -138,6 +138,7 @@ mod tests {
         QueuedRtp {
             place: Place::from_numbers((seq.into(), 1)),
             codec: Codec::Vp8,
+            descriptor: 0,
             redundancy: 0,
             age_us: 0,
             seq,

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use super::front::{Fill, Fronts};
 use super::sent::{Record, Sent};
+use crate::dependency::Value;
 use crate::media::{Codec, QueuedRtp};
 use crate::negotiate::SlotPlan;
 use crate::red;
@@ -89,6 +90,7 @@ impl Slot {
             timestamp: rtp.timestamp,
             ssrc: self.ssrc,
             level: rtp.audio_level.filter(|_| rtp.codec == Codec::Opus),
+            descriptor: &[],
         };
         let payload = out.len();
         let header = self.write_as(&fill, &[], rtp, store, out, number)?;
@@ -140,7 +142,7 @@ impl Slot {
     }
 
     /// The header of a packet's retransmission; None: there is no stream for it.
-    fn rtx_fill(&self, rtp: &QueuedRtp) -> Option<Fill> {
+    fn rtx_fill(&self, rtp: &QueuedRtp) -> Option<Fill<'static>> {
         let rtx = self.rtx?;
         Some(Fill {
             marker: rtp.marker,
@@ -149,6 +151,7 @@ impl Slot {
             timestamp: rtp.timestamp,
             ssrc: rtx.ssrc,
             level: None,
+            descriptor: &[],
         })
     }
 
@@ -159,16 +162,28 @@ impl Slot {
         }
     }
 
+    /// The dependency descriptor as this slot is sent it.
+    fn described(&self, rtp: &QueuedRtp, kept: &[u8]) -> Option<Value> {
+        self.plan.dependency_extension.filter(|_| rtp.descriptor > 0)?;
+        Some(Value::new(kept.get(..rtp.descriptor.into())?, rtp.patch))
+    }
+
     fn write_as(
         &self,
-        fill: &Fill,
+        fill: &Fill<'_>,
         before: &[u8],
         rtp: &QueuedRtp,
         store: &PacketStore,
         out: &mut Vec<u8>,
         number: impl FnOnce(usize) -> u16,
     ) -> Option<usize> {
-        let plain = store.get(rtp.place)?.get(self.left_out(rtp)..)?;
+        let kept = store.get(rtp.place)?;
+        let plain = kept.get(self.left_out(rtp)..)?;
+        let described = self.described(rtp, kept);
+        let fill = &Fill {
+            descriptor: described.as_ref().map_or(&[], Value::get),
+            ..*fill
+        };
         let header = self.fronts.length(fill);
         let length = header + before.len() + plain.len();
         out.reserve(length + MAX_TAG);
@@ -182,13 +197,15 @@ impl Slot {
         Some(header)
     }
 
-    /// Bytes at the payload's start that this slot is not sent: redundancy that the viewer has not agreed to.
+    /// Bytes at the start of what is kept that are not sent as payload: the dependency descriptor, or redundancy that the
+    /// viewer has not agreed to.
     fn left_out(&self, rtp: &QueuedRtp) -> usize {
         let takes_red = self
             .fronts
             .types(rtp.codec)
             .is_some_and(|types| types.red.is_some());
-        if takes_red { 0 } else { rtp.redundancy.into() }
+        let redundancy = if takes_red { 0 } else { rtp.redundancy };
+        usize::from(rtp.descriptor) + usize::from(redundancy)
     }
 
     /// Counts a packet that was sent, and keeps a record of it if it is video. `millis` since the leg began.
@@ -260,6 +277,7 @@ mod tests {
             starts_key_frame: false,
             audio_level: None,
             patch: None,
+            descriptor: 0,
             redundancy,
             age_us: 0,
         }

@@ -40,6 +40,7 @@ fn plan(mid: &str, codec: Codec, pt: u8, rtx_pt: Option<u8>) -> SlotPlan {
         mid_extension: Some(MID),
         level_extension: None,
         twcc_extension: Some(NUMBER),
+        dependency_extension: None,
     }
 }
 
@@ -93,6 +94,7 @@ impl Viewer {
             starts_key_frame: false,
             audio_level: None,
             patch: None,
+            descriptor: 0,
             redundancy: 0,
             age_us: 0,
         }

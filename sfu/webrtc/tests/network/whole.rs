@@ -135,6 +135,7 @@ impl Whole {
                 timestamp: sent.timestamp,
                 marker: sent.marker,
                 payload: &sent.payload,
+                descriptor: &[],
                 audio_level: None,
             };
             copies.clear();
