@@ -32,6 +32,8 @@ pub struct Task<'a> {
     pub slots: usize,
     /// `iceTransportPolicy`: `all` or `relay`.
     pub policy: &'a str,
+    /// More of the page's query: what is published, and whether a small picture is viewed too. `&NAME=VALUE...`.
+    pub more: &'a str,
 }
 
 /// An open page; the browser ends with it.
@@ -44,13 +46,14 @@ impl Page {
     pub fn open(browser: Browser, relay: &DevRelay, task: &Task<'_>) -> Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let url = format!(
-            "http://localhost:{}/?url={}&token={TOKEN}&meeting={}&publish={}&slots={}&policy={}",
+            "http://localhost:{}/?url={}&token={TOKEN}&meeting={}&publish={}&slots={}&policy={}{}",
             listener.local_addr()?.port(),
             relay.url(),
             task.meeting,
             u8::from(task.publish),
             task.slots,
-            task.policy
+            task.policy,
+            task.more
         );
         let told = Arc::new(Mutex::new(Value::Null));
         let heard = told.clone();

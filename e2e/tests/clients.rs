@@ -125,6 +125,7 @@ fn browser(relay: &DevRelay, browser: Browser) -> Result<()> {
         publish: true,
         slots: 2,
         policy: "all",
+        more: "",
     };
     let mut page = Page::open(browser, relay, &task)?;
     let mut other = Peer::publish(relay, "hall")?;
@@ -192,6 +193,7 @@ fn turn(relay: &DevRelay) -> Result<()> {
         publish: true,
         slots: 1,
         policy: "relay",
+        more: "",
     };
     let mut page = Page::open(Browser::Chromium, relay, &task)?;
     let told = page.until("the video is shown", LIMIT, shows(1))?;
@@ -217,6 +219,7 @@ fn tcp(relay: &DevRelay) -> Result<()> {
         publish: true,
         slots: 1,
         policy: "all",
+        more: "",
     };
     let mut page = Page::open(Browser::Chromium, relay, &task)?;
     let told = page.until("the video is shown", LIMIT, shows(1))?;

@@ -22,7 +22,7 @@ use muster_webrtc::{Certificate, fuzzing};
 
 pub use congestion::congestion;
 pub use link::{LinkError, link_framing, link_rtp};
-pub use payloads::{av1, h264, vp8, vp9};
+pub use payloads::{av1, dependency_descriptor, h264, vp8, vp9};
 
 fn certificate() -> &'static Arc<Certificate> {
     static CERTIFICATE: OnceLock<Arc<Certificate>> = OnceLock::new();

@@ -89,3 +89,23 @@ pub fn av1(data: &[u8]) {
         assert!(fits(size));
     }
 }
+
+/// Two dependency descriptors, the first by its length: what is read is within bounds, and the second is read by the
+/// structure of the first.
+pub fn dependency_descriptor(data: &[u8]) {
+    use muster_forward::dependency::{MAX_SPATIAL, MAX_TARGETS, parse};
+    let Some((length, rest)) = data.split_first() else {
+        return;
+    };
+    let (first, second) = rest.split_at_checked((*length).into()).unwrap_or((rest, &[]));
+    let known = parse(first, None).and_then(|read| read.structure);
+    for value in [first, second] {
+        let Some(read) = parse(value, known.as_ref()) else {
+            continue;
+        };
+        let structure = read.structure.as_ref().or(known.as_ref()).expect("one is needed");
+        assert!((1..=MAX_TARGETS).contains(&structure.targets().len()));
+        assert!(structure.sizes.len() <= MAX_SPATIAL && usize::from(read.layer.spatial) < MAX_SPATIAL);
+        assert_eq!(read.active.unwrap_or(0) & !structure.all_targets(), 0);
+    }
+}

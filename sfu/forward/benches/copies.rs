@@ -72,6 +72,7 @@ fn meeting(case: &Case, now: Micros) -> Meeting {
                     site: "viewer".into(),
                     audio: false,
                     codecs: vec![Codec::Vp8],
+                    descriptors: false,
                     seed: id,
                 },
             );

@@ -13,7 +13,7 @@ use crate::meeting::{LegSlots, Meeting};
 use crate::rate::TEMPORAL;
 use crate::slot::{Bound, Feed, Granted};
 use crate::source::{Layer, SlotKey, Source};
-use crate::types::{LegId, Micros, WishWhat};
+use crate::types::{Codec, LegId, Micros, WishWhat};
 
 /// Reserved for a voice whose rate is not measured yet, bits a second: Opus at 32 kbit/s and its headers.
 const VOICE_BPS: u64 = 60_000;
@@ -275,7 +275,9 @@ impl Meeting {
             },
             kept: false,
         };
-        ask.climb(now, source, bound, (wish.max_width, wish.max_height));
+        let smallest = source.codec == Codec::Av1 && !slot.descriptors;
+        let wished = (wish.max_width, wish.max_height);
+        ask.climb(now, source, bound, if smallest { (1, 1) } else { wished });
         Some(ask)
     }
 

@@ -88,6 +88,7 @@ pub(crate) struct Slot {
     pub leg: LegId,
     pub audio: bool,
     pub codecs: Vec<Codec>,
+    pub descriptors: bool,
     pub wish: Option<Wish>,
     /// The wish resolved to a site and kind, whether such a source is there or not.
     pub name: Option<(Arc<str>, SourceKind)>,
@@ -108,6 +109,7 @@ impl Slot {
             leg: spec.leg,
             audio: spec.audio,
             codecs: spec.codecs,
+            descriptors: spec.descriptors,
             wish: None,
             name: None,
             was_bound: false,

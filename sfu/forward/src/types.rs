@@ -89,6 +89,9 @@ pub struct SlotSpec {
     pub site: Arc<str>,
     pub audio: bool,
     pub codecs: Vec<Codec>,
+    /// It is sent the dependency descriptors of AV1. Browsers cannot put spatial layers together without them, so a
+    /// viewer that does not take them is given the smallest layer alone.
+    pub descriptors: bool,
     pub seed: u64,
 }
 

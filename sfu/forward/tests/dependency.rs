@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use common::Room;
 use muster_forward::dependency::{Indication, LayerIds, MAX_TARGETS, Structure, parse};
-use muster_forward::{Codec, Forwarded, LegId, Packet, SlotReason, SourceId, SourceKind};
+use muster_forward::{Codec, Forwarded, LegId, Packet, SlotId, SlotReason, SlotSpec, SourceId, SourceKind};
 use proptest::prelude::*;
 
 #[derive(Default)]
@@ -436,6 +436,26 @@ fn layers_follow_the_size_that_is_asked_for() {
         pictures.extend(shown);
     }
     check(&pictures);
+}
+
+#[test]
+fn a_viewer_that_takes_no_descriptors_has_the_smallest_layer() {
+    let mut room = room();
+    let mut svc = Svc::new(0, 0);
+    let spec = SlotSpec {
+        id: SlotId(11),
+        leg: LegId(101),
+        site: "other".into(),
+        audio: false,
+        codecs: vec![Codec::Av1],
+        descriptors: false,
+        seed: 1,
+    };
+    room.meeting.add_slot(room.now, spec);
+    room.wish(101, &[(11, "a", 720)]);
+    run(&mut room, &mut svc, 30);
+    assert_eq!((room.state(10).height, room.state(11).height), (720, 180));
+    assert_eq!(room.state(11).reason, None);
 }
 
 #[test]

@@ -5,7 +5,7 @@
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::{Path, RawQuery, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, post};
 use http::{HeaderMap, Method, header};
@@ -16,7 +16,7 @@ use crate::dev::{DevToken, is_meeting};
 use crate::directory::Found;
 use crate::refusal::Refusal;
 use crate::watch::now_ms;
-use crate::worker::Purpose;
+use crate::worker::{Purpose, Size};
 
 use super::{Surface, bearer, session};
 
@@ -34,26 +34,49 @@ async fn publish(
     headers: HeaderMap,
     body: Body,
 ) -> Response {
-    open(&surface, "whip", &meeting, &headers, body).await
+    open(&surface, Ok(Purpose::Publish), &meeting, &headers, body).await
 }
 
 async fn view(
     State(surface): State<Surface>,
     Path(meeting): Path<String>,
+    RawQuery(query): RawQuery,
     headers: HeaderMap,
     body: Body,
 ) -> Response {
-    open(&surface, "whep", &meeting, &headers, body).await
+    let purpose = size(query.as_deref().unwrap_or_default()).map(Purpose::View);
+    open(&surface, purpose, &meeting, &headers, body).await
+}
+
+/// `max-width` and `max-height` of a viewer's query, in pixels; other parameters are not ours.
+fn size(query: &str) -> Result<Size, Refusal> {
+    let mut size = Size::default();
+    for (name, value) in query.split('&').filter_map(|parameter| parameter.split_once('=')) {
+        let side = match name {
+            "max-width" => &mut size.width,
+            "max-height" => &mut size.height,
+            _ => continue,
+        };
+        *side = value
+            .parse()
+            .map_err(|_| Refusal::bad_request(format!("{name}: expected a number from 0 to 65535")))?;
+    }
+    Ok(size)
 }
 
 async fn open(
     surface: &Surface,
-    kind: &'static str,
+    purpose: Result<Purpose, Refusal>,
     meeting: &str,
     headers: &HeaderMap,
     body: Body,
 ) -> Response {
-    match try_open(surface, kind, meeting, headers, body).await {
+    let kind = if matches!(purpose, Ok(Purpose::Publish)) {
+        "whip"
+    } else {
+        "whep"
+    };
+    match try_open(surface, kind, purpose, meeting, headers, body).await {
         Ok(answered) => session::created(surface, &answered, &format!("/{kind}/{meeting}/{}", answered.leg)),
         Err(refusal) => {
             surface.shared.metrics.refused(refusal.code);
@@ -65,11 +88,13 @@ async fn open(
 async fn try_open(
     surface: &Surface,
     kind: &'static str,
+    purpose: Result<Purpose, Refusal>,
     meeting: &str,
     headers: &HeaderMap,
     body: Body,
 ) -> Result<Answered, Refusal> {
     admit(surface, headers)?;
+    let purpose = purpose?;
     if !is_meeting(meeting) {
         return Err(Refusal::new(
             404,
@@ -78,13 +103,10 @@ async fn try_open(
         ));
     }
     let mut offer = session::read_offer(headers, body).await?;
-    let purpose = if kind == "whip" {
-        Purpose::Publish
-    } else {
+    if let Purpose::View(_) = purpose {
         // A viewer sends nothing: what it would send and receive is answered as what it receives.
         offer = offer.replace("\na=sendrecv", "\na=recvonly");
-        Purpose::View
-    };
+    }
     let site = format!("{kind}-{}", surface.shared.directory.next_id());
     let may_publish = purpose == Purpose::Publish;
     let claims = JoinClaims::new(meeting, &site, false, may_publish, now_ms() / 1000);

@@ -8,13 +8,14 @@ use std::time::Instant;
 
 use muster_forward::{LegId, SourceKind, Wish, WishWhat};
 
+use super::legs::Size;
 use super::state::{MeetingKey, Wire, Worker};
 
 impl Worker {
     /// From now on the leg's slots follow the publishers.
-    pub(super) fn start_following(&mut self, now: Instant, id: LegId) {
+    pub(super) fn start_following(&mut self, now: Instant, id: LegId, size: Size) {
         let Some(leg) = self.legs.get_mut(&id) else { return };
-        leg.follows = true;
+        leg.follows = Some(size);
         let key = leg.meeting;
         self.follow(now, key);
     }
@@ -24,13 +25,13 @@ impl Worker {
         let Some(meeting) = self.meetings.get(&key) else {
             return;
         };
-        let follows = |id: &&LegId| self.legs.get(id).is_some_and(|leg| leg.follows);
-        let followers: Vec<LegId> = meeting.legs.iter().filter(follows).copied().collect();
+        let follows = |id: &LegId| Some((*id, self.legs.get(id)?.follows?));
+        let followers: Vec<(LegId, Size)> = meeting.legs.iter().filter_map(follows).collect();
         if followers.is_empty() {
             return;
         }
         let cameras = self.shared.directory.cameras(&meeting.name);
-        for id in followers {
+        for (id, size) in followers {
             let Some(leg) = self.legs.get_mut(&id) else {
                 continue;
             };
@@ -43,8 +44,8 @@ impl Worker {
                         site: site.clone(),
                         kind: SourceKind::Camera,
                     },
-                    max_width: 0,
-                    max_height: 0,
+                    max_width: size.width,
+                    max_height: size.height,
                 })
                 .collect();
             if matches!(&leg.wire, Wire::WebRtc(wire) if !wire.leg.is_connected()) {

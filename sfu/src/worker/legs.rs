@@ -46,7 +46,14 @@ pub(crate) enum Purpose {
     /// At least one source (WHIP).
     Publish,
     /// At least one slot (WHEP); video slots show the publishers in the order they came.
-    View,
+    View(Size),
+}
+
+/// The box that pictures are shown in, in pixels; 0 leaves a side open.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Size {
+    pub width: u16,
+    pub height: u16,
 }
 
 /// A browser's leg that is in no meeting yet: what its offer came to.
@@ -87,14 +94,22 @@ pub(crate) struct Restarted {
     pub candidates: Vec<String>,
 }
 
+/// A slot that a leg brings.
+pub(super) struct JoiningSlot {
+    pub name: String,
+    pub audio: bool,
+    pub codecs: Vec<Codec>,
+    /// It takes the dependency descriptors of AV1.
+    pub descriptors: bool,
+}
+
 /// What a leg brings, whatever it is made of.
 pub(super) struct Joining {
     pub claims: JoinClaims,
     /// SHA-256 of the leg's secret; empty for a link.
     pub secret: String,
     pub sources: Vec<(SourceKind, Codec, Vec<LayerSpec>)>,
-    /// Name, audio, codecs.
-    pub slots: Vec<(String, bool, Vec<Codec>)>,
+    pub slots: Vec<JoiningSlot>,
     pub wire: Wire,
 }
 
@@ -123,12 +138,11 @@ impl Worker {
         let slots = leg
             .slots()
             .iter()
-            .map(|s| {
-                (
-                    s.mid.clone(),
-                    s.audio,
-                    s.codecs.iter().copied().map(convert::codec_of_leg).collect(),
-                )
+            .map(|s| JoiningSlot {
+                name: s.mid.clone(),
+                audio: s.audio,
+                codecs: s.codecs.iter().copied().map(convert::codec_of_leg).collect(),
+                descriptors: s.descriptors,
             })
             .collect();
         let wire = WebRtcWire {
@@ -147,8 +161,8 @@ impl Worker {
         };
         let (id, name) = self.open(joining)?;
         self.by_ufrag.insert(ufrag.clone(), id);
-        if purpose == Purpose::View {
-            self.start_following(Instant::now(), id);
+        if let Purpose::View(size) = purpose {
+            self.start_following(Instant::now(), id, size);
         }
         self.touch(id);
         Ok(Opened {
@@ -219,7 +233,7 @@ impl Worker {
             media_at: now,
             notice,
             waiting_view: None,
-            follows: false,
+            follows: None,
             posts: Vec::new(),
             meter: Meter::default(),
             dirty: false,
@@ -271,7 +285,7 @@ impl Worker {
         key: MeetingKey,
         (leg, link): (LegId, bool),
         site: &Arc<str>,
-        slots: Vec<(String, bool, Vec<Codec>)>,
+        slots: Vec<JoiningSlot>,
     ) -> Vec<SlotEntry> {
         let at = self.shared.micros(now);
         let index_of_leg = self.legs.next_index();
@@ -280,7 +294,8 @@ impl Worker {
         };
         meeting.legs.push(leg);
         let mut entries = Vec::with_capacity(slots.len());
-        for (index, (name, audio, codecs)) in slots.into_iter().enumerate() {
+        for (index, slot) in slots.into_iter().enumerate() {
+            let (name, audio) = (slot.name, slot.audio);
             let place = SlotPlace {
                 leg: index_of_leg,
                 index,
@@ -292,7 +307,8 @@ impl Worker {
                 leg,
                 site: site.clone(),
                 audio,
-                codecs,
+                codecs: slot.codecs,
+                descriptors: slot.descriptors,
                 seed: rand::random(),
             };
             meeting.core.add_slot(at, spec);
@@ -412,7 +428,7 @@ impl Worker {
             .iter()
             .filter_map(|wish| leg.wish(wish).transpose())
             .collect::<Result<Vec<_>, _>>()?;
-        leg.follows = false;
+        leg.follows = None;
         if matches!(&leg.wire, Wire::WebRtc(wire) if !wire.leg.is_connected()) {
             leg.waiting_view = Some(wishes);
         } else {
@@ -492,7 +508,7 @@ impl Purpose {
                 !leg.sources().is_empty(),
                 "expected a sendonly audio or video m-line: nothing else can be published",
             ),
-            Purpose::View => (
+            Purpose::View(_) => (
                 !leg.slots().is_empty(),
                 "expected a recvonly audio or video m-line: nothing else can be viewed",
             ),

@@ -21,7 +21,7 @@ use crate::convert;
 use crate::refusal::Refusal;
 use crate::watch::Watch;
 
-use super::legs::Joining;
+use super::legs::{Joining, JoiningSlot};
 use super::path::slot_flow;
 use super::state::{LinkCounts, LinkWire, UpFlow, Wire, Worker};
 
@@ -352,16 +352,16 @@ fn read_sources(join: &LinkJoin) -> Result<(Sources, Vec<UpFlow>), Refusal> {
     Ok((sources, flows))
 }
 
-fn read_slots(join: &LinkJoin) -> Result<Vec<(String, bool, Vec<Codec>)>, Refusal> {
+fn read_slots(join: &LinkJoin) -> Result<Vec<JoiningSlot>, Refusal> {
     if join.slots.len() > MAX_SLOTS {
         return Err(Refusal::bad_request(format!(
             "slots: {} of them, expected at most {MAX_SLOTS}",
             join.slots.len()
         )));
     }
-    let mut slots: Vec<(String, bool, Vec<Codec>)> = Vec::new();
+    let mut slots: Vec<JoiningSlot> = Vec::new();
     for (index, slot) in join.slots.iter().enumerate() {
-        if slot.slot.is_empty() || slot.slot.len() > 64 || slots.iter().any(|(name, ..)| *name == slot.slot) {
+        if slot.slot.is_empty() || slot.slot.len() > 64 || slots.iter().any(|other| other.name == slot.slot) {
             let message = format!("slots[{index}].slot: expected a name of its own, 1 to 64 bytes");
             return Err(Refusal::bad_request(message));
         }
@@ -375,7 +375,13 @@ fn read_slots(join: &LinkJoin) -> Result<Vec<(String, bool, Vec<Codec>)>, Refusa
                 "slots[{index}].codecs: expected VP8, VP9, H264, AV1 or opus"
             )));
         }
-        slots.push((slot.slot.clone(), slot.audio, codecs));
+        slots.push(JoiningSlot {
+            name: slot.slot.clone(),
+            audio: slot.audio,
+            codecs,
+            // There is no place for them in what is spoken on a link.
+            descriptors: false,
+        });
     }
     Ok(slots)
 }

@@ -38,7 +38,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::refusal::Refusal;
 use crate::watch::Watch;
 
-pub(crate) use legs::{Accepted, Opened, Purpose, Restarted};
+pub(crate) use legs::{Accepted, Opened, Purpose, Restarted, Size};
 use socket::MediaSocket;
 pub(crate) use socket::open as open_socket;
 use state::{Shared, Worker};

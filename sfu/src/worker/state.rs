@@ -32,6 +32,7 @@ use crate::watch::Post;
 use super::backlog::Backlog;
 use super::copies::Copies;
 use super::handshakes::Handshakes;
+use super::legs::Size;
 use super::links::LinkTable;
 use super::load::Load;
 use super::socket::{Batch, MediaSocket};
@@ -154,8 +155,8 @@ pub(crate) struct LegEntry {
     pub meter: Meter,
     /// A browser's view that came before its keys were agreed: a key frame sent now would be lost.
     pub waiting_view: Option<Vec<Wish>>,
-    /// Its video slots show the publishers in the order they came (development mode).
-    pub follows: bool,
+    /// Its video slots show the publishers in the order they came, in boxes of this size (development mode).
+    pub follows: Option<Size>,
     /// In the worker's list of legs with something to send.
     pub dirty: bool,
     /// When it must be looked at again, at the latest.

@@ -69,6 +69,8 @@ pub struct OfferedSlot {
     pub audio: bool,
     /// What the viewer can decode in it; not empty.
     pub codecs: Vec<Codec>,
+    /// AV1 in it carries dependency descriptors.
+    pub descriptors: bool,
 }
 
 /// One RTP packet of a publisher, decrypted and told to which source and layer it belongs.

@@ -174,14 +174,16 @@ impl Plan {
     }
 
     fn slot(&mut self, media: &Media, codings: Vec<Coding>, mixed: bool) -> Role {
+        let dependency_extension = dependency(media, &codings, mixed);
         self.slots.push(SlotPlan {
             offered: OfferedSlot {
+                descriptors: dependency_extension.is_some(),
                 mid: media.mid.clone(),
                 audio: media.kind == MediaKind::Audio,
                 codecs: codings.iter().map(|c| c.codec).collect(),
             },
             twcc_extension: transport_cc(media, &codings).filter(|id| *id <= 14),
-            dependency_extension: dependency(media, &codings, mixed),
+            dependency_extension,
             codings,
             mid_extension: extension(media, URI_MID),
             level_extension: extension(media, URI_AUDIO_LEVEL),

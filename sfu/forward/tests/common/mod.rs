@@ -65,6 +65,7 @@ impl Room {
             site: site.into(),
             audio,
             codecs,
+            descriptors: true,
             seed: id,
         };
         self.meeting.add_slot(self.now, spec);

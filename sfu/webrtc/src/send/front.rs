@@ -217,6 +217,7 @@ mod tests {
         ) {
             let plan = SlotPlan {
                 offered: OfferedSlot {
+                    descriptors: false,
                     mid: mid.clone(),
                     audio: true,
                     codecs: vec![Codec::Opus],
@@ -271,6 +272,7 @@ mod tests {
             let ids = if ids[0] == ids[1] { [ids[0], None] } else { ids };
             let plan = SlotPlan {
                 offered: OfferedSlot {
+                    descriptors: false,
                     mid: mid.clone(),
                     audio: false,
                     codecs: vec![Codec::Av1],

@@ -26,6 +26,7 @@ struct Viewer {
 fn plan(mid: &str, codec: Codec, pt: u8, rtx_pt: Option<u8>) -> SlotPlan {
     SlotPlan {
         offered: OfferedSlot {
+            descriptors: false,
             mid: mid.to_owned(),
             audio: codec == Codec::Opus,
             codecs: vec![codec],

@@ -303,6 +303,7 @@ fn meeting() -> Meeting {
             site: "b".into(),
             audio: false,
             codecs: vec![Codec::Vp8],
+            descriptors: false,
             seed: 5,
         },
     );
