@@ -111,6 +111,7 @@ fn round(case: &Case) -> f64 {
                 timestamp: (frame * 3000) as u32,
                 marker: n + 1 == PACKETS_A_FRAME,
                 payload,
+                descriptor: &[],
                 audio_level: None,
             };
             for source in 0..case.sources {

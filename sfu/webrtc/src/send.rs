@@ -160,7 +160,10 @@ impl Sender {
             return false;
         };
         let refused = slot.cut && rtp.codec != Codec::Opus && !rtp.starts_key_frame;
-        if refused || slot.fronts.types(rtp.codec).is_none() || rtp.place.len() > MAX_PAYLOAD + usize::from(rtp.descriptor) {
+        if refused
+            || slot.fronts.types(rtp.codec).is_none()
+            || rtp.place.len() > MAX_PAYLOAD + usize::from(rtp.descriptor)
+        {
             return false;
         }
         slot.cut &= rtp.codec == Codec::Opus;
