@@ -85,7 +85,7 @@ impl Meeting {
             let ask = self.ask(self.now, key)?;
             let (largest, cost) = ask.rungs[..ask.count].last()?;
             let source = self.sources.get(self.slots.get(key)?.bound?.source)?;
-            Some(source.bps(largest.layer).max(*cost))
+            Some(source.bps_upto(largest.layer, largest.cap).max(*cost))
         });
         let wanted = self.voices_bps(of_leg) + video.sum::<u64>();
         wanted.saturating_mul(100 + HEADROOM_PERCENT) / 100

@@ -391,6 +391,7 @@ fn layers_drop_with_the_budget_and_come_back_where_they_can_be_decoded() {
     let rate = |bytes: u64| 2 * (bytes + 64) * 8 * 1000 / 33;
     let [base, middle, top] = [rate(50), rate(150), rate(250)];
     let budget = |room: &mut Room, bps: u64| room.meeting.set_budget(room.now, LegId(100), Some(bps));
+    budget(&mut room, 2 * (base + middle + top));
     budget(&mut room, base + middle + top / 2);
     let two = run(&mut room, &mut svc, 60);
     assert!(two.iter().all(|picture| layers(picture) == 2));
