@@ -229,7 +229,7 @@ mod tests {
     /// The table of A.8.2: five values in two or three bits.
     #[test]
     fn values_that_are_no_power_of_two() {
-        let bytes = [0b00_01_10_11, 0b0_111_0000];
+        let bytes = [0b00_01_10_11, 0b0111_0000];
         let mut bits = Bits::new(&bytes);
         let read: Vec<_> = (0..5).map(|_| bits.non_symmetric(5)).collect();
         assert_eq!(read, [0, 1, 2, 3, 4].map(Some));
