@@ -525,6 +525,10 @@ impl SendSide {
     /// the media that may leave has left, send one packet of about that size and tell it to
     /// [`SendSide::sent`], until this says None or there is nothing to send.
     pub fn poll_probe(&mut self, now: Instant) -> Option<usize> {
+        // Without transport-wide numbers nothing would be told of a probe, not even that it was sent.
+        if !self.transport_wide {
+            return None;
+        }
         let now = self.micros(now);
         if self.awaits_initial_probe(now) {
             self.begin_initial_probe(now);

@@ -13,6 +13,9 @@ const AHEAD: u64 = 2_000;
 const ABANDONED: u64 = 100_000;
 /// Probes whose feedback is waited for.
 const AWAITED: usize = 4;
+/// No probe is faster, in bits per second: a wall of 49 pictures is not; so none is more than 375 kB, whatever a peer makes of the
+/// estimate.
+const FASTEST: u64 = 100_000_000;
 /// What a packet of a probe may take, in bytes.
 const PACKET: u64 = 1200;
 /// A result needs this share of its packets told of, and this of them come.
@@ -59,12 +62,12 @@ pub(crate) struct Probes {
 }
 
 impl Probes {
-    /// Begins a probe at `target` bits per second.
+    /// Begins a probe at `target` bits per second, or at [`FASTEST`].
     pub(crate) fn begin(&mut self, now: u64, target: u64) {
         self.next_id = self.next_id.checked_add(1).unwrap_or(1);
         let probe = Probe {
             id: self.next_id,
-            target,
+            target: target.min(FASTEST),
             ..Probe::default()
         };
         self.sending = Some((probe, now));
@@ -267,6 +270,20 @@ mod tests {
         }
         (0..sent).for_each(|_| probes.told(1, 1200, Some(90_000_000)));
         assert_eq!(probes.outcome(0.0).map(|outcome| outcome.took), Some(None));
+    }
+
+    #[test]
+    fn no_probe_is_larger_than_a_wall_needs() {
+        let mut probes = Probes::default();
+        probes.begin(0, u64::MAX / 1_000_000);
+        let mut bytes = 0;
+        // Polled so late that all of it is due.
+        while let Some(due) = probes.due(ABANDONED - 1) {
+            probes.sent(0, due);
+            bytes += due;
+        }
+        assert!((370_000..380_000).contains(&bytes), "{bytes}");
+        assert_eq!(probes.sending(), None);
     }
 
     #[test]
