@@ -1,7 +1,7 @@
 //! What a leg's link carries, shared over its slots.
 //!
 //! A slot climbs *rungs*: first the smallest layer of its source with more and more of its frames, then larger and larger
-//! layers (simulcast, or spatial layers of one stream). `share` deals the budget out; `Meeting::allocate` compares that with what the slots have. Less is taken
+//! layers (simulcast, or spatial layers of one stream). `share` deals the budget out; `Meeting::deal` compares that with what the slots have. Less is taken
 //! away at once, but for a slot's last picture (see `budget`). More is given if it would still fit with some room to
 //! spare, and has done so for a while; the while grows where it was taken back soon. Invariant: what is given costs more
 //! than the budget, as measured, for some seconds at most, and then it is the smallest pictures alone.
@@ -50,6 +50,8 @@ pub(crate) struct Ask {
     has: Has,
     /// The first rung is given before anything else.
     kept: bool,
+    /// It is given no more rungs than this.
+    most: usize,
 }
 
 /// What a slot has of its source.
@@ -161,24 +163,26 @@ impl Meeting {
         self.legs.insert(leg, of_leg);
     }
 
+    /// Two shares: with room to spare it says who may climb now; the other, without, gives each no more than what it has or may
+    /// climb to. So nobody's picture is taken away for one that does not grow.
     fn deal(&mut self, now: Micros, budget: &mut Budget, asks: &mut [Ask], left: u64) {
         asks.sort_by_key(|ask| (!ask.stage, std::cmp::Reverse(ask.size)));
-        let (mut now_fits, mut fits_well) = (Vec::new(), Vec::new());
-        share(
-            asks,
-            left.saturating_mul(100) / (100 + HEADROOM_PERCENT),
-            &mut fits_well,
-        );
-        let left = keep_pictures(now, budget, asks, left);
-        share(asks, left, &mut now_fits);
-        let mut spare = left;
-        for ((ask, given), &well) in asks.iter().zip(&mut now_fits).zip(&fits_well) {
-            *given = self.choose(now, budget, ask, *given, well);
-            spare = spare.saturating_sub(ask.cost(*given));
+        let comfortable = left.saturating_mul(100) / (100 + HEADROOM_PERCENT);
+        let (mut well, mut given) = (Vec::new(), Vec::new());
+        share(asks, comfortable, &mut well);
+        for (ask, well) in asks.iter_mut().zip(well) {
+            ask.most = self.most(now, budget, ask, well);
         }
+        let left = keep_pictures(now, budget, asks, left);
+        share(asks, left, &mut given);
+        for (ask, &given) in asks.iter().zip(&given) {
+            self.note_change(now, budget, ask, given);
+        }
+        let used = asks.iter().zip(&given).map(|(ask, &given)| ask.cost(given));
+        let spare = left.saturating_sub(used.sum());
         let short = |(ask, given): (&Ask, &usize)| *given < ask.count;
-        budget.settle(now, asks.iter().zip(&now_fits).any(short));
-        for (ask, &given) in asks.iter().zip(&now_fits) {
+        budget.settle(now, asks.iter().zip(&given).any(short));
+        for (ask, &given) in asks.iter().zip(&given) {
             let terms = Terms {
                 meanwhile: Some(ask.cost(given).saturating_add(spare)),
                 narrow: budget.is_narrow(now),
@@ -187,24 +191,26 @@ impl Meeting {
         }
     }
 
-    /// How many rungs a slot is up from now on, if `fits` do and `well` would with room to spare.
-    fn choose(&mut self, now: Micros, budget: &mut Budget, ask: &Ask, fits: usize, well: usize) -> usize {
+    /// How many rungs a slot is up; `None` for one that is new, or whose layer is no longer offered.
+    fn had(&self, ask: &Ask) -> Option<usize> {
+        match self.slots.get(ask.slot)?.bound.as_ref()?.granted {
+            Granted::Open => None,
+            Granted::Nothing => Some(0),
+            Granted::Some(rung) => ask.offers(rung.layer).then(|| ask.below(rung)),
+        }
+    }
+
+    /// How many rungs a slot may be up from now on, if `well` would fit with room to spare: more than it has only once that has
+    /// been so for a while.
+    fn most(&mut self, now: Micros, budget: &Budget, ask: &Ask, well: usize) -> usize {
+        let Some(had) = self.had(ask) else {
+            return ask.count;
+        };
         let Some(bound) = self.slots.get_mut(ask.slot).and_then(|slot| slot.bound.as_mut()) else {
-            return fits;
+            return ask.count;
         };
         let more_since = bound.more_since.take();
-        let had = match bound.granted {
-            Granted::Open => return fits,
-            Granted::Nothing => 0,
-            Granted::Some(rung) if ask.offers(rung.layer) => ask.below(rung),
-            Granted::Some(_) => return fits,
-        };
-        if fits < had {
-            budget.took(now);
-            return fits;
-        }
-        let more = well.min(fits);
-        if more <= had {
+        if well <= had {
             return had;
         }
         let since = more_since.unwrap_or(now);
@@ -212,8 +218,23 @@ impl Meeting {
             bound.more_since = Some(since);
             return had;
         }
-        budget.gave(now);
-        more
+        well
+    }
+
+    /// Tells the budget what is given and taken.
+    fn note_change(&mut self, now: Micros, budget: &mut Budget, ask: &Ask, given: usize) {
+        let Some(had) = self.had(ask) else {
+            return;
+        };
+        if given > had {
+            budget.gave(now);
+        }
+        if given < had {
+            budget.took(now);
+            if let Some(bound) = self.slots.get_mut(ask.slot).and_then(|slot| slot.bound.as_mut()) {
+                bound.more_since = None;
+            }
+        }
     }
 
     /// Gives a slot what was decided.
@@ -274,6 +295,7 @@ impl Meeting {
                 Granted::Some(_) => Has::Picture,
             },
             kept: false,
+            most: RUNGS,
         };
         let smallest = source.codec == Codec::Av1 && !slot.descriptors;
         let wished = (wish.max_width, wish.max_height);
@@ -377,20 +399,23 @@ impl Ask {
             .count()
     }
 
-    /// Climbs as far as `limit` and what is left allow.
-    fn raise(&self, given: &mut usize, limit: usize, left: &mut u64) {
-        while *given < limit {
-            let more = self.cost(*given + 1) - self.cost(*given);
-            if more > *left {
-                return;
-            }
+    /// Climbs a rung, if `limit` and what is left allow it.
+    fn raise(&self, given: &mut usize, limit: usize, left: &mut u64) -> bool {
+        if *given >= limit.min(self.most) {
+            return false;
+        }
+        let more = self.cost(*given + 1) - self.cost(*given);
+        let fits = more <= *left;
+        if fits {
             *left -= more;
             *given += 1;
         }
+        fits
     }
 }
 
-/// Deals out `left` bits a second to those who ask, in their order: how many rungs each is given.
+/// Deals out `left` bits a second to those who ask, in their order: how many rungs each is given. Those who ask for the same
+/// climb together, a rung at a time.
 fn share(asks: &[Ask], mut left: u64, given: &mut Vec<usize>) {
     given.clear();
     given.resize(asks.len(), 0);
@@ -404,8 +429,17 @@ fn share(asks: &[Ask], mut left: u64, given: &mut Vec<usize>) {
         |ask| ask.count,
     ];
     for limit in rounds {
-        for (ask, given) in asks.iter().zip(&mut *given) {
-            ask.raise(given, limit(ask), &mut left);
+        let mut given = &mut given[..];
+        for equal in asks.chunk_by(|a, b| (a.stage, a.size) == (b.stage, b.size)) {
+            let (these, others) = given.split_at_mut(equal.len());
+            given = others;
+            let mut climbs = true;
+            while climbs {
+                climbs = false;
+                for (ask, given) in equal.iter().zip(&mut *these) {
+                    climbs |= ask.raise(given, limit(ask), &mut left);
+                }
+            }
         }
     }
 }
@@ -426,13 +460,14 @@ fn keep_pictures(now: Micros, budget: &mut Budget, asks: &mut [Ask], left: u64) 
     let untried = !budget.is_narrow(now);
     let stays = |ask: &Ask| ask.has == Has::Picture || ask.has == Has::Untried && untried;
     let need = asks.iter().filter(|ask| stays(ask)).map(|ask| ask.cost(1)).sum();
-    if !budget.bears(now, left, need) {
+    // Where they all fit, nothing but what comes before them takes one away.
+    if !budget.bears(now, left, need) || left >= need {
         return left;
     }
     for ask in asks {
         ask.kept = stays(ask);
     }
-    left.max(need)
+    need
 }
 
 /// What goes with a grant.

@@ -265,6 +265,52 @@ fn the_stage_comes_before_size_and_every_slot_has_a_picture_first() {
     assert_eq!(told, [Paused, Live, Live], "the smallest box goes first");
 }
 
+/// Four equal boxes; a rise of the budget takes nothing away, and what there is is used.
+#[test]
+fn equal_boxes_climb_together_and_lose_nothing_to_one_that_cannot_grow() {
+    let mut world = World::new(4, true);
+    world.wish(&[(10, "s1", 720), (11, "s2", 720), (12, "s3", 720), (13, "s4", 720)]);
+    for (budget, heights) in [
+        (1_400_000, [360, 180, 180, 180]),
+        (2_000_000, [360, 360, 360, 180]),
+        (2_600_000, [360; 4]),
+        (5_000_000, [720, 360, 360, 360]),
+        (6_500_000, [720, 720, 360, 360]),
+        (9_000_000, [720, 720, 720, 360]),
+        (6_500_000, [720, 720, 360, 360]),
+        (2_600_000, [360; 4]),
+        (2_000_000, [360, 360, 360, 180]),
+    ] {
+        world.budget(Some(budget));
+        world.run(15_000);
+        assert_eq!(
+            [10, 11, 12, 13].map(|slot| world.height(slot)),
+            heights,
+            "{budget}"
+        );
+    }
+}
+
+/// The link is narrow already when the stage is moved to a site that nobody is shown.
+#[test]
+fn a_new_stage_takes_the_place_of_thumbnails() {
+    let mut world = World::new(5, true);
+    world.room.stage(1, None, "nobody", &[]);
+    world.wish(&[
+        (10, "s1", 180),
+        (11, "s2", 180),
+        (12, "s3", 180),
+        (13, "s4", 180),
+        (14, "stage", 720),
+    ]);
+    world.run(8000);
+    world.budget(Some(160_000));
+    world.run(10_000);
+    world.room.stage(2, Some("s5"), "s5", &[]);
+    world.run(6000);
+    assert_eq!(world.told(14).0, Live);
+}
+
 #[test]
 fn a_budget_that_wavers_does_not_make_the_picture_waver() {
     let mut world = World::new(1, true);
