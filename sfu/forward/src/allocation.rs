@@ -262,7 +262,10 @@ impl Meeting {
                 .map_or(Cap::ALL, |source| source.within(current.layer, bps)),
             _ => Cap::ALL,
         };
-        let key_frame = lane.aim(target, rung.cap, passes);
+        let top = self.sources.get(bound.source).map_or(Cap::ALL, |source| {
+            Cap::upto(source.layers[rung.layer].rate.highest())
+        });
+        let key_frame = lane.aim(target, rung.cap, passes, top);
         let key_frame = key_frame && !self.replay(now, key, target);
         self.settle(now, key);
         if key_frame {

@@ -146,8 +146,9 @@ impl Lane {
     }
 
     /// What the slot is to show from its next key frame on, and how much of it; `meanwhile` is how much of
-    /// what it shows may go on until then. True if only a key frame brings what was not there before.
-    pub fn aim(&mut self, target: Feed, target_cap: Cap, meanwhile: Cap) -> bool {
+    /// what it shows may go on until then; `top` is all that the target has. True if only a key frame brings what was not there
+    /// before: more frames come without.
+    pub fn aim(&mut self, target: Feed, target_cap: Cap, meanwhile: Cap, top: Cap) -> bool {
         let before = self.target;
         self.target = Tag::of(target);
         self.target_cap = target_cap;
@@ -164,7 +165,7 @@ impl Lane {
             self.current = Tag::NONE;
             return true;
         }
-        let rises = target_cap.spatial() > self.cap.spatial();
+        let rises = target_cap.min(top).spatial() > self.cap.min(top).spatial();
         self.cap = target_cap;
         rises
     }

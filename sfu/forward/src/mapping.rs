@@ -73,9 +73,11 @@ impl Meeting {
             .as_ref()
             .map_or((0, 0), |wish| (wish.max_width, wish.max_height));
         let fitting = source.fitting(width, height);
-        let same = |bound: &Bound| bound.source == source_key && bound.fitting == fitting;
+        let most = source.layers[fitting].fitting(width, height);
+        let wished = Bound::new(source_key, fitting, most);
+        let same = |bound: &Bound| (bound.source, bound.fitting, bound.most) == (source_key, fitting, most);
         if !slot.bound.as_ref().is_some_and(same) {
-            slot.bound = Some(Bound::new(source_key, fitting));
+            slot.bound = Some(wished);
         }
         let leg = slot.leg;
         self.reallocate(leg);
@@ -319,7 +321,7 @@ impl Meeting {
             return;
         };
         slot.name = Some((source.site.clone(), source.kind));
-        slot.bound = Some(Bound::new(voice, 0));
+        slot.bound = Some(Bound::new(voice, 0, Cap::ALL));
         let (feed, leg) = (
             Feed {
                 source: voice,
@@ -327,7 +329,7 @@ impl Meeting {
             },
             slot.leg,
         );
-        self.lanes[key].aim(feed, Cap::ALL, Cap::ALL);
+        self.lanes[key].aim(feed, Cap::ALL, Cap::ALL, Cap::ALL);
         // Its share of the leg's link is taken from the pictures.
         self.reallocate(leg);
         self.settle(now, key);

@@ -67,6 +67,11 @@ impl Rate {
         self.smooth.as_ref().and_then(carries).unwrap_or(0) as u8
     }
 
+    /// The highest step that ever came.
+    pub fn highest(&self) -> u8 {
+        self.seen.checked_ilog2().unwrap_or(0) as u8 // below 8
+    }
+
     /// The steps below the highest that carry anything.
     pub fn below_top(&self) -> impl DoubleEndedIterator<Item = u8> + '_ {
         let carries = |step: &u8| self.smooth.is_some_and(|smooth| smooth[usize::from(*step)] > 0);

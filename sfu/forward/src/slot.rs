@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::allocation::Rung;
 use crate::event::{SlotReason, SlotState, SlotStatus};
+use crate::lane::Cap;
 use crate::lane::Lane;
 use crate::source::{SILENT_US, Source, SourceKey};
 use crate::types::{Codec, LegId, Micros, SlotId, SlotSpec, SourceKind, Wish};
@@ -21,8 +22,9 @@ pub(crate) struct Feed {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Bound {
     pub source: SourceKey,
-    /// The layer that fits the wish.
+    /// The layer that fits the wish, and how much of it.
     pub fitting: usize,
+    pub most: Cap,
     /// The most that could be had when it was looked at last.
     pub best: Option<Rung>,
     pub granted: Granted,
@@ -50,10 +52,11 @@ impl Granted {
 }
 
 impl Bound {
-    pub fn new(source: SourceKey, fitting: usize) -> Self {
+    pub fn new(source: SourceKey, fitting: usize, most: Cap) -> Self {
         Bound {
             source,
             fitting,
+            most,
             best: None,
             granted: Granted::Open,
             more_since: None,

@@ -584,3 +584,27 @@ proptest! {
         }
     }
 }
+
+/// Whatever the link went through before.
+#[test]
+fn a_viewer_that_enlarges_gets_the_larger_layers_at_once() {
+    let (mut room, mut svc) = (room(), Svc::new(60, 65_000));
+    let budget = |room: &mut Room, bps| room.meeting.set_budget(room.now, LegId(100), Some(bps));
+    budget(&mut room, 50_000_000);
+    run(&mut room, &mut svc, 150);
+    for _ in 0..3 {
+        budget(&mut room, 150_000);
+        run(&mut room, &mut svc, 30);
+        budget(&mut room, 50_000_000);
+        run(&mut room, &mut svc, 60);
+    }
+    run(&mut room, &mut svc, 400);
+    for _ in 0..3 {
+        room.wish(100, &[(10, "a", 180)]);
+        let small = run(&mut room, &mut svc, 30);
+        assert_eq!(small.last().map(|picture| layers(picture)), Some(1));
+        room.wish(100, &[(10, "a", 0)]);
+        let large = run(&mut room, &mut svc, 5);
+        assert_eq!(large.last().map(|picture| layers(picture)), Some(3));
+    }
+}

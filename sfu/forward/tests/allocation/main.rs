@@ -265,6 +265,31 @@ fn the_stage_comes_before_size_and_every_slot_has_a_picture_first() {
     assert_eq!(told, [Paused, Live, Live], "the smallest box goes first");
 }
 
+#[test]
+fn frames_come_back_without_a_key_frame() {
+    let mut world = World::new(1, true);
+    world.layers.retain(|&(_, layer), _| layer == 0);
+    world.layers.get_mut(&(1, 0)).expect("it").rate = 2_000_000;
+    world.run(3000);
+    world.budget(Some(4_000_000));
+    world.wish(&[(10, "s1", 180)]);
+    world.run(6000);
+    for _ in 0..3 {
+        let all = world.rate(1000);
+        world.budget(Some(1_300_000));
+        world.run(3000);
+        let fewer = world.rate(1000);
+        let asked = world.asked.len();
+        world.budget(Some(4_000_000));
+        world.run(10_000);
+        assert!(
+            fewer < all * 2 / 3 && world.rate(1000) > all * 9 / 10,
+            "{fewer} of {all}"
+        );
+        assert_eq!(world.asked.len(), asked);
+    }
+}
+
 /// Four equal boxes; a rise of the budget takes nothing away, and what there is is used.
 #[test]
 fn equal_boxes_climb_together_and_lose_nothing_to_one_that_cannot_grow() {
