@@ -219,13 +219,14 @@ fn the_whole_path_goes_down_without_a_freeze_and_comes_back() {
 
 #[test]
 fn the_whole_path_goes_on_under_loss() {
-    // Loss; longest freeze, pictures of 900 at least.
-    for (loss, freeze, pictures) in [
-        (0.0, 200, 890),
-        (0.02, 500, 880),
-        (0.1, 900, 800),
-        (0.2, 1_500, 700),
+    // Loss; longest freeze, pictures of 900 at least, and how many of them in the largest layer.
+    for (loss, freeze, pictures, largest) in [
+        (0.0, 200, 890, 890),
+        (0.02, 500, 880, 880),
+        (0.1, 900, 800, 800),
+        (0.2, 1_500, 700, 50),
     ] {
+        let mut of_all = 0;
         for seed in 1..=5 {
             let mut whole = Whole::new(seed, Conditions::rate(4000).losing(loss));
             whole.run(40);
@@ -238,7 +239,10 @@ fn the_whole_path_goes_on_under_loss() {
             );
             within("longest freeze", longest, 0..=freeze);
             within("pictures", shown as u64, pictures..=915);
+            within("of them in the largest layer", full as u64, largest..=915);
             within("audio in the queue", whole.audio_delay_ms, 0..=200);
+            of_all += full as u64;
         }
+        within("on the average", of_all / 5, largest.max(300)..=915);
     }
 }
