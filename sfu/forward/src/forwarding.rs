@@ -183,7 +183,8 @@ impl Meeting {
         };
         layer.last_packet = Some(now);
         layer.rate.count(now, 0, packet.payload.len());
-        self.selector.hear(now, key, packet.audio_level);
+        let bytes = packet.payload.len();
+        self.selector.hear(now, key, packet.audio_level, bytes);
         if self.selector.is_due(now) {
             self.select_voices(now);
         }

@@ -33,6 +33,7 @@ mod rewrite;
 mod sequence;
 mod slab;
 mod slot;
+mod sounding;
 mod source;
 mod spatial;
 mod stage;

@@ -140,21 +140,6 @@ fn a_speaker_is_held_for_a_second() {
 }
 
 #[test]
-fn packets_without_a_level_count_as_medium() {
-    let mut hall = Hall::new(2);
-    for _ in 0..10 {
-        let packet = hall
-            .voices
-            .get_mut(&1)
-            .map(|voice| voice.voice(None))
-            .expect("site 1");
-        hall.room.send(1, 0, &packet);
-        hall.room.pass(20);
-    }
-    assert_eq!(hall.hears(2), ["s1"]);
-}
-
-#[test]
 fn a_voice_that_stops_or_leaves_frees_its_slot_and_the_speakers_end() {
     let mut hall = Hall::new(3);
     hall.speak(300, &[(1, 20), (2, 20)]);
