@@ -90,6 +90,7 @@ pub enum Peer {
 ///
 ///   ns_per_packet   CPU time of the relay's process over the window / RTP packets it sent in it (Janus: that came);
 ///                   everything else the relay does meanwhile (RTCP, STUN) is in it
+///   ns_per_received the same CPU time / packets of media that came, each once: no padding and no repeats
 ///   user_ns sys_ns  the same, split as the kernel's ticks are (a sample; the sum is exact)
 ///   target          what ns_per_packet is to be at 200 subscribers
 ///   delivered       RTP packets that came within 0.3 s of the window's end, without repeats / those due; inexact where
@@ -102,9 +103,12 @@ pub enum Peer {
 ///   climb_s         seconds from full load until all of it came to all: links are thought narrow at first; null: not in 30 s
 ///   top_layer       share of the subscribers that see the largest layer
 ///   rss_mb          resident memory of the relay at the end
-///   relay_load      CPU time of the relay / time passed; 1.0 is a core
+///   relay_load      CPU time of the relay / time passed while the cameras ran; 1.0 is a core
 ///   generator_load  the same for the thread that plays the peers, and the time it waited for a core
 ///   gro wake        how the peers' sockets take what comes, see below
+///
+/// With --peer a line `ratio` says how many times our CPU time the other takes, by ns_per_received of both (muster_ns and
+/// peer_ns).
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
 pub struct ForwardArgs {
@@ -125,7 +129,7 @@ pub struct ForwardArgs {
     /// Replay this recording in place of packets of one size
     #[arg(long, value_name = "FILE")]
     pub trace: Option<PathBuf>,
-    /// Then the same load on this server, which must be installed, and the ratio of the CPU a packet
+    /// Then the same load on this server, which must be installed, and the ratio of the CPU a received packet
     #[arg(long, value_enum)]
     pub peer: Option<Peer>,
     /// Event loops of Janus; 0: a thread for each peer, as it comes
@@ -195,8 +199,8 @@ pub struct SurgeArgs {
 /// A cycle is POST, SetView, ICE, DTLS, a frame of media, DELETE. Of twenty one does not leave as it should, by turns: silent
 /// once connected, silent in the middle of the handshake, silent after the POST, a certificate that is not the offer's.
 /// The silent ones the relay ends after 10 s, which is waited for before memory is read. How many of them are open at a time
-/// (--given-up) bounds the speed: 10,000 cycles have 375. What the allocator keeps grows with that number, some 35 kB each, once; with
-/// the number of cycles it does not.
+/// (--given-up) bounds the speed: 10,000 cycles have 375. What the allocator keeps grows with that number, some 40 kB each with
+/// what TLS needs, once; with the number of cycles it does not.
 ///
 ///   done failed       cycles that went as they were meant to, and those that did not (the first ten on standard error)
 ///   per_s             cycles a second; this program's half of the work is in it

@@ -61,6 +61,7 @@ struct Seen {
 struct Ratio {
     bench: &'static str,
     subs: u16,
+    /// Of both by what came: only Muster says what it sent.
     muster_ns: u64,
     peer: &'static str,
     peer_ns: u64,
@@ -83,10 +84,8 @@ pub fn run(args: &ForwardArgs) -> anyhow::Result<()> {
         if args.peer == Some(Peer::Janus) {
             let other = janus(args, &script, subs, time)?;
             print(&other)?;
-            let (ours, theirs) = (
-                line.seen.measured.ns_per_packet,
-                other.seen.measured.ns_per_packet,
-            );
+            let ours = line.seen.measured.ns_per_received.context("nothing came")?;
+            let theirs = other.seen.measured.ns_per_received.context("nothing came")?;
             print(&Ratio {
                 bench: "ratio",
                 subs,

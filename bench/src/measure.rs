@@ -1,7 +1,8 @@
 //! A measured window: everything is looked at before and after it, and what lies between makes a line of JSON.
 //!
 //! The cameras rest before the window until all is through, and after it for a moment, so that what is due and what
-//! came are counted of the same packets; what comes later than that moment has not come.
+//! came are counted of the same packets; what comes later than that moment has not come. That moment is no part of the
+//! time by which loads are divided.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -52,13 +53,40 @@ impl Subject<'_> {
     }
 }
 
+/// What has been spent until a moment.
+#[derive(Clone, Copy)]
+struct Mark {
+    at: Instant,
+    /// By the subject.
+    cpu: CpuTime,
+    /// By this thread, which plays the peers.
+    busy_ns: u64,
+}
+
+impl Mark {
+    fn take(subject: Subject) -> anyhow::Result<Self> {
+        Ok(Self {
+            at: Instant::now(),
+            cpu: CpuTime::of(subject.pid())?,
+            busy_ns: procfs::thread_busy_ns()?,
+        })
+    }
+
+    /// Shares of a core that the subject and this thread took since `before`.
+    fn loads_since(self, before: Self) -> (f64, f64) {
+        let elapsed_ns = self.at.duration_since(before.at).as_nanos().max(1) as f64;
+        let (cpu_ns, _, _) = self.cpu.since(before.cpu);
+        let busy_ns = self.busy_ns.saturating_sub(before.busy_ns);
+        (cpu_ns as f64 / elapsed_ns, busy_ns as f64 / elapsed_ns)
+    }
+}
+
 /// Everything that is looked at twice.
 pub struct Snapshot {
-    /// Time and CPU time when it was begun, and when it was done: looking costs the relay something too.
-    begun: (Instant, CpuTime),
-    done: (Instant, CpuTime),
+    /// When it was begun, and when it was done: looking costs the relay something too.
+    begun: Mark,
+    done: Mark,
     counters: Counters,
-    busy_ns: u64,
     socket_drops: u64,
     published: HashMap<SourceId, u64>,
     received: u64,
@@ -68,17 +96,15 @@ pub struct Snapshot {
 
 impl Snapshot {
     pub fn take(subject: Subject, crowd: &Crowd) -> anyhow::Result<Self> {
-        let clock = || anyhow::Ok((Instant::now(), CpuTime::of(subject.pid())?));
         Ok(Self {
-            begun: clock()?,
+            begun: Mark::take(subject)?,
             counters: subject.counters()?,
             socket_drops: procfs::socket_drops(&crowd.ports())?,
             published: crowd.published(),
             received: crowd.received(),
             resent: crowd.resent(),
             unsent: crowd.unsent(),
-            busy_ns: procfs::thread_busy_ns()?,
-            done: clock()?,
+            done: Mark::take(subject)?,
         })
     }
 }
@@ -102,12 +128,16 @@ pub struct Between {
 }
 
 impl Between {
+    /// The load was on from one to the other.
     pub fn of(before: &Snapshot, after: &Snapshot) -> Self {
+        Self::loaded_until(before, after.begun, after)
+    }
+
+    /// The load was on until `rest`. Only the loads are of that time, since what was sent by then may still be under way.
+    fn loaded_until(before: &Snapshot, rest: Mark, after: &Snapshot) -> Self {
         let counted = |name: &str| after.counters.since(&before.counters, name);
-        let ((begun, cpu_before), (ended, cpu_after)) = (before.done, after.begun);
-        let (total, user, system) = cpu_after.since(cpu_before);
-        let elapsed_ns = ended.duration_since(begun).as_nanos() as f64;
-        let generator_load = (after.busy_ns - before.busy_ns) as f64 / elapsed_ns;
+        let (total, user, system) = after.begun.cpu.since(before.done.cpu);
+        let (load, generator_load) = rest.loads_since(before.done);
         let lost = after.socket_drops > before.socket_drops || after.unsent > before.unsent;
         let not_sent = counted("muster_relay_dropped_total{reason=\"not_sent\"}");
         let sent = counted("muster_relay_packets_out_total").saturating_sub(not_sent);
@@ -121,7 +151,7 @@ impl Between {
             relay_p99_ms: p99.map(|seconds| rounded(seconds * 1000.0, 3)),
             received: after.received - before.received,
             resent: after.resent - before.resent,
-            load: total as f64 / elapsed_ns,
+            load,
             generator_load,
             generator_limited: lost || generator_load > BUSY,
         }
@@ -131,7 +161,9 @@ impl Between {
 /// What a window says, as it stands in a line.
 #[derive(Serialize)]
 pub struct Measured {
-    pub ns_per_packet: u64,
+    ns_per_packet: u64,
+    /// None if nothing came.
+    pub ns_per_received: Option<u64>,
     user_ns: u64,
     sys_ns: u64,
     pub delivered: f64,
@@ -163,11 +195,12 @@ pub fn window(
     let before = Snapshot::take(subject, crowd)?;
     crowd.publish(true);
     crowd.play(time)?;
+    let rest = Mark::take(subject)?;
     crowd.publish(false);
     crowd.play(REST)?;
     let after = Snapshot::take(subject, crowd)?;
 
-    let between = Between::of(&before, &after);
+    let between = Between::loaded_until(&before, rest, &after);
     let sent = between.sent.unwrap_or(between.received);
     ensure!(sent > 0, "nothing was sent");
     let (layer_changes, renumbered) = crowd.streams().fold((0, 0), |(switches, renumbered), stream| {
@@ -181,6 +214,7 @@ pub fn window(
     let a_packet = |ns: u64| ns / sent;
     Ok(Measured {
         ns_per_packet: a_packet(between.total),
+        ns_per_received: between.total.checked_div(between.received),
         user_ns: a_packet(between.user),
         sys_ns: a_packet(between.system),
         delivered: rounded(between.received as f64 / due.max(1) as f64, 6),
@@ -220,4 +254,59 @@ fn settle(crowd: &mut Crowd) -> anyhow::Result<()> {
         }
     }
     anyhow::bail!("the server is still sending what it was given long ago")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loads_are_shares_of_the_time_that_passed() {
+        let before = Mark {
+            at: Instant::now(),
+            cpu: CpuTime {
+                total_ns: 7_000_000_000,
+                ..CpuTime::default()
+            },
+            busy_ns: 2_000_000_000,
+        };
+        let after = Mark {
+            at: before.at + Duration::from_secs(4),
+            cpu: CpuTime {
+                total_ns: 10_000_000_000,
+                ..CpuTime::default()
+            },
+            busy_ns: 3_000_000_000,
+        };
+        assert_eq!(after.loads_since(before), (0.75, 0.25));
+    }
+
+    #[test]
+    fn what_is_spent_in_the_rest_counts_for_packets_and_not_for_loads() {
+        let start = Instant::now();
+        let mark = |ms: u64, cpu_ms: u64| Mark {
+            at: start + Duration::from_millis(ms),
+            cpu: CpuTime {
+                total_ns: cpu_ms * 1_000_000,
+                ..CpuTime::default()
+            },
+            busy_ns: cpu_ms * 2_000_000,
+        };
+        let snapshot = |begun, done, received| Snapshot {
+            begun,
+            done,
+            counters: Counters::default(),
+            socket_drops: 0,
+            published: HashMap::new(),
+            received,
+            resent: 0,
+            unsent: 0,
+        };
+        let before = snapshot(mark(0, 0), mark(1000, 100), 10);
+        let after = snapshot(mark(3500, 600), mark(4000, 900), 60);
+        let between = Between::loaded_until(&before, mark(3000, 580), &after);
+        assert_eq!((between.total, between.received), (500_000_000, 50));
+        assert_eq!((between.load, between.generator_load), (0.24, 0.48));
+        assert_eq!(Between::of(&before, &after).load, 0.2);
+    }
 }
