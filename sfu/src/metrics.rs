@@ -80,6 +80,11 @@ const FAMILIES: &[(&str, Kind, &str)] = &[
         "TCP connections for media that were accepted.",
     ),
     (
+        "muster_relay_http_closed_total",
+        Kind::Counter,
+        "HTTP connections that the relay closed: silent (asked nothing in time), idle, or full (no room for all).",
+    ),
+    (
         "muster_relay_srtp_agreed_total",
         Kind::Counter,
         "Legs whose SRTP keys were agreed, by profile.",

@@ -5,6 +5,7 @@
 //! Open to any origin: what opens doors is a bearer token, never a cookie. A slow peer is cut off: headers and bodies have
 //! a time and a size, connections a number.
 
+mod connections;
 mod dev;
 mod legs;
 mod media;
@@ -13,7 +14,6 @@ mod session;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Request, State};
@@ -21,12 +21,9 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
-use hyper_util::service::TowerToHyperService;
 use muster_proto::media::v1::media_service_server::MediaServiceServer;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::RelayConfig;
 use crate::dev::DevToken;
@@ -35,9 +32,6 @@ use crate::refusal::Refusal;
 use crate::worker::Command;
 use crate::worker::state::Shared;
 
-/// Open connections; more wait in the kernel's queue.
-const MAX_CONNECTIONS: usize = 4096;
-const HEADERS_WITHIN: Duration = Duration::from_secs(10);
 /// When a caller whom the relay has no room for may ask again, in seconds.
 const RETRY_AFTER_S: &str = "5";
 const SDP: &str = "application/sdp";
@@ -215,49 +209,8 @@ const OPTIONS: [(HeaderName, &str); 5] = [
 
 /// Serves until the task is aborted.
 pub(crate) async fn serve(listener: TcpListener, surface: Surface) {
-    let router = router(surface);
-    let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    // Ends with this task, and the connections with it.
-    let mut connections = tokio::task::JoinSet::new();
-    loop {
-        let Ok(permit) = room.clone().acquire_owned().await else {
-            return;
-        };
-        while connections.try_join_next().is_some() {}
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                let router = router.clone();
-                connections.spawn(async move {
-                    connection(stream, router).await;
-                    drop(permit);
-                });
-            }
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        }
-    }
-}
-
-async fn connection(stream: TcpStream, router: Router) {
-    let _ = stream.set_nodelay(true);
-    let mut server = auto::Builder::new(TokioExecutor::new());
-    server
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADERS_WITHIN);
-    server
-        .http2()
-        .timer(TokioTimer::new())
-        .keep_alive_interval(Duration::from_secs(20))
-        .max_concurrent_streams(100);
-    if let Err(error) = server
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
-        .await
-    {
-        tracing::debug!(error, "connection ended");
-    }
+    let closed = connections::Closed::new(&surface.shared.metrics);
+    connections::serve(listener, router(surface), connections::Limits::default(), closed).await;
 }
 
 /// The token in `Authorization: Bearer TOKEN`.
