@@ -48,14 +48,21 @@ async fn view(
     open(&surface, purpose, &meeting, &headers, body).await
 }
 
-/// `max-width` and `max-height` of a viewer's query, in pixels; other parameters are not ours.
+/// `max-width` and `max-height` of a viewer's query, in pixels. Any other parameter is refused, so that none is misspelt
+/// without a word.
 fn size(query: &str) -> Result<Size, Refusal> {
     let mut size = Size::default();
-    for (name, value) in query.split('&').filter_map(|parameter| parameter.split_once('=')) {
+    for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
+        let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
         let side = match name {
             "max-width" => &mut size.width,
             "max-height" => &mut size.height,
-            _ => continue,
+            _ => {
+                return Err(Refusal::bad_request(format!(
+                    "unknown parameter `{}`: expected max-width=PIXELS or max-height=PIXELS",
+                    name.chars().take(32).collect::<String>()
+                )));
+            }
         };
         *side = value
             .parse()
@@ -102,11 +109,7 @@ async fn try_open(
             "a meeting's name has 1 to 64 letters (A-Z a-z), digits, dots, hyphens or underscores",
         ));
     }
-    let mut offer = session::read_offer(headers, body).await?;
-    if let Purpose::View(_) = purpose {
-        // A viewer sends nothing: what it would send and receive is answered as what it receives.
-        offer = offer.replace("\na=sendrecv", "\na=recvonly");
-    }
+    let offer = session::read_offer(headers, body).await?;
     let site = format!("{kind}-{}", surface.shared.directory.next_id());
     let may_publish = purpose == Purpose::Publish;
     let claims = JoinClaims::new(meeting, &site, false, may_publish, now_ms() / 1000);

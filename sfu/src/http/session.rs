@@ -96,7 +96,8 @@ pub(super) async fn close(surface: &Surface, found: Result<Found, Refusal>) -> R
     }
 }
 
-/// Answers a PATCH: candidates are taken note of (204), new ICE credentials restart ICE (200). RFC 9725 section 4.3.
+/// Answers a PATCH: candidates are not needed and not looked at (204), new ICE credentials with `If-Match: *` restart ICE
+/// (200) and with an ETag are refused (409). RFC 9725 section 4.3.
 pub(super) async fn patch(
     surface: &Surface,
     found: Result<Found, Refusal>,
@@ -129,7 +130,8 @@ async fn try_patch(
     let ours = surface
         .ask(found.worker, |reply| Command::IceSession { leg: found.id, reply })
         .await?;
-    let current = etag(&ours.ok_or_else(Refusal::no_such_leg)?);
+    let ours = ours.ok_or_else(Refusal::no_such_leg)?;
+    let current = etag(&ours.ufrag);
     match &fragment.credentials {
         // A restart names no session but any; some clients put the star in quotes like an ETag.
         Some(theirs) if matches!(matching, "*" | "\"*\"") => {
@@ -142,6 +144,12 @@ async fn try_patch(
             let restarted = restarted.ok_or_else(Refusal::no_such_leg)?;
             Ok(restart_answer(&restarted, &fragment))
         }
+        // Both change in a restart (RFC 8839, section 4.4.1.1.1), so one tells.
+        Some(theirs) if matching == current && theirs.ufrag != ours.remote_ufrag => Err(Refusal::new(
+            409,
+            "ice_restart",
+            "the a=ice-ufrag is not of the current ICE session; new credentials restart ICE, which takes `If-Match: *`",
+        )),
         _ if matching == current => Ok(StatusCode::NO_CONTENT.into_response()),
         _ => Err(Refusal::new(
             412,

@@ -76,6 +76,7 @@ impl Accepted {
         shared.directory.may_join(claims)?;
         let mut config = LegConfig::new(candidate, shared.certificate.clone(), rand::random());
         config.tcp_candidate = tcp_candidate;
+        config.views_only = matches!(purpose, Purpose::View(_));
         let (leg, answer) = Leg::accept(Instant::now(), offer, &config).map_err(|error| {
             // What is wrong with the offer as a whole is no mistake in a line: it reads well, but asks for what we have not.
             let status = if error.line == 0 { 422 } else { 400 };
@@ -84,6 +85,13 @@ impl Accepted {
         purpose.check(&leg)?;
         Ok(Self { leg, answer, purpose })
     }
+}
+
+/// The username fragments of the current ICE session.
+#[derive(Debug)]
+pub(crate) struct IceSession {
+    pub ufrag: String,
+    pub remote_ufrag: String,
 }
 
 /// After an ICE restart: what the peer must know of us.
@@ -469,10 +477,13 @@ impl Worker {
         Some(watch)
     }
 
-    /// Our newest username fragment; `None` for a link.
-    pub fn ice_session(&self, id: LegId) -> Option<String> {
+    /// The newest username fragments; `None` for a link.
+    pub fn ice_session(&self, id: LegId) -> Option<IceSession> {
         match &self.legs.get(&id)?.wire {
-            Wire::WebRtc(wire) => Some(wire.leg.local_ufrag().to_owned()),
+            Wire::WebRtc(wire) => Some(IceSession {
+                ufrag: wire.leg.local_ufrag().to_owned(),
+                remote_ufrag: wire.leg.remote_ufrag().to_owned(),
+            }),
             Wire::Link(_) => None,
         }
     }

@@ -38,7 +38,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::refusal::Refusal;
 use crate::watch::Watch;
 
-pub(crate) use legs::{Accepted, Opened, Purpose, Restarted, Size};
+pub(crate) use legs::{Accepted, IceSession, Opened, Purpose, Restarted, Size};
 use socket::MediaSocket;
 pub(crate) use socket::open as open_socket;
 use state::{Shared, Worker};
@@ -60,10 +60,10 @@ pub(crate) enum Command {
         accepted: Box<Accepted>,
         reply: oneshot::Sender<Result<Opened, Refusal>>,
     },
-    /// Our current username fragment, which names the ICE session.
+    /// The current username fragments; ours names the ICE session.
     IceSession {
         leg: LegId,
-        reply: oneshot::Sender<Option<String>>,
+        reply: oneshot::Sender<Option<IceSession>>,
     },
     RestartIce {
         leg: LegId,

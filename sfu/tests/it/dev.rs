@@ -131,6 +131,19 @@ async fn a_session_is_made_patched_and_deleted_as_the_rfc_says() {
         401
     );
     let restart = format!("a=ice-ufrag:abcd\r\na=ice-pwd:0123456789012345678901\r\n{candidate}");
+    let no_restart = patch(&[BEARER, FRAGMENT, ("if-match", &etag)], &restart).await;
+    refused(&no_restart, 409, "ice_restart");
+    let theirs = publisher
+        .offer
+        .lines()
+        .filter(|l| l.starts_with("a=ice-ufrag:") || l.starts_with("a=ice-pwd:"));
+    let same = theirs
+        .take(2)
+        .chain(candidate.lines())
+        .collect::<Vec<_>>()
+        .join("\r\n");
+    let noted = patch(&[BEARER, FRAGMENT, ("if-match", &etag)], &same).await;
+    assert_eq!(noted.status, 204, "{}", noted.body);
     let restarted = patch(&[BEARER, FRAGMENT, ("if-match", "*")], &restart).await;
     assert_eq!(restarted.status, 200);
     assert_ne!(restarted.headers["etag"], etag);
@@ -258,17 +271,48 @@ async fn what_cannot_be_is_refused_with_the_right_status() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_viewers_query_is_understood_or_refused() {
+    let bench = dev_bench(1).await;
+    let relay = bench.relay.http_addr();
+    let views = Browser::join_at(&bench, "/whep/m", TOKEN, "a", false, 1)
+        .await
+        .offer
+        .clone();
+    for (query, named) in [
+        ("Max-Height=360", "`Max-Height`"),
+        ("max-height", "max-height"),
+        ("max-height=", "max-height"),
+        ("max-width=640&max-height=tall", "max-height"),
+        (
+            "max-width=640&quality=low",
+            "max-width=PIXELS or max-height=PIXELS",
+        ),
+    ] {
+        let answer = post_offer_to(relay, &format!("/whep/m?{query}"), TOKEN, &views).await;
+        assert_eq!(answer.status, 400, "{query}");
+        assert!(answer.body.contains(named), "{query}: {}", answer.body);
+    }
+    for query in ["", "max-width=640&max-height=360"] {
+        let answer = post_offer_to(relay, &format!("/whep/m?{query}"), TOKEN, &views).await;
+        assert_eq!(answer.status, 201, "{}", answer.body);
+    }
+    bench.relay.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_viewer_that_would_also_send_is_answered_as_one_who_views() {
     let bench = dev_bench(1).await;
     let views = Browser::join_at(&bench, "/whep/m", TOKEN, "a", false, 1)
         .await
         .offer
         .clone();
-    let both = views.replace("a=recvonly", "a=sendrecv");
-    assert_ne!(views, both);
-    let answer = post_offer_to(bench.relay.http_addr(), "/whep/m", TOKEN, &both).await;
-    assert_eq!(answer.status, 201, "{}", answer.body);
-    assert!(answer.body.contains("a=sendonly") && !answer.body.contains("a=recvonly"));
+    for both in ["a=sendrecv\r\n", "a=sendrecv \r\n", ""] {
+        let offer = views.replace("a=recvonly\r\n", both);
+        assert_ne!(views, offer);
+        let answer = post_offer_to(bench.relay.http_addr(), "/whep/m", TOKEN, &offer).await;
+        assert_eq!(answer.status, 201, "{}", answer.body);
+        assert!(answer.body.contains("a=sendonly") && !answer.body.contains("a=recvonly"));
+    }
     bench.relay.shutdown().await;
 }
 

@@ -175,6 +175,9 @@ fn accept(
     if media.rtcp_rsize {
         a.push(property("rtcp-rsize"));
     }
+    if media.extmap_allow_mixed {
+        a.push(property("extmap-allow-mixed"));
+    }
     for coding in codings {
         codec_lines(a, media, coding, twcc.is_some());
     }

@@ -66,6 +66,10 @@ impl IceLite {
         &self.current.local
     }
 
+    pub(crate) fn remote_ufrag(&self) -> &str {
+        &self.current.remote_ufrag
+    }
+
     /// Where to send; None until a check passed.
     pub(crate) fn selected(&self) -> Option<SocketAddr> {
         self.selected

@@ -56,6 +56,8 @@ pub struct LegConfig {
     pub seed: [u8; 32],
     /// REMB told to publishers, bits per second a video source.
     pub video_bps: u64,
+    /// The offerer only views: an m-line that it would send and receive in is answered as one it receives in.
+    pub views_only: bool,
 }
 
 impl LegConfig {
@@ -67,6 +69,7 @@ impl LegConfig {
             certificate,
             seed,
             video_bps: 4_000_000,
+            views_only: false,
         }
     }
 }
@@ -127,7 +130,10 @@ pub struct Leg {
 impl Leg {
     /// Reads an offer (at most 256 KiB, 256 m-lines) and makes the leg and its answer.
     pub fn accept(now: Instant, offer: &str, config: &LegConfig) -> Result<(Leg, String), OfferError> {
-        let offer = offer::read(offer)?;
+        let mut offer = offer::read(offer)?;
+        if config.views_only {
+            offer.send_nothing();
+        }
         let plan = negotiate(&offer)?;
         let mut seed = Seed::new(config.seed);
         let ice = IceCredentials::draw(&mut seed);
@@ -185,6 +191,11 @@ impl Leg {
     /// The newest username fragment; the shell finds the leg of a first STUN request by it.
     pub fn local_ufrag(&self) -> &str {
         &self.ice.local().ufrag
+    }
+
+    /// The newest username fragment of the peer.
+    pub fn remote_ufrag(&self) -> &str {
+        self.ice.remote_ufrag()
     }
 
     /// The SRTP profile that was agreed; None before the keys are.

@@ -102,7 +102,7 @@ pub(crate) fn negotiate(offer: &Offer) -> Result<Plan, OfferError> {
         slots: Vec::new(),
     };
     for media in &offer.media {
-        let role = plan.role(media, offer.extmap_allow_mixed);
+        let role = plan.role(media, offer.extmap_allow_mixed || media.extmap_allow_mixed);
         if !matches!(role, Role::Rejected) && !media.rtcp_mux {
             return Err(OfferError::new(
                 media.line,
@@ -122,7 +122,7 @@ pub(crate) fn negotiate(offer: &Offer) -> Result<Plan, OfferError> {
 }
 
 impl Plan {
-    /// `mixed`: the offerer takes header extensions in both forms.
+    /// `mixed`: the offerer takes header extensions in both forms in this m-line.
     fn role(&mut self, media: &Media, mixed: bool) -> Role {
         let rtp = matches!(
             media.proto.as_str(),

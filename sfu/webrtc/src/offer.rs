@@ -47,8 +47,20 @@ pub(crate) struct Offer {
     pub peer_is_passive: bool,
     /// There is a BUNDLE group; without one the only m-line of sound or pictures is the transport's.
     pub has_bundle: bool,
+    /// Given for the session, and so for every m-line.
     pub extmap_allow_mixed: bool,
     pub media: Vec<Media>,
+}
+
+impl Offer {
+    /// Reads it as of one who receives at most, in every m-line.
+    pub(crate) fn send_nothing(&mut self) {
+        for media in &mut self.media {
+            if media.direction == Direction::SendRecv {
+                media.direction = Direction::RecvOnly;
+            }
+        }
+    }
 }
 
 /// What an m-line carries.
@@ -88,6 +100,8 @@ pub(crate) struct Media {
     pub rtcp_mux: bool,
     pub rtcp_rsize: bool,
     pub slides: bool,
+    /// `a=extmap-allow-mixed` in this m-line (RFC 8285, section 6).
+    pub extmap_allow_mixed: bool,
     /// By payload type.
     pub payloads: BTreeMap<u8, Payload>,
     /// (id, URI)

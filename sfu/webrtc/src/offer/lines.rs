@@ -113,6 +113,7 @@ impl Reader {
             rtcp_mux: false,
             rtcp_rsize: false,
             slides: false,
+            extmap_allow_mixed: false,
             payloads: BTreeMap::new(),
             extensions: Vec::new(),
             feedback: FeedbackKinds::default(),
@@ -148,7 +149,10 @@ impl Reader {
                     self.bundle = Some(mids.split_whitespace().map(str::to_owned).collect());
                 }
             }
-            "extmap-allow-mixed" => self.extmap_allow_mixed = true,
+            "extmap-allow-mixed" => match self.media.last_mut() {
+                Some((media, _)) => media.extmap_allow_mixed = true,
+                None => self.extmap_allow_mixed = true,
+            },
             "sendrecv" => self.direction(Direction::SendRecv),
             "sendonly" => self.direction(Direction::SendOnly),
             "recvonly" => self.direction(Direction::RecvOnly),

@@ -191,6 +191,59 @@ fn vp9_and_av1_are_taken_in_profile_0_after_the_others() {
 }
 
 #[test]
+fn both_forms_of_extensions_are_agreed_where_they_are_allowed() {
+    let av1 = "m=video 9 UDP/TLS/RTP/SAVPF 96;a=rtpmap:96 AV1/90000;a=recvonly;a=extmap:12 \
+        https://aomediacodec.github.io/av1-rtp-spec/#dependency-descriptor-rtp-header-extension";
+    let mixed = format!("{av1};a=extmap-allow-mixed");
+    // For each part of the answer: the session, and the m-lines.
+    let parts = |text: &str| -> Vec<(bool, bool)> {
+        let (leg, answer) = accept(text).expect("a good offer");
+        let parts = answer.split("\r\nm=");
+        let found: Vec<_> = parts
+            .map(|part| {
+                (
+                    part.contains("a=extmap-allow-mixed"),
+                    part.contains("a=extmap:12 "),
+                )
+            })
+            .collect();
+        let agreed: Vec<_> = leg.slots().iter().map(|slot| slot.descriptors).collect();
+        let written: Vec<_> = found[1..].iter().map(|(_, dependency)| *dependency).collect();
+        assert_eq!(agreed, written);
+        found
+    };
+    let (none, both) = ((false, false), (true, true));
+    assert_eq!(parts(&offer(&[av1, &mixed, av1])), [none, none, both, none]);
+    let session = offer(&[av1, av1]).replacen("a=setup", "a=extmap-allow-mixed\r\na=setup", 1);
+    let dependency = (false, true);
+    assert_eq!(parts(&session), [(true, false), dependency, dependency]);
+}
+
+#[test]
+fn one_who_only_views_sends_nothing_however_it_says_so() {
+    let certificate = Arc::new(Certificate::generate().expect("a certificate"));
+    let candidate = "192.0.2.7:40000".parse().expect("an address");
+    let mut config = LegConfig::new(candidate, certificate, [1; 32]);
+    config.views_only = true;
+    let default = VIDEO;
+    let blank = format!("{VIDEO};a=sendrecv ");
+    let session = offer(&[VIDEO]).replacen("a=setup", "a=sendrecv\r\na=setup", 1);
+    for text in [offer(&[default, &blank, SLOT]), session] {
+        let (leg, answer) = Leg::accept(instant(), &text, &config).expect("a good offer");
+        assert!(leg.sources().is_empty());
+        assert_eq!(leg.slots().len(), text.matches("m=video").count());
+        assert_eq!(
+            answer.matches("a=sendonly\r\n").count(),
+            leg.slots().len(),
+            "{answer}"
+        );
+    }
+    let sends = offer(&[&format!("{VIDEO};a=sendonly")]);
+    let (leg, _) = Leg::accept(instant(), &sends, &config).expect("a good offer");
+    assert!(leg.slots().is_empty(), "what it only sends is not turned about");
+}
+
+#[test]
 fn the_constrained_baseline_profile_is_preferred() {
     let h264 = "m=video 9 UDP/TLS/RTP/SAVPF 1 2 3;a=recvonly;\
         a=rtpmap:1 H264/90000;a=rtpmap:2 H264/90000;a=rtpmap:3 H264/90000;\
