@@ -32,7 +32,7 @@ pub enum Mark {
 /// Why a mark is not good. The order decides between two that are equally bad.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
-    /// Nothing comes although something should.
+    /// Nothing comes although something should, or no picture although a camera is published.
     NoMedia,
     LossUp,
     LossDown,
@@ -73,7 +73,7 @@ pub struct Measured {
     pub jitter: u32,
     /// What the way to it is estimated to carry, in bits a second.
     pub estimate_bps: Option<u64>,
-    /// Something should come and has not for over a second.
+    /// Something should come and has not for over a second, or its picture has not for four although its sound does.
     pub silent: bool,
     /// The largest layer of its camera that comes.
     pub published: Option<PictureSize>,

@@ -274,6 +274,8 @@ impl Worker {
             }
         }
         if let Some(meeting) = self.meetings.get_mut(&leg.meeting) {
+            // From now on it is paused or awaited, whenever the core was told the time last.
+            meeting.core.handle_timeout(self.shared.micros(now));
             meeting.core.set_paused(id, layer, paused);
         }
     }

@@ -147,6 +147,29 @@ async fn how_a_leg_fares_is_reported_whatever_its_wire() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_camera_is_told_though_its_sound_comes() {
+    let (bench, control_plane) = with_control_plane().await;
+    let (mut agent, _browser) = box_and_chair(&bench).await;
+    let mark = || {
+        let quality = control_plane.heard().quality("box")?;
+        Some((quality.mark(), quality.reason(), quality.published.is_some()))
+    };
+    until("the box fares well", || {
+        mark().filter(|&(mark, _, pictures)| mark == QualityMark::Good && pictures)
+    })
+    .await;
+    agent.stop_publishing();
+    agent.publish_sound(20);
+    until("the missing picture is told with its reason", || {
+        mark().filter(|&told| told == (QualityMark::Poor, QualityReason::NoMedia, false))
+    })
+    .await;
+    let states = control_plane.heard().states("box");
+    assert_eq!(states.last().map(|(state, _)| *state), Some(LegState::OnAir));
+    bench.relay.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_relay_without_identity_says_what_to_do() {
     let dir = tempfile::tempdir().expect("temp dir");
     let config = muster_sfu::RelayConfig {
