@@ -25,6 +25,7 @@ pub async fn convene(client: &Client, options: Convene, form: Form) -> Result<()
         selector: Some(selector),
         title: options.title.clone(),
         idempotency_key: new_key(),
+        ..ConveneRequest::default()
     };
     let response = client.meetings().convene(request).await?.into_inner();
     let mut meeting = response
@@ -330,6 +331,10 @@ fn reason_name(reason: SummonsReason) -> &'static str {
         SummonsReason::JoinFailed => "could not join the relay",
         SummonsReason::NoDelivery => "call not delivered",
         SummonsReason::HungUp => "hung up",
+        SummonsReason::HungUpByChair => "hung up by the chair",
+        SummonsReason::MicrophoneMissing => "no microphone",
+        SummonsReason::Deadline => "not in by the deadline",
+        SummonsReason::ReplicaAway => "its control plane cannot be reached",
     }
 }
 

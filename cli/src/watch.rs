@@ -40,7 +40,15 @@ impl Situation {
             Some(Event::Presence(changed)) => self.note_presence(changed.presence),
             Some(Event::MeetingEvent(event)) => self.apply_event(event),
             Some(Event::Fleet(fleet)) => self.note_fleet(fleet),
-            Some(Event::Directory(_) | Event::Heartbeat(_) | Event::Quality(_)) | None => {}
+            Some(
+                Event::Directory(_)
+                | Event::Heartbeat(_)
+                | Event::Quality(_)
+                | Event::Permissions(_)
+                | Event::Service(_)
+                | Event::Plans(_),
+            )
+            | None => {}
         }
     }
 
@@ -90,16 +98,7 @@ impl Situation {
                 meeting.title = convened.title;
                 meeting.unit = convened.unit;
                 meeting.chair = convened.chair;
-                for site in convened.sites {
-                    if !meeting.summonses.iter().any(|summons| summons.site == site) {
-                        let state = SummonsState::Paged.into();
-                        meeting.summonses.push(Summons {
-                            site,
-                            state,
-                            ..Summons::default()
-                        });
-                    }
-                }
+                add_sites(meeting, convened.sites);
             }
             Some(MeetingChange::Summons(changed)) => {
                 if let Some(new) = changed.summons {
@@ -114,6 +113,19 @@ impl Situation {
                 }
             }
             Some(MeetingChange::Stage(changed)) => meeting.stage = changed.stage,
+            Some(MeetingChange::SitesAdded(added)) => add_sites(meeting, added.sites),
+            Some(MeetingChange::Chair(changed)) => meeting.chair = changed.chair,
+            Some(MeetingChange::Lock(changed)) => meeting.locked = changed.locked,
+            Some(MeetingChange::EndSet(set)) => meeting.ends_ms = set.ends_ms,
+            Some(MeetingChange::Floor(changed)) => meeting.floor = changed.floor,
+            Some(MeetingChange::Placed(placed)) => meeting.placement = placed.placement,
+            // Of no use for what is shown here.
+            Some(
+                MeetingChange::ChairRequested(_)
+                | MeetingChange::RollCallStarted(_)
+                | MeetingChange::RollCallEntry(_)
+                | MeetingChange::RollCallEnded(_),
+            ) => {}
             Some(MeetingChange::Ended(_)) => {
                 self.meetings.remove(&event.meeting);
                 self.ended.push(event.meeting);
@@ -139,6 +151,20 @@ pub fn on_air(meeting: &Meeting) -> usize {
         .iter()
         .filter(|summons| summons.state() == SummonsState::OnAir)
         .count()
+}
+
+/// Sites that are paged from now on; those that are there already stay as they are.
+fn add_sites(meeting: &mut Meeting, sites: Vec<String>) {
+    for site in sites {
+        if !meeting.summonses.iter().any(|summons| summons.site == site) {
+            let state = SummonsState::Paged.into();
+            meeting.summonses.push(Summons {
+                site,
+                state,
+                ..Summons::default()
+            });
+        }
+    }
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ macro_rules! paired {
         pub fn $from(number: i32) -> Option<$domain> {
             match <$wire>::try_from(number).ok()? {
                 $(<$wire>::$other => Some(<$domain>::$variant),)+
-                <$wire>::Unspecified => None,
+                _ => None,
             }
         }
     };
@@ -75,6 +75,7 @@ pub fn site_to_wire(site: &Site) -> pb::Site {
         lon: site.lon,
         access: access_to_wire(site.access).into(),
         tags: site.tags.iter().cloned().collect(),
+        ..Default::default()
     }
 }
 
@@ -158,6 +159,7 @@ pub fn account_to_wire(account: &AccountRow) -> pb::Account {
             .map(|(role, unit)| pb::Grant {
                 role: *role,
                 unit: unit.clone(),
+                ..Default::default()
             })
             .collect(),
     }
@@ -222,6 +224,7 @@ pub fn summons_to_wire(summons: &Summons) -> pb::Summons {
         paged_ms: summons.paged.map_or(0, |at| at.0),
         on_air_ms: summons.on_air.map_or(0, |at| at.0),
         detail: summons.detail.clone(),
+        ..Default::default()
     }
 }
 
@@ -250,6 +253,7 @@ fn stage_to_wire(stage: &Stage) -> pb::Stage {
             .map(ToString::to_string)
             .unwrap_or_default(),
         muted_sites: stage.muted.iter().map(ToString::to_string).collect(),
+        ..Default::default()
     }
 }
 
@@ -290,6 +294,7 @@ pub fn event_to_wire(
                 chair: chair.to_string(),
                 sites: sites.iter().map(ToString::to_string).collect(),
                 idempotency_key: idempotency_key.clone(),
+                ..Default::default()
             }),
         ),
         Event::SummonsChanged { summons } => (
@@ -317,6 +322,7 @@ pub fn event_to_wire(
         at_ms: at.0,
         actor: actor.to_owned(),
         event: Some(wire),
+        ..Default::default()
     }
 }
 
@@ -347,6 +353,7 @@ pub fn event_from_wire(wire: pb::MeetingEvent) -> Result<Event, StoreError> {
             at,
             reason: ended.reason,
         },
+        other => return Err(corrupt(format!("an event of a newer version: {other:?}"))),
     })
 }
 
@@ -361,6 +368,7 @@ pub fn meeting_to_wire(meeting: &Meeting) -> pb::Meeting {
         summonses: meeting.summonses().iter().map(summons_to_wire).collect(),
         stage: Some(stage_to_wire(meeting.stage())),
         seq: meeting.seq(),
+        ..Default::default()
     }
 }
 
@@ -377,5 +385,6 @@ pub fn stage_document_to_wire(document: &StageDocument) -> pb::StageDocument {
         muted_sites: document.muted.iter().map(ToString::to_string).collect(),
         chair: document.chair.clone(),
         expelled_sites: document.expelled.iter().map(ToString::to_string).collect(),
+        ..Default::default()
     }
 }

@@ -35,6 +35,7 @@ impl Tickets {
             relay_url: place.http_url,
             relay_link: place.link,
             site: site.to_owned(),
+            ..Default::default()
         })
     }
 }

@@ -93,6 +93,7 @@ impl ControlPlane {
         tokio::spawn(async move {
             let answer = within(client.get_ticket(GetTicketRequest {
                 meeting: meeting.clone(),
+                ..Default::default()
             }))
             .await;
             let ticket = match answer.map(|answer| answer.into_inner().ticket) {
@@ -165,7 +166,12 @@ async fn attach_once(
             }
             Some(attach_response::Event::Summons(call)) => ControlEvent::Summons(call),
             Some(attach_response::Event::Withdrawn(withdrawn)) => ControlEvent::Withdrawn(withdrawn),
-            Some(attach_response::Event::Heartbeat(_)) | None => continue,
+            Some(
+                attach_response::Event::Heartbeat(_)
+                | attach_response::Event::Notice(_)
+                | attach_response::Event::Drill(_),
+            )
+            | None => continue,
         };
         if inputs.send(Input::Control(event)).await.is_err() {
             return "the agent ends".into();

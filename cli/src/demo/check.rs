@@ -151,6 +151,7 @@ async fn convene(client: &Client, sites: &[String]) -> Result<(Meeting, i64), Fa
         selector: Some(selector),
         title: "Check 检查".to_owned(),
         idempotency_key: new_key(),
+        ..ConveneRequest::default()
     };
     let meeting = client.meetings().convene(request).await?.into_inner().meeting;
     let meeting = meeting.context("the control plane answered without a meeting")?;

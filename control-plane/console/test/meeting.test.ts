@@ -1,7 +1,9 @@
 import { create } from "@bufbuild/protobuf";
 import { describe, expect, it } from "vitest";
 import {
+  Fallback,
   MeetingEventSchema,
+  Priority,
   StageSchema,
   SummonsReason,
   SummonsSchema,
@@ -19,7 +21,7 @@ function event(of: MeetingEvent["event"], atMs = 1_000n): MeetingEvent {
 }
 function convene(...sites: string[]): Meeting {
   seq = 0n;
-  return apply(undefined, event({ case: "convened", value: { $typeName: "muster.command.v1.MeetingConvened", title: "t", unit: "WH", chair: "duty", sites, idempotencyKey: "" } }))!;
+  return apply(undefined, event({ case: "convened", value: { $typeName: "muster.command.v1.MeetingConvened", title: "t", unit: "WH", chair: "duty", sites, idempotencyKey: "", priority: Priority.ROUTINE, deadlineMs: 0n, endsMs: 0n, fallback: Fallback.NONE, preset: "", schedule: "" } }))!;
 }
 function summons(site: string, state: SummonsState, reason = SummonsReason.UNSPECIFIED, atMs = 1_000n): MeetingEvent["event"] {
   return { case: "summons", value: { $typeName: "muster.command.v1.SummonsChanged", summons: create(SummonsSchema, { site, state, reason, atMs }) } };

@@ -486,6 +486,7 @@ impl MeetingActor {
                 ticket: self.shared.tickets.issue(self.meeting.id(), site, false).ok(),
                 // A box answers by itself, a person presses once.
                 auto_answer: *proof == Proof::Certificate,
+                ..Default::default()
             };
             pb::AttachResponse {
                 event: Some(pb::attach_response::Event::Summons(call)),

@@ -225,4 +225,13 @@ impl DirectoryService for Directory {
             expires_ms,
         }))
     }
+
+    type ImportSitesWithProgressStream = super::Answers<pb::ImportSitesWithProgressResponse>;
+
+    async fn import_sites_with_progress(
+        &self,
+        _: Request<pb::ImportSitesWithProgressRequest>,
+    ) -> Result<Response<Self::ImportSitesWithProgressStream>, Status> {
+        Err(Status::unimplemented("not built yet"))
+    }
 }

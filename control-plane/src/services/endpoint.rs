@@ -142,4 +142,25 @@ impl EndpointService for EndpointCalls {
             .await?;
         Ok(Response::new(pb::GetTicketResponse { ticket: Some(ticket) }))
     }
+
+    async fn request_floor(
+        &self,
+        _: Request<pb::RequestFloorRequest>,
+    ) -> Result<Response<pb::RequestFloorResponse>, Status> {
+        Err(Status::unimplemented("not built yet"))
+    }
+
+    async fn answer_roll_call(
+        &self,
+        _: Request<pb::AnswerRollCallRequest>,
+    ) -> Result<Response<pb::AnswerRollCallResponse>, Status> {
+        Err(Status::unimplemented("not built yet"))
+    }
+
+    async fn report_drill(
+        &self,
+        _: Request<pb::ReportDrillRequest>,
+    ) -> Result<Response<pb::ReportDrillResponse>, Status> {
+        Err(Status::unimplemented("not built yet"))
+    }
 }

@@ -106,6 +106,7 @@ impl MeetingService for MeetingCalls {
             selector,
             title,
             idempotency_key,
+            ..
         } = request.into_inner();
         let Resolution { sites, unknown } = self.resolve(&caller, selector)?;
         if !unknown.is_empty() {
@@ -244,5 +245,9 @@ impl MeetingService for MeetingCalls {
         let chair = meeting.chair() == Some(&caller.actor.account);
         let ticket = self.0.tickets.issue(&id, &caller.actor.account.desk(), chair)?;
         Ok(Response::new(pb::JoinAsDeskResponse { ticket: Some(ticket) }))
+    }
+
+    async fn act(&self, _: Request<pb::ActRequest>) -> Result<Response<pb::ActResponse>, Status> {
+        Err(Status::unimplemented("not built yet"))
     }
 }

@@ -4,7 +4,7 @@ use crate::convert::account_to_wire;
 use crate::core::{Core, peer_ip};
 use muster_proto::command::v1::session_service_server::SessionService;
 use muster_proto::command::v1::{
-    SignInRequest, SignInResponse, SignOutRequest, SignOutResponse, WhoAmIRequest, WhoAmIResponse,
+    self as pb, SignInRequest, SignInResponse, SignOutRequest, SignOutResponse, WhoAmIRequest, WhoAmIResponse,
 };
 use std::sync::Arc;
 use tonic::{Request, Response, Status};
@@ -37,5 +37,19 @@ impl SessionService for Sessions {
             account,
             expires_ms: caller.expires_ms,
         }))
+    }
+
+    async fn list_sessions(
+        &self,
+        _: Request<pb::ListSessionsRequest>,
+    ) -> Result<Response<pb::ListSessionsResponse>, Status> {
+        Err(Status::unimplemented("not built yet"))
+    }
+
+    async fn revoke_sessions(
+        &self,
+        _: Request<pb::RevokeSessionsRequest>,
+    ) -> Result<Response<pb::RevokeSessionsResponse>, Status> {
+        Err(Status::unimplemented("not built yet"))
     }
 }

@@ -322,6 +322,7 @@ async fn convene_with_key(person: &Person) -> String {
         selector: Some(selector),
         title: "Flood".into(),
         idempotency_key: "key-1".into(),
+        ..Default::default()
     };
     let answer = person
         .meetings()

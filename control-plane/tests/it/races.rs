@@ -16,6 +16,7 @@ fn convene_with(person: &Person, key: &str) -> tonic::Request<pb::ConveneRequest
         selector: Some(selector),
         title: "Flood".into(),
         idempotency_key: key.into(),
+        ..Default::default()
     })
 }
 

@@ -68,6 +68,7 @@ async fn all_140_sites_come_on_air() {
         selector: Some(selector),
         title: "All".into(),
         idempotency_key: String::new(),
+        ..Default::default()
     };
     let answer = person
         .meetings()

@@ -19,7 +19,8 @@ async fn a_right_password_opens_a_session_and_signing_out_ends_it() {
         account.grants,
         [pb::Grant {
             role: pb::Role::Commander.into(),
-            unit: "D".into()
+            unit: "D".into(),
+            ..Default::default()
         }]
     );
     assert!(who.expires_ms > 0);

@@ -179,6 +179,7 @@ impl Person {
             selector: Some(selector),
             title: "Flood".into(),
             idempotency_key: String::new(),
+            ..Default::default()
         };
         let answer = self.meetings().convene(self.request(message)).await?.into_inner();
         Ok(answer.meeting.expect("a meeting"))
@@ -223,7 +224,10 @@ impl Person {
     pub async fn watch(&self, cursor: Vec<pb::Position>) -> Streaming<pb::WatchResponse> {
         let mut client = WatchServiceClient::new(self.channel.clone()).max_decoding_message_size(64 << 20);
         client
-            .watch(self.request(pb::WatchRequest { cursor }))
+            .watch(self.request(pb::WatchRequest {
+                cursor,
+                ..Default::default()
+            }))
             .await
             .expect("watching")
             .into_inner()
@@ -325,6 +329,7 @@ impl Endpoint {
     pub async fn ticket(&mut self, meeting: &str) -> Result<pb::JoinTicket, Status> {
         let message = pb::GetTicketRequest {
             meeting: meeting.into(),
+            ..Default::default()
         };
         let answer = self.client.get_ticket(with_bearer(&self.secret, message)).await?;
         Ok(answer.into_inner().ticket.expect("a ticket"))

@@ -10,6 +10,7 @@ use muster_edge::{Config, Ended, Source};
 use muster_identity::{Authority, Credentials, EnrolToken, Identity, JoinClaims, TokenVerifier};
 use muster_link::rtp::{LinkRtp, PT_VP8};
 use muster_link::{LinkServer, RelaySender};
+use muster_proto::command::v1 as pb;
 use muster_proto::command::v1::endpoint_service_server::{EndpointService, EndpointServiceServer};
 use muster_proto::command::v1::enrol_service_server::{EnrolService, EnrolServiceServer};
 use muster_proto::command::v1::{
@@ -167,6 +168,27 @@ impl EndpointService for Desk {
         let ticket = Some(ticket(&self.authority, &request.into_inner().meeting, &relay));
         Ok(Response::new(GetTicketResponse { ticket }))
     }
+
+    async fn request_floor(
+        &self,
+        _: Request<pb::RequestFloorRequest>,
+    ) -> Result<Response<pb::RequestFloorResponse>, Status> {
+        Ok(Response::new(pb::RequestFloorResponse {}))
+    }
+
+    async fn answer_roll_call(
+        &self,
+        _: Request<pb::AnswerRollCallRequest>,
+    ) -> Result<Response<pb::AnswerRollCallResponse>, Status> {
+        Ok(Response::new(pb::AnswerRollCallResponse {}))
+    }
+
+    async fn report_drill(
+        &self,
+        _: Request<pb::ReportDrillRequest>,
+    ) -> Result<Response<pb::ReportDrillResponse>, Status> {
+        Ok(Response::new(pb::ReportDrillResponse {}))
+    }
 }
 
 fn ticket(authority: &Authority, meeting: &str, relay: &str) -> JoinTicket {
@@ -185,6 +207,7 @@ fn ticket(authority: &Authority, meeting: &str, relay: &str) -> JoinTicket {
         relay_url: String::new(),
         relay_link: relay.into(),
         site: SITE.into(),
+        ..Default::default()
     }
 }
 
@@ -291,6 +314,7 @@ impl World {
             from: "Duty officer".into(),
             ticket,
             auto_answer: true,
+            ..Default::default()
         }));
     }
 

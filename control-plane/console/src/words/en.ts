@@ -103,6 +103,10 @@ export const en = {
   "reason.11": "could not join the relay",
   "reason.12": "call not delivered",
   "reason.13": "hung up",
+  "reason.14": "taken out by the chair",
+  "reason.15": "no microphone",
+  "reason.16": "not in by the deadline",
+  "reason.17": "its control plane cannot be reached",
 
   "since": "since {time}",
   "for": "{time}",

@@ -105,6 +105,10 @@ export const zh: Record<Key, string> = {
   "reason.11": "无法接入转发节点",
   "reason.12": "呼叫未送达",
   "reason.13": "已挂断",
+  "reason.14": "已被主席挂断",
+  "reason.15": "没有麦克风",
+  "reason.16": "超过截止时间未入会",
+  "reason.17": "所属控制面无法连接",
 
   "since": "自 {time}",
   "for": "{time}",

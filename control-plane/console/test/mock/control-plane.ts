@@ -16,10 +16,12 @@ import {
 import { AttachResponseSchema, EndpointService, type AttachResponse } from "../../src/gen/muster/command/v1/endpoint_pb";
 import {
   AccountSchema,
+  Fallback,
   GrantSchema,
   MeetingEventSchema,
   MeetingSchema,
   PresenceSchema,
+  Priority,
   Role,
   StageSchema,
   SummonsReason,
@@ -179,7 +181,7 @@ export class MockControlPlane {
 
   convene(sites: string[], title: string): void {
     this.meeting = undefined;
-    this.emit("duty", { case: "convened", value: { $typeName: "muster.command.v1.MeetingConvened", title, unit: this.options.units[0]?.id ?? "", chair: "duty", sites, idempotencyKey: "" } });
+    this.emit("duty", { case: "convened", value: { $typeName: "muster.command.v1.MeetingConvened", title, unit: this.options.units[0]?.id ?? "", chair: "duty", sites, idempotencyKey: "", priority: Priority.ROUTINE, deadlineMs: 0n, endsMs: 0n, fallback: Fallback.NONE, preset: "", schedule: "" } });
     sites.forEach((site, at) => this.page(site, at));
   }
 
