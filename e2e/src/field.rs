@@ -179,6 +179,7 @@ impl Field {
         let (mut meetings, bearer) = self.console().await?;
         let mut request = tonic::Request::new(JoinAsDeskRequest {
             meeting: meeting.to_owned(),
+            ..Default::default()
         });
         request.metadata_mut().insert("authorization", bearer);
         let response = meetings.join_as_desk(request).await?.into_inner();

@@ -261,6 +261,7 @@ async fn look_at_all(
         .meetings()
         .join_as_desk(JoinAsDeskRequest {
             meeting: meeting.to_owned(),
+            ..Default::default()
         })
         .await?;
     let ticket: JoinTicket = ticket.into_inner().ticket.context("the answer has no ticket")?;

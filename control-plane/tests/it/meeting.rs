@@ -296,6 +296,7 @@ async fn the_same_key_gives_the_same_meeting_and_the_desk_gets_a_ticket() {
     assert_eq!(ids[0], ids[1]);
     let message = pb::JoinAsDeskRequest {
         meeting: ids[0].clone(),
+        ..Default::default()
     };
     let ticket = person
         .meetings()

@@ -122,5 +122,6 @@ pub(super) fn notice(stage: &StageDocument, site: &str) -> MeetingNotice {
         ended: stage.ended,
         muted: stage.muted_sites.iter().any(|muted| muted == site),
         broadcast_site: stage.broadcast_site.clone(),
+        content_site: stage.content_site.clone(),
     }
 }
