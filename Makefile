@@ -10,7 +10,7 @@ help:
 	@echo 'make demo [SITES=12] [PORT=8080] [FRESH=1]  everything on this machine: console, relay, SITES agents; Ctrl-C ends it'
 	@echo 'make test                                   format, lints, all tests; the last line counts them'
 	@echo 'make fuzz [EACH=60]                         every reader of the network on bytes that nobody would send'
-	@echo 'make bench                                  what packets, joins, leaves and floods cost the relay: six minutes (bench/NOTES.md)'
+	@echo 'make bench                                  what packets and joins cost the relay, calls and watching the control plane: seven minutes (bench/NOTES.md)'
 	@echo 'make build                                  the web app and the programs, optimised, in target/release'
 	@echo 'make dist                                   the same for servers, in target/dist: slower to build, less CPU a packet'
 	@echo 'make setup                                  install what is missing (the others do it by themselves)'

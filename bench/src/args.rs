@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 use crate::crowd::Taking;
 use crate::flood::Kind;
+use crate::plane::args::{AttachArgs, CommandArgs, ImportArgs, PlaneArgs, WatchArgs};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-/// Measures Muster's relay on this machine, each time in a process of its own and over loopback.
+/// Measures Muster's relay and control plane on this machine, each time in a process of its own and over loopback.
 ///
 ///   muster-bench forward                        one camera to 10, 50, 200, 400 subscribers
 ///   muster-bench forward --trace bench/data/chromium-1080p-simulcast.csv    a browser's real packets
@@ -17,8 +18,12 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 ///   muster-bench surge --joins 200              200 joins at once
 ///   muster-bench churn --cycles 10000           joins and leaves, and what they leave behind in memory
 ///   muster-bench flood                          a meeting while hostile datagrams flood its port
+///   muster-bench command --sites 1000 --watchers 10    one call, and the endpoints of a whole city
+///   muster-bench watch --sites 100000           200 watchers of 10,000 changes a second
+///   muster-bench attach --endpoints 2000        everybody comes back at once after a restart
+///   muster-bench import --sites 10000           a city from one file
 ///
-/// The peers are real: every one has a UDP port, joins by POST /v1/legs, passes ICE and DTLS, sends connectivity checks,
+/// The relay's peers are real: every one has a UDP port, joins by POST /v1/legs, passes ICE and DTLS, sends connectivity checks,
 /// receiver reports and transport-wide feedback (every 100 ms), offers RTX, and gets SRTP (AES-128-GCM). They ask for
 /// nothing again (no NACK): what is lost counts as lost. They count packets by the header, which is not encrypted, and decrypt one
 /// in 64 (`mesh` in 16, `surge` all), so that playing them costs little; `generator_limited` is true where it cost too much for the
@@ -42,8 +47,15 @@ pub enum Command {
     Churn(ChurnArgs),
     Flood(FloodArgs),
     Record(RecordArgs),
+    #[command(name = "command")]
+    Convening(CommandArgs),
+    Watch(WatchArgs),
+    Attach(AttachArgs),
+    Import(ImportArgs),
     #[command(hide = true)]
     Relay(RelayArgs),
+    #[command(hide = true)]
+    Plane(PlaneArgs),
 }
 
 /// What all measurements may be told.

@@ -1,6 +1,7 @@
-//! The program `muster-bench`: measures what the relay costs, under loads that are real to the last byte on the wire.
+//! The program `muster-bench`: measures what the relay and the control plane cost, under loads that are real to the last
+//! byte on the wire.
 //!
-//! The relay runs in a process of its own; this one plays its peers. Results are lines of JSON on standard output,
+//! What is measured runs in a process of its own; this one plays its peers. Results are lines of JSON on standard output,
 //! one a measurement; anything else goes to standard error.
 
 mod args;
@@ -18,6 +19,7 @@ mod measure;
 mod mesh;
 mod peer;
 mod picture;
+mod plane;
 mod procfs;
 mod receive;
 mod record;
@@ -43,5 +45,10 @@ fn main() -> anyhow::Result<()> {
         Command::Mesh(args) => mesh::run(&args),
         Command::Record(args) => record::run(&args),
         Command::Relay(args) => relay::serve(&args),
+        Command::Convening(args) => plane::command(&args),
+        Command::Watch(args) => plane::watch(&args),
+        Command::Attach(args) => plane::attach(&args),
+        Command::Import(args) => plane::import(&args),
+        Command::Plane(args) => plane::serve(&args),
     }
 }

@@ -9,6 +9,10 @@ impl Sample {
         self.0.push(value);
     }
 
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+
     pub fn append(&mut self, other: &mut Self) {
         self.0.append(&mut other.0);
     }

@@ -119,6 +119,12 @@ impl ControlPlane {
         self.agents_addr
     }
 
+    /// The register of attached endpoints, for measurements.
+    #[doc(hidden)]
+    pub fn endpoints(&self) -> Arc<Endpoints> {
+        self.core.endpoints.clone()
+    }
+
     /// Ends all streams and waits until what was accepted is stored. Meetings stay as they are.
     pub async fn shutdown(mut self) {
         self.core.shutdown.cancel();
