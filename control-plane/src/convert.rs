@@ -170,6 +170,7 @@ pub fn actor_from_row(account: &AccountRow) -> Result<Actor, StoreError> {
         Ok(Grant {
             role: role_from_wire(*role).ok_or_else(|| corrupt(format!("a grant's role is {role}")))?,
             unit: UnitId::new(unit).map_err(corrupt)?,
+            expires: None,
         })
     };
     Ok(Actor {

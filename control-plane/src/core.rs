@@ -5,7 +5,7 @@
 
 use crate::accounts::Accounts;
 use crate::bus::Bus;
-use crate::clock::now_ms;
+use crate::clock::{now, now_ms};
 use crate::convert::actor_from_row;
 use crate::endpoints::{Endpoints, Proof};
 use crate::fleet::Relays;
@@ -17,6 +17,7 @@ use crate::store::{AccountRow, Store};
 use crate::tickets::Tickets;
 use muster_domain::{Action, Actor, Meeting, Refusal, SiteId, Target, Tree, authorize};
 use muster_identity::{Authority, Identity, sha256_text};
+use muster_proto::command::v1 as pb;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, PoisonError, RwLock};
 use tokio::sync::mpsc;
@@ -156,7 +157,7 @@ impl Core {
 
     /// Asks the domain whether the caller may; a refusal is recorded.
     pub fn authorize(&self, caller: &Caller, action: Action, target: &Target) -> Result<(), Status> {
-        authorize(&caller.actor, action, target, &self.tree())
+        authorize(&caller.actor, action, target, &self.tree(), now())
             .map_err(|refusal| self.refused(caller, action, refusal))
     }
 
@@ -186,11 +187,7 @@ impl Core {
             return Ok(meeting);
         }
         let ended = self.meetings.find(id).await?;
-        let target = Target::Meeting {
-            unit: ended.unit.parse().map_err(Failure::from)?,
-            chair: ended.chair.parse().map_err(Failure::from)?,
-        };
-        self.authorize(caller, action, &target)?;
+        self.authorize(caller, action, &target_of_wire(&ended)?)?;
         Err(Failure::from(Refusal::MeetingEnded).into())
     }
 }
@@ -201,9 +198,23 @@ pub fn target_of(meeting: &Meeting) -> Result<Target, Status> {
         (Some(unit), Some(chair)) => Ok(Target::Meeting {
             unit: unit.clone(),
             chair: chair.clone(),
+            taken_from: None,
         }),
         _ => Err(Failure::from(Refusal::NotConvened).into()),
     }
+}
+
+/// The same of a meeting as it is told: of one that has ended, its final state.
+pub fn target_of_wire(meeting: &pb::Meeting) -> Result<Target, Failure> {
+    let taken_from = match meeting.taken_from.as_str() {
+        "" => None,
+        account => Some(account.parse()?),
+    };
+    Ok(Target::Meeting {
+        unit: meeting.unit.parse()?,
+        chair: meeting.chair.parse()?,
+        taken_from,
+    })
 }
 
 fn bearer<T>(request: &Request<T>) -> Option<&str> {

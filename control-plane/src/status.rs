@@ -57,7 +57,11 @@ fn coded(code: Code, word: &'static str, message: String) -> Status {
 
 fn refused_code(refusal: &Refusal) -> Code {
     match refusal {
-        Refusal::NoRole { .. } | Refusal::OutsideAuthority { .. } => Code::PermissionDenied,
+        Refusal::NoRole { .. }
+        | Refusal::OutsideAuthority { .. }
+        | Refusal::NotTheChair { .. }
+        | Refusal::NotAbove { .. }
+        | Refusal::BeyondOwnEnd { .. } => Code::PermissionDenied,
         Refusal::UnknownUnit(_) | Refusal::UnknownSite(_) | Refusal::NotConvened => Code::NotFound,
         Refusal::NoSites
         | Refusal::TooManySites { .. }
@@ -66,6 +70,8 @@ fn refused_code(refusal: &Refusal) -> Code {
         | Refusal::NotAReport(_) => Code::InvalidArgument,
         Refusal::AlreadyConvened
         | Refusal::MeetingEnded
+        | Refusal::IsTheChair
+        | Refusal::NotTakenOver
         | Refusal::NotInMeeting(_)
         | Refusal::InOtherMeeting { .. } => Code::FailedPrecondition,
         Refusal::TooManyEndpoints { .. } => Code::ResourceExhausted,

@@ -1,15 +1,18 @@
-//! Who may do what where. Every way in asks [`authorize`], and nothing else decides.
+//! Who may do what where, and until when. Every way in asks [`authorize`], and nothing else decides.
 //!
-//! A role is granted on a unit and holds for its subtree, never above or beside it. [`permits`] is the whole
-//! table of roles and actions. The chair of a meeting may run it also where its sites reach across several
-//! granted units, as long as a role of theirs permits the action at all.
+//! A role is granted on a unit and holds for its subtree, never above or beside it, and only while its grant has not
+//! run out: a delegation ends by itself, for everybody who asks after its time. [`permits`] is the whole table of roles
+//! and actions. What concerns a meeting also depends on how the actor stands to it: the chair runs it, commanders of
+//! its unit or above may, a unit above takes it over. A chair whose role on the meeting's unit has ended is chair in
+//! name only.
 //!
-//! Who the actor is was proved before: this module checks no password and no session.
+//! Who the actor is was proved before: this module checks no password and no session. Whether a meeting's state allows
+//! a verb (ended, locked) is the meeting's to say.
 
 use std::collections::BTreeSet;
 use std::fmt;
 
-use crate::ids::{AccountName, SiteId, UnitId};
+use crate::ids::{AccountName, Millis, SiteId, UnitId};
 use crate::import::ImportPlan;
 use crate::refusal::Refusal;
 use crate::tree::Tree;
@@ -20,71 +23,136 @@ use crate::words::Role;
 pub struct Grant {
     pub role: Role,
     pub unit: UnitId,
+    /// From this time on it counts for nothing; none: it lasts.
+    pub expires: Option<Millis>,
+}
+
+impl Grant {
+    /// One without end.
+    pub fn lasting(role: Role, unit: UnitId) -> Grant {
+        Grant {
+            role,
+            unit,
+            expires: None,
+        }
+    }
+
+    /// Whether it has not run out.
+    pub fn counts(&self, now: Millis) -> bool {
+        self.expires.is_none_or(|end| now < end)
+    }
+
+    /// Whether it lasts as long as something that ends then (none: never).
+    fn lasts_until(&self, end: Option<Millis>) -> bool {
+        match (self.expires, end) {
+            (None, _) => true,
+            (Some(_), None) => false,
+            (Some(own), Some(end)) => end <= own,
+        }
+    }
 }
 
 /// A person who is signed in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Actor {
     pub account: AccountName,
+    /// Also those that have run out: who asks says what time it is.
     pub grants: Vec<Grant>,
 }
 
-/// What can be done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Action {
-    /// See units, sites, presence and meetings.
-    View,
-    /// Preview and convene.
-    Convene,
-    CallUnconnected,
-    EndMeeting,
-    Broadcast,
-    Mute,
-    /// Take part from one's own console.
-    JoinAsDesk,
-    ImportSites,
-    /// Make a token with which an agent or a relay enrols.
-    Enrol,
-    /// Make a link that opens a site's join page.
-    CreateSiteLink,
-    ReadLog,
-}
+macro_rules! actions {
+    ($($(#[$doc:meta])* $variant:ident, $word:literal, $words:literal;)+) => {
+        /// What can be done.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Action { $($(#[$doc])* $variant),+ }
 
-impl Action {
-    /// All of them.
-    pub const ALL: [Action; 11] = {
-        use Action::*;
-        [
-            View,
-            Convene,
-            CallUnconnected,
-            EndMeeting,
-            Broadcast,
-            Mute,
-            JoinAsDesk,
-            ImportSites,
-            Enrol,
-            CreateSiteLink,
-            ReadLog,
-        ]
+        impl Action {
+            /// All of them.
+            pub const ALL: &'static [Action] = &[$(Action::$variant),+];
+
+            /// The stable word for programs: what permissions are told in.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Action::$variant => $word),+ }
+            }
+        }
+
+        /// What one is told that one may not do: "take the meeting over".
+        impl fmt::Display for Action {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(match self { $(Action::$variant => $words),+ })
+            }
+        }
     };
 }
 
-impl fmt::Display for Action {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Action::View => "see sites and meetings",
-            Action::Convene => "convene",
-            Action::CallUnconnected => "call the unconnected",
-            Action::EndMeeting => "end the meeting",
-            Action::Broadcast => "broadcast a site",
-            Action::Mute => "mute sites",
-            Action::JoinAsDesk => "join from the console",
-            Action::ImportSites => "import sites",
-            Action::Enrol => "enrol endpoints and relays",
-            Action::CreateSiteLink => "make a link for a site",
-            Action::ReadLog => "read the log",
-        })
+actions! {
+    /// See units, sites, presence and meetings.
+    View, "view", "see sites and meetings";
+    /// Preview and convene.
+    Convene, "convene", "convene";
+    CallUnconnected, "call_unconnected", "call the unconnected";
+    AddSites, "add_sites", "add sites";
+    HangUp, "hang_up", "hang up";
+    Mute, "mute", "mute sites";
+    Broadcast, "broadcast", "broadcast a site";
+    /// Layout, polling, voice switching, content.
+    SetStage, "set_stage", "set the stage";
+    WatchSite, "watch_site", "watch a site";
+    RollCall, "roll_call", "call the roll";
+    /// Give and take the floor.
+    Floor, "floor", "give the floor";
+    Lock, "lock", "lock the meeting";
+    Extend, "extend", "extend the meeting";
+    EndMeeting, "end_meeting", "end the meeting";
+    RequestChair, "request_chair", "request the chair";
+    /// Also: give it to one who requested it, or refuse.
+    ReleaseChair, "release_chair", "release the chair";
+    TakeOver, "take_over", "take the meeting over";
+    HandBack, "hand_back", "hand the meeting back";
+    /// Take part from one's own console.
+    JoinAsDesk, "join_as_desk", "join from the console";
+    ManagePresets, "manage_presets", "manage presets";
+    Schedule, "schedule", "schedule meetings";
+    Drill, "drill", "hold a drill";
+    SetAnswerPolicy, "set_answer_policy", "set how sites answer";
+    ImportSites, "import_sites", "import sites";
+    /// Make a token with which an agent or a relay enrols.
+    Enrol, "enrol", "enrol endpoints and relays";
+    /// Make a link that opens a site's join page.
+    CreateSiteLink, "create_site_link", "make a link for a site";
+    ManageAccounts, "manage_accounts", "manage accounts";
+    ReadLog, "read_log", "read the log";
+}
+
+impl Action {
+    /// Whether it runs a meeting: for its chair, and for commanders of its unit or above.
+    pub fn runs_meeting(self) -> bool {
+        use Action::*;
+        matches!(
+            self,
+            CallUnconnected
+                | AddSites
+                | HangUp
+                | Mute
+                | Broadcast
+                | SetStage
+                | WatchSite
+                | RollCall
+                | Floor
+                | Lock
+                | Extend
+                | EndMeeting
+        )
+    }
+
+    /// Whether it is done in a meeting, so that it is told as a permission there.
+    pub fn in_meeting(self) -> bool {
+        use Action::*;
+        self.runs_meeting()
+            || matches!(
+                self,
+                View | RequestChair | ReleaseChair | TakeOver | HandBack | JoinAsDesk | ReadLog
+            )
     }
 }
 
@@ -93,10 +161,12 @@ impl fmt::Display for Action {
 pub enum Target {
     Unit(UnitId),
     Site(SiteId),
-    /// A meeting, by the unit that it was convened over and its chair.
+    /// A meeting: the unit that it was convened over, and who has its chair.
     Meeting {
         unit: UnitId,
         chair: AccountName,
+        /// From whom the chair was taken over, until it is handed back.
+        taken_from: Option<AccountName>,
     },
 }
 
@@ -115,20 +185,23 @@ pub fn permits(role: Role, action: Action) -> bool {
     use Action::*;
     match role {
         Role::Commander => true,
-        Role::DutyOfficer => matches!(
+        Role::DutyOfficer => !matches!(
             action,
-            View | Convene | CallUnconnected | EndMeeting | Broadcast | Mute | JoinAsDesk | CreateSiteLink
+            SetAnswerPolicy | ImportSites | Enrol | ManageAccounts | ReadLog
         ),
-        Role::Engineer => matches!(action, View | ImportSites | Enrol | CreateSiteLink),
+        Role::Engineer => matches!(
+            action,
+            View | Drill | SetAnswerPolicy | ImportSites | Enrol | CreateSiteLink
+        ),
         Role::Auditor => matches!(action, View | ReadLog),
     }
 }
 
 impl Actor {
-    /// The units on which the actor may do this (each with its subtree), for selectors and views. By id,
+    /// The units on which the actor may do this now (each with its subtree), for selectors and views. By id,
     /// each once, none of them below another.
-    pub fn units_for(&self, action: Action, tree: &Tree) -> Vec<UnitId> {
-        let granted: BTreeSet<&UnitId> = self.granted(action).collect();
+    pub fn units_for(&self, action: Action, tree: &Tree, now: Millis) -> Vec<UnitId> {
+        let granted: BTreeSet<&UnitId> = self.granted(action, now).map(|g| &g.unit).collect();
         let covered = |unit: &UnitId| granted.iter().any(|above| tree.is_ancestor(above, unit));
         granted
             .iter()
@@ -139,7 +212,7 @@ impl Actor {
 
     /// The unit over whose subtree a meeting of these sites is convened: the lowest of the actor's units that
     /// has all of them, else the first of them. None if the actor may not convene at all.
-    pub fn convening_unit(&self, sites: &[SiteId], tree: &Tree) -> Option<UnitId> {
+    pub fn convening_unit(&self, sites: &[SiteId], tree: &Tree, now: Millis) -> Option<UnitId> {
         let has_all = |unit: &UnitId| {
             sites.iter().all(|site| {
                 tree.site(site)
@@ -147,67 +220,184 @@ impl Actor {
             })
         };
         let depth = |unit: &UnitId| tree.path(unit).len();
-        let mut units: Vec<&UnitId> = self.granted(Action::Convene).collect();
+        let mut units: Vec<&UnitId> = self.granted(Action::Convene, now).map(|g| &g.unit).collect();
         units.sort_by_key(|unit| (std::cmp::Reverse(depth(unit)), *unit));
         let lowest = units.iter().find(|unit| has_all(unit));
         lowest
             .copied()
             .cloned()
-            .or_else(|| self.units_for(Action::Convene, tree).into_iter().next())
+            .or_else(|| self.units_for(Action::Convene, tree, now).into_iter().next())
     }
 
-    fn granted(&self, action: Action) -> impl Iterator<Item = &UnitId> {
+    /// The actions that may be done to this now. In a meeting only those that are done in meetings.
+    pub fn permitted(&self, target: &Target, tree: &Tree, now: Millis) -> Vec<Action> {
+        let in_meeting = matches!(target, Target::Meeting { .. });
+        let may = |action: &Action| {
+            (!in_meeting || action.in_meeting()) && authorize(self, *action, target, tree, now).is_ok()
+        };
+        Action::ALL.iter().copied().filter(may).collect()
+    }
+
+    /// The actions that may be done now to anything at all.
+    pub fn permitted_anywhere(&self, now: Millis) -> Vec<Action> {
+        let may = |action: &Action| self.granted(*action, now).next().is_some();
+        Action::ALL.iter().copied().filter(may).collect()
+    }
+
+    /// When the next of the grants that count now runs out.
+    pub fn next_expiry(&self, now: Millis) -> Option<Millis> {
+        let counting = self.grants.iter().filter(|grant| grant.counts(now));
+        counting.filter_map(|grant| grant.expires).min()
+    }
+
+    fn granted(&self, action: Action, now: Millis) -> impl Iterator<Item = &Grant> {
         self.grants
             .iter()
-            .filter(move |g| permits(g.role, action))
-            .map(|g| &g.unit)
+            .filter(move |g| g.counts(now) && permits(g.role, action))
     }
 }
 
-/// Whether the actor may do this to that. The refusal says whether it is for want of a role, or of the place.
-pub fn authorize(actor: &Actor, action: Action, target: &Target, tree: &Tree) -> Result<(), Refusal> {
-    if actor.granted(action).next().is_none() {
+fn covers(grant: &Grant, unit: &UnitId, tree: &Tree) -> bool {
+    &grant.unit == unit || tree.is_within(unit, &grant.unit)
+}
+
+/// Whether the actor may do this to that now. The refusal says whether it is for want of a role, of the place, or of
+/// the chair.
+pub fn authorize(
+    actor: &Actor,
+    action: Action,
+    target: &Target,
+    tree: &Tree,
+    now: Millis,
+) -> Result<(), Refusal> {
+    if actor.granted(action, now).next().is_none() {
         return Err(Refusal::NoRole { action });
     }
-    let outside = || Refusal::OutsideAuthority {
-        action,
-        target: target.to_string(),
+    let covering = |unit: &UnitId, how: &dyn Fn(&Grant) -> bool| {
+        let mut grants = actor
+            .granted(action, now)
+            .filter(|grant| covers(grant, unit, tree));
+        grants.any(how)
     };
-    let covered = |unit: &UnitId| {
-        actor
-            .granted(action)
-            .any(|granted| granted == unit || tree.is_within(unit, granted))
-    };
-    let allowed = match target {
-        Target::Unit(unit) if !covered(unit) && tree.unit(unit).is_none() => {
-            return Err(Refusal::UnknownUnit(unit.to_string()));
-        }
-        Target::Unit(unit) => covered(unit),
+    let within = match target {
+        Target::Unit(unit) | Target::Meeting { unit, .. } => covering(unit, &|_| true),
         Target::Site(site) => match tree.site(site) {
             None => return Err(Refusal::UnknownSite(site.to_string())),
-            Some(site) => covered(&site.unit),
+            Some(site) => covering(&site.unit, &|_| true),
         },
-        Target::Meeting { unit, chair } => chair == &actor.account || covered(unit),
     };
-    if allowed { Ok(()) } else { Err(outside()) }
+    match target {
+        Target::Unit(unit) if !within && tree.unit(unit).is_none() => {
+            Err(Refusal::UnknownUnit(unit.to_string()))
+        }
+        _ if !within => Err(Refusal::OutsideAuthority {
+            action,
+            target: target.to_string(),
+        }),
+        Target::Meeting {
+            unit,
+            chair,
+            taken_from,
+        } => {
+            let standing = Standing {
+                is_chair: chair == &actor.account,
+                is_commander: covering(unit, &|grant| grant.role == Role::Commander),
+                is_above: covering(unit, &|grant| tree.is_ancestor(&grant.unit, unit)),
+                is_taken: taken_from.is_some(),
+            };
+            standing.may(action, unit)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// How somebody whose role covers a meeting's unit stands to the meeting.
+struct Standing {
+    is_chair: bool,
+    is_commander: bool,
+    /// A unit strictly above the meeting's.
+    is_above: bool,
+    is_taken: bool,
+}
+
+impl Standing {
+    fn may(&self, action: Action, unit: &UnitId) -> Result<(), Refusal> {
+        let unless = |allowed: bool, refusal: Refusal| if allowed { Ok(()) } else { Err(refusal) };
+        let not_the_chair = Refusal::NotTheChair { action };
+        match action {
+            Action::ReleaseChair => unless(self.is_chair, not_the_chair),
+            Action::HandBack => {
+                unless(self.is_chair, not_the_chair)?;
+                unless(self.is_taken, Refusal::NotTakenOver)
+            }
+            Action::RequestChair => unless(!self.is_chair, Refusal::IsTheChair),
+            Action::TakeOver => {
+                unless(!self.is_chair, Refusal::IsTheChair)?;
+                let may = self.is_commander || self.is_above;
+                unless(may, Refusal::NotAbove { unit: unit.clone() })
+            }
+            _ if action.runs_meeting() => unless(self.is_chair || self.is_commander, not_the_chair),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Whether the actor may carry out an import: everything it adds or changes must be in the actor's subtrees,
 /// both where it is and where it goes.
-pub fn authorize_import(actor: &Actor, plan: &ImportPlan, current: &Tree) -> Result<(), Refusal> {
+pub fn authorize_import(
+    actor: &Actor,
+    plan: &ImportPlan,
+    current: &Tree,
+    now: Millis,
+) -> Result<(), Refusal> {
+    let action = Action::ImportSites;
     for unit in &plan.units {
         let target = Target::Unit(unit.id.clone());
         if current.unit(&unit.id).is_some() {
-            authorize(actor, Action::ImportSites, &target, current)?;
+            authorize(actor, action, &target, current, now)?;
         }
-        authorize(actor, Action::ImportSites, &target, &plan.tree)?;
+        authorize(actor, action, &target, &plan.tree, now)?;
     }
     for site in &plan.sites {
         let target = Target::Site(site.id.clone());
         if current.site(&site.id).is_some() {
-            authorize(actor, Action::ImportSites, &target, current)?;
+            authorize(actor, action, &target, current, now)?;
         }
-        authorize(actor, Action::ImportSites, &target, &plan.tree)?;
+        authorize(actor, action, &target, &plan.tree, now)?;
     }
     Ok(())
+}
+
+/// Whether the actor may give this, or take it away: within own units, and not beyond the end of what they hold
+/// there themselves. A grant that has run out is nobody's any more, so its end does not matter.
+pub fn authorize_grant(actor: &Actor, grant: &Grant, tree: &Tree, now: Millis) -> Result<(), Refusal> {
+    let action = Action::ManageAccounts;
+    authorize(actor, action, &Target::Unit(grant.unit.clone()), tree, now)?;
+    let end = if grant.counts(now) {
+        grant.expires
+    } else {
+        Some(now)
+    };
+    let own = || {
+        actor
+            .granted(action, now)
+            .filter(|own| covers(own, &grant.unit, tree))
+    };
+    if own().any(|own| own.lasts_until(end)) {
+        return Ok(());
+    }
+    let until = own().filter_map(|own| own.expires).max().unwrap_or(now);
+    Err(Refusal::BeyondOwnEnd { until })
+}
+
+/// Whether the actor may give an account with these grants a new password or name, or end its sessions: only who could
+/// have given all that it may do. An account without grants may be managed by everybody who manages accounts.
+pub fn authorize_account(actor: &Actor, grants: &[Grant], tree: &Tree, now: Millis) -> Result<(), Refusal> {
+    let action = Action::ManageAccounts;
+    if actor.granted(action, now).next().is_none() {
+        return Err(Refusal::NoRole { action });
+    }
+    grants
+        .iter()
+        .try_for_each(|grant| authorize_grant(actor, grant, tree, now))
 }

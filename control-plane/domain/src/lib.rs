@@ -21,7 +21,9 @@ pub mod summons;
 pub mod tree;
 pub mod words;
 
-pub use authority::{Action, Actor, Grant, Target, authorize, authorize_import};
+pub use authority::{
+    Action, Actor, Grant, Target, authorize, authorize_account, authorize_grant, authorize_import,
+};
 pub use claims::Claims;
 pub use credentials::{PasswordError, check_password};
 pub use ids::{AccountName, IdError, MeetingId, Millis, SiteId, UnitId};

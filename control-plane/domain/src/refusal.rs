@@ -6,7 +6,7 @@
 use std::fmt;
 
 use crate::authority::Action;
-use crate::ids::{MeetingId, SiteId};
+use crate::ids::{MeetingId, Millis, SiteId, UnitId};
 use crate::summons::SummonsState;
 
 /// Why a command was refused.
@@ -20,6 +20,22 @@ pub enum Refusal {
     OutsideAuthority {
         action: Action,
         target: String,
+    },
+    /// It is for the chair of the meeting, or for a commander of its unit or above.
+    NotTheChair {
+        action: Action,
+    },
+    /// Who has the chair can neither request it nor take it over.
+    IsTheChair,
+    /// Only a unit above the meeting's, or a commander of it, takes a meeting over.
+    NotAbove {
+        unit: UnitId,
+    },
+    /// The chair was not taken over, so there is nothing to hand back.
+    NotTakenOver,
+    /// A role cannot be given or taken for longer than the giver's own.
+    BeyondOwnEnd {
+        until: Millis,
     },
     UnknownUnit(String),
     UnknownSite(String),
@@ -58,6 +74,11 @@ impl Refusal {
         match self {
             Refusal::NoRole { .. } => "no_role",
             Refusal::OutsideAuthority { .. } => "outside_authority",
+            Refusal::NotTheChair { .. } => "not_the_chair",
+            Refusal::IsTheChair => "is_the_chair",
+            Refusal::NotAbove { .. } => "not_above",
+            Refusal::NotTakenOver => "not_taken_over",
+            Refusal::BeyondOwnEnd { .. } => "beyond_own_end",
             Refusal::UnknownUnit(_) => "unknown_unit",
             Refusal::UnknownSite(_) => "unknown_site",
             Refusal::NotConvened => "not_convened",
@@ -85,6 +106,22 @@ impl fmt::Display for Refusal {
                     "you may not {action} for {target}: it is outside the units that you are responsible for"
                 )
             }
+            Refusal::NotTheChair { action } => write!(
+                f,
+                "to {action} is for the chair of the meeting, or for a commander of its unit or above: request the chair"
+            ),
+            Refusal::IsTheChair => f.write_str("you have the chair of the meeting already"),
+            Refusal::NotAbove { unit } => write!(
+                f,
+                "a meeting of unit {unit} is taken over by a unit above it or by a commander of it: request the chair"
+            ),
+            Refusal::NotTakenOver => {
+                f.write_str("the meeting was not taken over: there is nothing to hand back")
+            }
+            Refusal::BeyondOwnEnd { until } => write!(
+                f,
+                "your own role there ends at {until}: you can neither give nor take a role that lasts longer"
+            ),
             Refusal::UnknownUnit(id) => write!(f, "there is no unit {id:?}"),
             Refusal::UnknownSite(id) => write!(f, "there is no site {id:?}"),
             Refusal::NotConvened => f.write_str("the meeting has not been convened"),

@@ -2,7 +2,7 @@
 
 use super::rows;
 use crate::bus::Hint;
-use crate::clock::now_ms;
+use crate::clock::{now, now_ms};
 use crate::convert::{site_to_row, site_to_wire, unit_to_row, unit_to_wire};
 use crate::core::{Caller, Core};
 use crate::status::Failure;
@@ -33,7 +33,7 @@ pub struct Visible {
 /// The part of the tree in which the caller may look around.
 pub fn visible(caller: &Caller, tree: &Tree) -> Visible {
     let (mut units, mut sites, mut seen) = (Vec::new(), Vec::new(), BTreeSet::new());
-    for root in caller.actor.units_for(Action::View, tree) {
+    for root in caller.actor.units_for(Action::View, tree, now()) {
         for id in tree.subtree_units(&root) {
             if seen.insert(id.clone()) {
                 units.extend(tree.unit(id).map(unit_to_wire));
@@ -111,7 +111,7 @@ impl Directory {
             Ok(plan) => plan,
             Err(errors) => return Ok(errors_answer(errors)),
         };
-        authorize_import(&caller.actor, &plan, &current)
+        authorize_import(&caller.actor, &plan, &current, now())
             .map_err(|refusal| self.0.refused(&caller, action, refusal))?;
         let answer = pb::ImportSitesResponse {
             units_added: small(plan.units_added),
@@ -157,7 +157,7 @@ impl DirectoryService for Directory {
         let caller = self.0.caller(&request).await?;
         let action = Action::ImportSites;
         let pb::ImportSitesRequest { csv, dry_run } = request.into_inner();
-        if caller.actor.units_for(action, &self.0.tree()).is_empty() {
+        if caller.actor.units_for(action, &self.0.tree(), now()).is_empty() {
             return Err(self.0.refused(&caller, action, Refusal::NoRole { action }));
         }
         // A task of its own: a caller that goes away must not leave a tree that is stored and not in use.

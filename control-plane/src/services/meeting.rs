@@ -1,12 +1,11 @@
 //! Commands of dispatchers: preview, convene, call again, broadcast, mute, end.
 
+use crate::clock::now;
 use crate::convert::{meeting_to_wire, selector_from_wire, summons_to_wire};
-use crate::core::{Caller, Core, target_of};
+use crate::core::{Caller, Core, target_of, target_of_wire};
 use crate::meetings::Convening;
 use crate::status::Failure;
-use muster_domain::{
-    Action, Command, MeetingId, Millis, Reach, Refusal, Resolution, SiteId, Summons, Target, authorize,
-};
+use muster_domain::{Action, Command, MeetingId, Reach, Refusal, Resolution, SiteId, Summons, authorize};
 use muster_proto::command::v1 as pb;
 use pb::meeting_service_server::MeetingService;
 use std::sync::Arc;
@@ -42,7 +41,7 @@ impl MeetingCalls {
         }
         let selector = selector_from_wire(selector).map_err(Failure::BadRequest)?;
         let tree = self.0.tree();
-        let units = caller.actor.units_for(Action::Convene, &tree);
+        let units = caller.actor.units_for(Action::Convene, &tree, now());
         if units.is_empty() {
             let action = Action::Convene;
             return Err(self.0.refused(caller, action, Refusal::NoRole { action }));
@@ -54,7 +53,7 @@ impl MeetingCalls {
     async fn doubtful(&self, sites: &[SiteId]) -> Result<Vec<pb::Summons>, Failure> {
         // No meeting has this id: every claim is one of another meeting.
         let own = MeetingId::new("preview")?;
-        let now = Millis(crate::clock::now_ms());
+        let now = now();
         let invitees = self.0.meetings.invitees(sites).await;
         let doubtful = invitees
             .iter()
@@ -117,7 +116,7 @@ impl MeetingService for MeetingCalls {
             );
             return Err(Failure::BadRequest(text).into());
         }
-        let unit = caller.actor.convening_unit(&sites, &self.0.tree());
+        let unit = caller.actor.convening_unit(&sites, &self.0.tree(), now());
         let action = Action::Convene;
         let unit = unit.ok_or_else(|| self.0.refused(&caller, action, Refusal::NoRole { action }))?;
         let convening = Convening {
@@ -216,18 +215,14 @@ impl MeetingService for MeetingCalls {
         let tree = self.0.tree();
         let mut meetings = Vec::new();
         for meeting in self.0.meetings.views().iter().rev() {
-            if authorize(&caller.actor, Action::View, &target_of(meeting)?, &tree).is_ok() {
+            if authorize(&caller.actor, Action::View, &target_of(meeting)?, &tree, now()).is_ok() {
                 meetings.push(meeting_to_wire(meeting));
             }
         }
         if request.into_inner().include_ended {
             for meeting in self.0.meetings.ended(MAX_ENDED).await? {
-                let unit = meeting.unit.parse().map_err(Failure::from)?;
-                let target = Target::Meeting {
-                    unit,
-                    chair: meeting.chair.parse().map_err(Failure::from)?,
-                };
-                if authorize(&caller.actor, Action::View, &target, &tree).is_ok() {
+                let target = target_of_wire(&meeting)?;
+                if authorize(&caller.actor, Action::View, &target, &tree, now()).is_ok() {
                     meetings.push(meeting);
                 }
             }

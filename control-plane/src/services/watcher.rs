@@ -6,9 +6,9 @@
 
 use super::directory::{Visible, visible};
 use crate::bus::Hint;
-use crate::clock::now_ms;
+use crate::clock::{now, now_ms};
 use crate::convert::meeting_to_wire;
-use crate::core::{Caller, Core, target_of};
+use crate::core::{Caller, Core, target_of, target_of_wire};
 use crate::fleet::Fleet as _;
 use crate::store::StoreError;
 use muster_domain::{Action, Meeting, Target, authorize};
@@ -97,7 +97,7 @@ impl Watcher {
     }
 
     fn permits(&self, target: &Target) -> bool {
-        authorize(&self.caller.actor, Action::View, target, &self.core.tree()).is_ok()
+        authorize(&self.caller.actor, Action::View, target, &self.core.tree(), now()).is_ok()
     }
 
     /// Whether every position of the cursor is one of a stream that is there and may be seen.
@@ -119,10 +119,7 @@ impl Watcher {
         let Ok(meeting) = self.core.meetings.find(meeting).await else {
             return false;
         };
-        match (meeting.unit.parse(), meeting.chair.parse()) {
-            (Ok(unit), Ok(chair)) => self.permits(&Target::Meeting { unit, chair }),
-            _ => false,
-        }
+        target_of_wire(&meeting).is_ok_and(|target| self.permits(&target))
     }
 
     async fn snapshot(&mut self, resumed: bool) -> Result<(), Status> {
