@@ -2,7 +2,7 @@
 //!
 //! Stored events are wire messages: reading one that makes no sense is an error, never a guess.
 
-use crate::store::{AccountRow, SiteRow, StoreError, UnitRow};
+use crate::store::{AccountRow, GrantRow, SiteRow, StoreError, UnitRow};
 use muster_domain::{
     Access, AccountName, Actor, EndpointKind, Event, Grant, Meeting, MeetingId, Millis, Presence, Reason,
     Role, Selector, Site, SiteId, Stage, StageDocument, Summons, SummonsState, Tier, Tree, Unit, UnitId,
@@ -104,6 +104,7 @@ pub fn site_to_row(site: &Site) -> SiteRow {
         lon: wire.lon,
         access: wire.access,
         tags: wire.tags,
+        answer: wire.answer,
     }
 }
 
@@ -156,21 +157,24 @@ pub fn account_to_wire(account: &AccountRow) -> pb::Account {
         grants: account
             .grants
             .iter()
-            .map(|(role, unit)| pb::Grant {
-                role: *role,
-                unit: unit.clone(),
-                ..Default::default()
+            .map(|grant| pb::Grant {
+                role: grant.role,
+                unit: grant.unit.clone(),
+                expires_ms: grant.expires_ms,
+                granted_by: grant.granted_by.clone(),
+                granted_ms: grant.granted_ms,
             })
             .collect(),
     }
 }
 
 pub fn actor_from_row(account: &AccountRow) -> Result<Actor, StoreError> {
-    let grant = |(role, unit): &(i32, String)| {
+    let grant = |row: &GrantRow| {
         Ok(Grant {
-            role: role_from_wire(*role).ok_or_else(|| corrupt(format!("a grant's role is {role}")))?,
-            unit: UnitId::new(unit).map_err(corrupt)?,
-            expires: None,
+            role: role_from_wire(row.role)
+                .ok_or_else(|| corrupt(format!("a grant's role is {}", row.role)))?,
+            unit: UnitId::new(&row.unit).map_err(corrupt)?,
+            expires: (row.expires_ms > 0).then_some(Millis(row.expires_ms)),
         })
     };
     Ok(Actor {

@@ -36,7 +36,7 @@ use muster_identity::Authority;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use store::{AccountRow, Store};
+use store::{AccountRow, GrantRow, Store};
 use tickets::Tickets;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -179,7 +179,7 @@ async fn bootstrap_account(accounts: &Accounts, bootstrap: &Bootstrap) -> anyhow
     let account = AccountRow {
         name: bootstrap.account.clone(),
         display_name: bootstrap.account.clone(),
-        grants: vec![(bootstrap.role.into(), bootstrap.unit.clone())],
+        grants: vec![GrantRow::lasting(bootstrap.role.into(), &bootstrap.unit)],
     };
     accounts
         .ensure(&account, bootstrap.password.clone())

@@ -5,7 +5,7 @@ use clap::Parser as _;
 use muster_control_plane::ControlPlane;
 use muster_control_plane::accounts::put_account;
 use muster_control_plane::config::{AccountCommand, Cli, Command, Config};
-use muster_control_plane::store::{AccountRow, Store};
+use muster_control_plane::store::{AccountRow, GrantRow, Store};
 use muster_proto::command::v1::Role;
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
@@ -70,7 +70,7 @@ async fn account(config: Config, command: AccountCommand) -> anyhow::Result<()> 
     let account = AccountRow {
         display_name: display_name.unwrap_or_else(|| name.clone()),
         name,
-        grants: vec![(Role::from(role).into(), unit)],
+        grants: vec![GrantRow::lasting(Role::from(role).into(), unit)],
     };
     put_account(&store, &account, password).await?;
     store.close().await;

@@ -5,7 +5,7 @@ use crate::clock::now_ms;
 use crate::convert::presence_to_wire;
 use crate::core::{Core, Refused};
 use crate::meetings::GRACE;
-use crate::store::SeenRow;
+use crate::store::{AuditRow, SeenRow};
 use muster_identity::random_secret;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -88,11 +88,13 @@ pub async fn record_refusals(core: Arc<Core>, mut refusals: mpsc::Receiver<Refus
             action,
             reason,
         } = refused;
-        if let Err(error) = core
-            .store
-            .audit(&random_secret(), now_ms(), &actor, &action, &reason)
-            .await
-        {
+        let row = AuditRow {
+            at_ms: now_ms(),
+            actor,
+            action,
+            reason,
+        };
+        if let Err(error) = core.store.audit(&random_secret(), &row).await {
             tracing::warn!(%error, "cannot record a refusal");
         }
     }

@@ -200,8 +200,8 @@ impl Meetings {
             live,
         });
         let mut loaded = Vec::new();
-        for id in shared.store.live_meetings().await? {
-            loaded.push(replay(&shared.store, &id).await?);
+        for live in shared.store.live_heads().await? {
+            loaded.push(replay(&shared.store, &live.meeting).await?);
         }
         let claims = Claims::of(loaded.iter().map(|replayed| &replayed.meeting));
         let claims = Arc::new(Mutex::new(claims));

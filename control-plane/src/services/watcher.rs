@@ -107,8 +107,8 @@ impl Watcher {
                 Some(view) => self.may_see(&view),
                 None => self.may_see_ended(&position.stream).await,
             };
-            let last = self.core.store.last_seq(&position.stream).await?;
-            if !may_see || last.is_none_or(|last| last < position.seq) {
+            let last = self.core.store.head(&position.stream).await?.seq;
+            if !may_see || last == 0 || last < position.seq {
                 return Ok(false);
             }
         }

@@ -83,8 +83,8 @@ async fn a_role_that_lacks_an_action_is_refused_and_it_is_recorded() {
         }
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
-    assert!(rows.iter().all(|(actor, _, _)| actor == "audit"), "{rows:?}");
-    let mut actions: Vec<_> = rows.iter().map(|(_, action, _)| action.as_str()).collect();
+    assert!(rows.iter().all(|row| row.actor == "audit"), "{rows:?}");
+    let mut actions: Vec<_> = rows.iter().map(|row| row.action.as_str()).collect();
     actions.sort_unstable();
     assert_eq!(actions, ["convene", "import sites"]);
 }

@@ -70,12 +70,12 @@ pub async fn small() -> Fixture {
 
 /// Adds an account as the program's `account add` does.
 pub async fn add_account(dir: &Path, name: &str, role: pb::Role, unit: &str) {
-    use muster_control_plane::store::{AccountRow, Store};
+    use muster_control_plane::store::{AccountRow, GrantRow, Store};
     let store = Store::open(dir).await.expect("store");
     let account = AccountRow {
         name: name.into(),
         display_name: name.into(),
-        grants: vec![(role.into(), unit.into())],
+        grants: vec![GrantRow::lasting(role.into(), unit)],
     };
     muster_control_plane::accounts::put_account(&store, &account, PASSWORD.into())
         .await

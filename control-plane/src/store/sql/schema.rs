@@ -105,13 +105,47 @@ CREATE TABLE audit (
 CREATE INDEX audit_at ON audit (at_ms);
 ";
 
-/// The migrations in order.
-pub(super) fn migrator() -> Migrator {
-    Migrator::with_migrations(vec![Migration::new(
-        1,
-        "initial".into(),
-        MigrationType::Simple,
-        INITIAL.into_sql_str(),
-        false,
-    )])
+const COMMAND: &str = "
+ALTER TABLE grants ADD COLUMN expires_ms BIGINT NOT NULL DEFAULT 0;
+ALTER TABLE grants ADD COLUMN granted_by TEXT NOT NULL DEFAULT '';
+ALTER TABLE grants ADD COLUMN granted_ms BIGINT NOT NULL DEFAULT 0;
+ALTER TABLE sites ADD COLUMN answer BIGINT NOT NULL DEFAULT 0;
+ALTER TABLE sessions ADD COLUMN id TEXT NOT NULL DEFAULT '';
+UPDATE sessions SET id = substr(token_hash, 1, 16);
+CREATE INDEX sessions_account ON sessions (account);
+CREATE TABLE presets (
+    id TEXT PRIMARY KEY NOT NULL,
+    unit TEXT NOT NULL,
+    body BLOB NOT NULL
+);
+CREATE TABLE schedules (
+    id TEXT PRIMARY KEY NOT NULL,
+    unit TEXT NOT NULL,
+    next_ms BIGINT NOT NULL,
+    body BLOB NOT NULL
+);
+CREATE INDEX schedules_next ON schedules (next_ms);
+CREATE TABLE drills (
+    id TEXT PRIMARY KEY NOT NULL,
+    unit TEXT NOT NULL,
+    started_ms BIGINT NOT NULL,
+    body BLOB NOT NULL
+);
+CREATE INDEX drills_started ON drills (started_ms);
+CREATE INDEX meetings_live ON meetings (ended_ms);
+";
+
+/// The migrations in order, with the driver's word for bytes.
+pub(in crate::store) fn migrator() -> Migrator {
+    let of = |version, name: &'static str, sql: &str| {
+        let sql = sqlx::AssertSqlSafe(sql.replace("BLOB", super::driver::BYTES));
+        Migration::new(
+            version,
+            name.into(),
+            MigrationType::Simple,
+            sql.into_sql_str(),
+            false,
+        )
+    };
+    Migrator::with_migrations(vec![of(1, "initial", INITIAL), of(2, "command", COMMAND)])
 }

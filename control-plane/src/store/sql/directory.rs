@@ -1,0 +1,158 @@
+//! Units, sites and when they were seen, in SQL.
+
+use super::{Connection, Db, ROWS, Sql, driver, small};
+use crate::store::{DirectoryStore, Result, SeenRow, SiteRow, UnitRow};
+use async_trait::async_trait;
+use sqlx::{QueryBuilder, Row as _};
+
+/// Tells imports from other things that one replica alone may do at a time.
+const IMPORT_LOCK: i64 = 1;
+
+async fn put_units(tx: &mut Connection, units: &[UnitRow], position: &mut i64) -> Result<()> {
+    for chunk in units.chunks(ROWS) {
+        let mut query: QueryBuilder<Db> =
+            QueryBuilder::new("INSERT INTO units (id, position, tier, parent, name_zh, name_en, lat, lon) ");
+        query.push_values(chunk, |mut row, unit| {
+            *position += 1;
+            row.push_bind(&unit.id)
+                .push_bind(*position)
+                .push_bind(i64::from(unit.tier))
+                .push_bind((!unit.parent.is_empty()).then_some(&unit.parent))
+                .push_bind(&unit.name_zh)
+                .push_bind(&unit.name_en)
+                .push_bind(unit.lat)
+                .push_bind(unit.lon);
+        });
+        query.push(
+            " ON CONFLICT (id) DO UPDATE SET tier = excluded.tier, parent = excluded.parent,
+             name_zh = excluded.name_zh, name_en = excluded.name_en, lat = excluded.lat, lon = excluded.lon",
+        );
+        query.build().execute(&mut *tx).await?;
+    }
+    Ok(())
+}
+
+async fn put_sites(tx: &mut Connection, sites: &[SiteRow], position: &mut i64) -> Result<()> {
+    for chunk in sites.chunks(ROWS) {
+        let mut query: QueryBuilder<Db> = QueryBuilder::new(
+            "INSERT INTO sites (id, position, unit, tier, name_zh, name_en, lat, lon, access, tags, answer) ",
+        );
+        query.push_values(chunk, |mut row, site| {
+            *position += 1;
+            row.push_bind(&site.id)
+                .push_bind(*position)
+                .push_bind(&site.unit)
+                .push_bind(i64::from(site.tier))
+                .push_bind(&site.name_zh)
+                .push_bind(&site.name_en)
+                .push_bind(site.lat)
+                .push_bind(site.lon)
+                .push_bind(i64::from(site.access))
+                .push_bind(site.tags.join(","))
+                .push_bind(i64::from(site.answer));
+        });
+        query.push(
+            " ON CONFLICT (id) DO UPDATE SET unit = excluded.unit, tier = excluded.tier,
+             name_zh = excluded.name_zh, name_en = excluded.name_en, lat = excluded.lat, lon = excluded.lon,
+             access = excluded.access, tags = excluded.tags",
+        );
+        query.build().execute(&mut *tx).await?;
+    }
+    Ok(())
+}
+
+#[async_trait]
+impl DirectoryStore for Sql {
+    async fn directory(&self) -> Result<(Vec<UnitRow>, Vec<SiteRow>)> {
+        let units =
+            sqlx::query("SELECT id, tier, parent, name_zh, name_en, lat, lon FROM units ORDER BY position")
+                .fetch_all(&self.reader)
+                .await?
+                .iter()
+                .map(|row| {
+                    Ok(UnitRow {
+                        id: row.try_get(0)?,
+                        tier: small(row.try_get(1)?),
+                        parent: row.try_get::<Option<String>, _>(2)?.unwrap_or_default(),
+                        name_zh: row.try_get(3)?,
+                        name_en: row.try_get(4)?,
+                        lat: row.try_get(5)?,
+                        lon: row.try_get(6)?,
+                    })
+                })
+                .collect::<Result<_>>()?;
+        let sites = sqlx::query(
+            "SELECT id, unit, tier, name_zh, name_en, lat, lon, access, tags, answer FROM sites ORDER BY position",
+        )
+        .fetch_all(&self.reader)
+        .await?
+        .iter()
+        .map(|row| {
+            let tags: String = row.try_get(8)?;
+            Ok(SiteRow {
+                id: row.try_get(0)?,
+                unit: row.try_get(1)?,
+                tier: small(row.try_get(2)?),
+                name_zh: row.try_get(3)?,
+                name_en: row.try_get(4)?,
+                lat: row.try_get(5)?,
+                lon: row.try_get(6)?,
+                access: small(row.try_get(7)?),
+                tags: tags
+                    .split(',')
+                    .filter(|t| !t.is_empty())
+                    .map(str::to_owned)
+                    .collect(),
+                answer: small(row.try_get(9)?),
+            })
+        })
+        .collect::<Result<_>>()?;
+        Ok((units, sites))
+    }
+
+    async fn put_directory(&self, units: &[UnitRow], sites: &[SiteRow]) -> Result<()> {
+        let mut tx = self.begin().await?;
+        driver::alone(&mut tx, IMPORT_LOCK).await?;
+        let mut position: i64 = sqlx::query_scalar(
+            "SELECT COALESCE(MAX(position), 0) FROM (SELECT position FROM units UNION ALL SELECT position FROM sites) AS p",
+        )
+        .fetch_one(&mut *tx)
+        .await?;
+        put_units(&mut tx, units, &mut position).await?;
+        put_sites(&mut tx, sites, &mut position).await?;
+        Ok(tx.commit().await?)
+    }
+
+    async fn seen(&self) -> Result<Vec<SeenRow>> {
+        sqlx::query("SELECT site, since_ms, endpoint FROM site_seen")
+            .fetch_all(&self.reader)
+            .await?
+            .iter()
+            .map(|row| {
+                Ok(SeenRow {
+                    site: row.try_get(0)?,
+                    since_ms: row.try_get(1)?,
+                    endpoint: row.try_get(2)?,
+                })
+            })
+            .collect()
+    }
+
+    async fn put_seen(&self, rows: &[SeenRow]) -> Result<()> {
+        let mut sorted: Vec<&SeenRow> = rows.iter().collect();
+        sorted.sort_by(|a, b| a.site.cmp(&b.site));
+        let mut tx = self.begin().await?;
+        for row in sorted {
+            sqlx::query(
+                "INSERT INTO site_seen (site, since_ms, endpoint) SELECT id, $2, $3 FROM sites WHERE id = $1
+                 ON CONFLICT (site) DO UPDATE SET since_ms = excluded.since_ms, endpoint = excluded.endpoint",
+            )
+            .bind(&row.site)
+            .bind(row.since_ms)
+            .bind(&row.endpoint)
+            .execute(&mut *tx)
+            .await?;
+        }
+        Ok(tx.commit().await?)
+    }
+}

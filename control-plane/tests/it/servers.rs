@@ -1,0 +1,184 @@
+//! A PostgreSQL server of a test's own, in a temporary folder on a free port, that can be killed and started again.
+
+use muster_control_plane::store::Store;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::chown;
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("address").port()
+}
+
+/// Waits until something listens; false if the process ended before.
+fn listens(port: u16, child: &mut Child) -> bool {
+    let (addr, began) = (SocketAddr::from(([127, 0, 0, 1], port)), Instant::now());
+    while began.elapsed() < PATIENCE {
+        if TcpStream::connect(addr).is_ok() {
+            return true;
+        }
+        if child.try_wait().expect("asked").is_some() {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    panic!("nothing listens on port {port} after {PATIENCE:?}");
+}
+
+/// PostgreSQL refuses to run as root.
+fn as_postgres(program: &str) -> Command {
+    let mut command = Command::new(program);
+    if let Some((user, group)) = postgres_ids() {
+        command.uid(user).gid(group);
+    }
+    command.stdin(Stdio::null()).stdout(Stdio::null());
+    command
+}
+
+/// Its user and group, where this runs as root.
+fn postgres_ids() -> Option<(u32, u32)> {
+    let id = |arguments: &[&str]| -> Option<u32> {
+        let output = Command::new("id").args(arguments).output().ok()?;
+        String::from_utf8(output.stdout).ok()?.trim().parse().ok()
+    };
+    (id(&["-u"])? == 0).then_some(())?;
+    Some((id(&["-u", "postgres"])?, id(&["-g", "postgres"])?))
+}
+
+fn binary(name: &str) -> PathBuf {
+    let versions = std::fs::read_dir("/usr/lib/postgresql").expect("PostgreSQL is installed");
+    let mut found: Vec<PathBuf> = versions
+        .filter_map(|entry| Some(entry.ok()?.path().join("bin").join(name)))
+        .filter(|path| path.exists())
+        .collect();
+    found.sort();
+    found.pop().expect("PostgreSQL is installed")
+}
+
+/// A database server.
+pub struct Postgres {
+    dir: TempDir,
+    port: u16,
+    child: Option<Child>,
+    databases: AtomicU32,
+}
+
+impl Postgres {
+    pub fn start() -> Self {
+        let dir = tempfile::tempdir().expect("folder");
+        if let Some((user, group)) = postgres_ids() {
+            chown(dir.path(), Some(user), Some(group)).expect("given away");
+        }
+        let data = dir.path().join("data");
+        let made = as_postgres(binary("initdb").to_str().expect("path"))
+            .current_dir(dir.path())
+            .arg("-D")
+            .arg(&data)
+            .args([
+                "-U",
+                "muster",
+                "--auth=trust",
+                "--no-sync",
+                "-E",
+                "UTF8",
+                "--locale=C",
+            ])
+            .status()
+            .expect("initdb runs");
+        assert!(made.success(), "initdb");
+        let mut server = Self {
+            dir,
+            port: free_port(),
+            child: None,
+            databases: AtomicU32::new(0),
+        };
+        server.resume();
+        server
+    }
+
+    /// Starts it again after [`Postgres::kill`].
+    pub fn resume(&mut self) {
+        let began = Instant::now();
+        while began.elapsed() < PATIENCE {
+            let mut child = as_postgres(binary("postgres").to_str().expect("path"))
+                .current_dir(self.dir.path())
+                .arg("-D")
+                .arg(self.dir.path().join("data"))
+                .arg("-k")
+                .arg(self.dir.path())
+                .args(["-h", "127.0.0.1", "-p", &self.port.to_string()])
+                .args(["-c", "fsync=off", "-c", "max_connections=200"])
+                .stderr(Stdio::null())
+                .spawn()
+                .expect("postgres runs");
+            // What the one before left behind may be in the way for a moment.
+            if listens(self.port, &mut child) && self.answers() {
+                self.child = Some(child);
+                return;
+            }
+            let _ = child.kill();
+            let _ = child.wait();
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        panic!("PostgreSQL does not start");
+    }
+
+    fn answers(&self) -> bool {
+        let began = Instant::now();
+        while began.elapsed() < PATIENCE {
+            let ready = Command::new(binary("pg_isready"))
+                .args(["-q", "-h", "127.0.0.1", "-p", &self.port.to_string()])
+                .status();
+            if ready.is_ok_and(|status| status.success()) {
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        false
+    }
+
+    /// Ends it at once, as a power cut would.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// The address of a new and empty database.
+    pub fn database(&self) -> String {
+        let name = format!("muster{}", self.databases.fetch_add(1, Ordering::Relaxed));
+        let made = Command::new(binary("createdb"))
+            .args([
+                "-h",
+                "127.0.0.1",
+                "-p",
+                &self.port.to_string(),
+                "-U",
+                "muster",
+                &name,
+            ])
+            .status()
+            .expect("createdb runs");
+        assert!(made.success(), "createdb");
+        format!("postgres://muster:not-asked-for@127.0.0.1:{}/{name}", self.port)
+    }
+
+    /// A store on a new and empty database.
+    pub async fn store(&self) -> Store {
+        Store::connect(&self.database()).await.expect("connected")
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
