@@ -173,7 +173,7 @@ impl Http {
 
 fn wish(slot: usize, view: &View) -> SlotWish {
     let (what, max_height) = match view {
-        View::Stage => (What::Stage(StageRef {}), 0),
+        View::Stage => (What::Stage(StageRef::default()), 0),
         View::Camera { site, max_height } => {
             let kind = SourceKind::Camera.into();
             let site = site.clone();

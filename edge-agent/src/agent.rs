@@ -548,7 +548,7 @@ fn slots() -> Vec<LinkSlot> {
 }
 
 fn stage_wish() -> SetViewRequest {
-    let what = Some(slot_wish::What::Stage(StageRef {}));
+    let what = Some(slot_wish::What::Stage(StageRef::default()));
     let (max_width, max_height) = STAGE_SIZE;
     SetViewRequest {
         wishes: vec![SlotWish {

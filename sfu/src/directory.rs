@@ -30,6 +30,8 @@ const FORGET_STAGED_AFTER: Duration = Duration::from_secs(24 * 3600);
 const KEEP_ANSWER: Duration = Duration::from_secs(15);
 /// Meetings that a relay knows of at once.
 const MAX_MEETINGS: usize = 10_000;
+/// Guests of a meeting that are remembered for a lock.
+const MAX_BEEN: usize = 20_000;
 
 /// Wakes a worker, and says for which meetings.
 #[derive(Debug, Default)]
@@ -89,7 +91,21 @@ struct LegRecord {
 struct MeetingRecord {
     stage: Option<Arc<StageDocument>>,
     legs: HashMap<LegId, LegRecord>,
+    /// Everybody who has been in, while that is known: a relay that comes to a locked meeting does not know it, and
+    /// lets in whom the control plane gives a ticket.
+    been: Been,
+    /// The meeting is placed at another relay.
+    moved: bool,
+    /// Whom the workers show where the stage follows the voice.
+    speaker: Option<Arc<str>>,
     without_legs_since: Instant,
+}
+
+/// Who was in a meeting before it was locked.
+enum Been {
+    Open(HashSet<Arc<str>>),
+    /// It was locked when this relay heard of it first, or has had too many guests to know them.
+    Unknown,
 }
 
 #[derive(Default)]
@@ -112,6 +128,10 @@ pub(crate) struct Found {
 #[derive(Default)]
 pub(crate) struct View {
     pub stage: Option<Arc<StageDocument>>,
+    /// The meeting is placed at another relay.
+    pub moved: bool,
+    /// Whom other workers show where the stage follows the voice.
+    pub speaker: Option<Arc<str>>,
     /// What other workers' legs publish.
     pub sources: Vec<(usize, Arc<[SourceSpec]>)>,
     /// The worker's own legs that must go, and why.
@@ -129,12 +149,19 @@ pub(crate) struct Directory {
     turn: AtomicUsize,
     next_id: AtomicU64,
     max_legs: usize,
+    /// The relay's own id, as stage documents name it.
+    relay: String,
     pub reports: Reports,
     pub qualities: Qualities,
 }
 
+/// Of two stage documents of a meeting the greater counts: that of the later placement, and within one the later version.
+pub(crate) fn order(stage: &StageDocument) -> (u64, u64) {
+    (stage.epoch, stage.version)
+}
+
 impl Directory {
-    pub fn new(signals: Vec<Arc<Signal>>, max_legs: usize, reports: Reports) -> Self {
+    pub fn new(signals: Vec<Arc<Signal>>, max_legs: usize, relay: String, reports: Reports) -> Self {
         let legs = signals.iter().map(|_| AtomicUsize::new(0)).collect();
         let ended = signals.iter().map(|_| AtomicBool::new(false)).collect();
         Self {
@@ -145,6 +172,7 @@ impl Directory {
             turn: AtomicUsize::new(0),
             next_id: AtomicU64::new(1),
             max_legs,
+            relay,
             reports,
             qualities: Qualities::default(),
         }
@@ -227,11 +255,25 @@ impl Directory {
         if stage.ended {
             return Err(Refusal::new(410, "ended", "the meeting has ended"));
         }
+        if record.moved {
+            return Err(Refusal::new(
+                409,
+                "moved",
+                "the meeting is at another relay now; ask for a new ticket",
+            ));
+        }
         if stage.expelled_sites.iter().any(|expelled| expelled == site) {
             return Err(Refusal::new(
                 403,
                 "expelled",
                 "the site was taken out of the meeting",
+            ));
+        }
+        if stage.locked && !record.has_been(site) {
+            return Err(Refusal::new(
+                403,
+                "locked",
+                "the meeting is locked, and the site was not in it before",
             ));
         }
         Ok(())
@@ -271,6 +313,7 @@ impl Directory {
         };
         self.reports
             .push(record.report(&leg.meeting, LegState::Joining, ""));
+        meeting.note_guest(&record.site);
         meeting.legs.insert(leg.id, record);
         self.legs[leg.worker].fetch_add(1, Ordering::Relaxed);
         self.mark(&leg.meeting);
@@ -329,7 +372,8 @@ impl Directory {
         }
     }
 
-    /// Takes a stage document if it is newer than the one that is known.
+    /// Takes a stage document if it is newer than the one that is known. One that names another relay under a later
+    /// placement takes the meeting away from here.
     pub fn set_stage(&self, stage: StageDocument) {
         let mut inner = self.inner();
         let name: Arc<str> = stage.meeting.as_str().into();
@@ -344,9 +388,16 @@ impl Directory {
         if meeting
             .stage
             .as_ref()
-            .is_some_and(|old| old.version >= stage.version)
+            .is_some_and(|old| order(old) >= order(&stage))
         {
             return;
+        }
+        meeting.moved = !stage.relay.is_empty() && stage.relay != self.relay;
+        if meeting.moved && !meeting.legs.is_empty() {
+            tracing::warn!(meeting = %name, relay = stage.relay, epoch = stage.epoch, "the meeting has moved");
+        }
+        if meeting.stage.is_none() && stage.locked && meeting.legs.is_empty() {
+            meeting.been = Been::Unknown;
         }
         for leg in meeting.legs.values_mut() {
             if stage.expelled_sites.iter().any(|site| **site == *leg.site) {
@@ -365,6 +416,8 @@ impl Directory {
         };
         let mut view = View {
             stage: record.stage.clone(),
+            moved: record.moved,
+            speaker: record.speaker.clone(),
             ..View::default()
         };
         for (&id, leg) in &record.legs {
@@ -376,6 +429,13 @@ impl Directory {
             }
         }
         view
+    }
+
+    /// Notes whom a worker shows since the stage follows the voice: who comes to another worker is shown the same.
+    pub fn set_speaker(&self, meeting: &str, site: Option<Arc<str>>) {
+        if let Some(record) = self.inner().meetings.get_mut(meeting) {
+            record.speaker = site;
+        }
     }
 
     /// The sites that publish a camera, in the order they came.
@@ -449,7 +509,7 @@ impl Directory {
             let idle = now.saturating_duration_since(record.without_legs_since);
             let limit = match &record.stage {
                 None => FORGET_AFTER,
-                Some(stage) if stage.ended => FORGET_ENDED_AFTER,
+                Some(stage) if stage.ended || record.moved => FORGET_ENDED_AFTER,
                 Some(_) => FORGET_STAGED_AFTER,
             };
             let keep = !record.legs.is_empty() || idle < limit;
@@ -472,7 +532,26 @@ impl MeetingRecord {
         Self {
             stage: None,
             legs: HashMap::new(),
+            been: Been::Open(HashSet::new()),
+            moved: false,
+            speaker: None,
             without_legs_since: Instant::now(),
+        }
+    }
+
+    fn note_guest(&mut self, site: &Arc<str>) {
+        let Been::Open(sites) = &mut self.been else { return };
+        sites.insert(site.clone());
+        if sites.len() > MAX_BEEN {
+            self.been = Been::Unknown;
+        }
+    }
+
+    /// Whether the site may come into the locked meeting, having been there.
+    fn has_been(&self, site: &str) -> bool {
+        match &self.been {
+            Been::Open(sites) => sites.contains(site),
+            Been::Unknown => true,
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use muster_identity::Credentials;
+use muster_identity::{Credentials, Identity};
 use muster_proto::command::v1::StageDocument;
 use muster_webrtc::Certificate;
 use tokio::sync::mpsc;
@@ -264,8 +264,12 @@ fn share(config: &RelayConfig, credentials: &Credentials, workers: usize) -> any
     let metrics = Metrics::new();
     let signals: Vec<Arc<Signal>> = (0..workers).map(|_| Arc::default()).collect();
     let reports = Reports::new(metrics.reports_dropped.clone(), config.control_plane.is_some());
+    let relay = match &credentials.identity {
+        Identity::Relay(id) => id.clone(),
+        other => other.to_string(),
+    };
     Ok(Shared {
-        directory: Directory::new(signals.clone(), config.max_legs, reports),
+        directory: Directory::new(signals.clone(), config.max_legs, relay, reports),
         admission: Admission::new(&credentials.token_key_pem).context("token key of the identity")?,
         metrics,
         readiness: Readiness::new(config.control_plane.is_some()),

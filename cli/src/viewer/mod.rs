@@ -151,7 +151,7 @@ impl Viewer {
             .map(|(slot, wish)| SlotWish {
                 slot: slot.mid.clone(),
                 what: Some(match wish {
-                    Wish::Stage => What::Stage(StageRef {}),
+                    Wish::Stage => What::Stage(StageRef::default()),
                     Wish::Camera(site) => What::Source(SourceRef {
                         site: site.clone(),
                         kind: SourceKind::Camera.into(),

@@ -281,7 +281,7 @@ impl Meeting {
         let wish = slot.wish.as_ref()?;
         let mut ask = Ask {
             slot: key,
-            stage: wish.what == WishWhat::Stage,
+            stage: matches!(wish.what, WishWhat::Stage | WishWhat::Content),
             size: pixels(wish.max_width, wish.max_height),
             rungs: [(
                 Rung {

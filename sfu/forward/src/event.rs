@@ -39,6 +39,10 @@ pub enum Event {
     ActiveSpeakerChanged {
         site: Option<Arc<str>>,
     },
+    /// Whom the large picture shows since it follows the voice; `None` if nobody yet, or no longer.
+    ShownSpeakerChanged {
+        site: Option<Arc<str>>,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -24,6 +24,10 @@ impl Meeting {
                 .stage
                 .showing()
                 .map(|site| (site.clone(), SourceKind::Camera)),
+            Some(WishWhat::Content) => self
+                .stage
+                .content()
+                .map(|site| (site.clone(), SourceKind::Content)),
         };
         if slot.name != name {
             slot.name = name;
@@ -199,9 +203,9 @@ impl Meeting {
         self.tell_layer(feed);
     }
 
-    /// Sound is wanted while anybody here can hear, since the loudest are chosen here.
+    /// Sound is wanted while anybody here can hear, since the loudest are chosen here, and while the stage follows it.
     pub(crate) fn want_audio(&mut self, key: SourceKey) {
-        let wanted = self.audio_slots > 0;
+        let wanted = self.audio_slots > 0 || self.stage.follows_voice();
         let feed = Feed {
             source: key,
             layer: 0,
@@ -251,6 +255,7 @@ impl Meeting {
         }
         if changes.active {
             self.tell_active_speaker();
+            self.follow_voice(now);
         }
     }
 

@@ -20,8 +20,7 @@ use crate::source::{SlotKey, Source, SourceKey};
 use crate::stage::StageState;
 use crate::telling::News;
 use crate::types::{
-    Codec, Forwarded, LegId, Micros, Replayed, SlotId, SlotSpec, SourceId, SourceKind, SourceSpec, Stage,
-    Wish, WishWhat,
+    Codec, Forwarded, LegId, Micros, Replayed, SlotId, SlotSpec, SourceId, SourceKind, SourceSpec, Wish,
 };
 
 /// The forwarding state of one meeting on one worker: its slots are local, its sources local or of other workers.
@@ -101,6 +100,7 @@ impl Meeting {
             self.want_audio(key);
         }
         self.remap_where(now, |slot| slot.name.as_ref() == Some(&name));
+        self.follow_voice(now);
         self.finish(now);
     }
 
@@ -133,6 +133,7 @@ impl Meeting {
             self.selector.remove(key);
             self.select_voices(now);
         }
+        self.follow_voice(now);
         self.finish(now);
     }
 
@@ -248,27 +249,6 @@ impl Meeting {
                 self.remap(now, key);
             }
         }
-        self.finish(now);
-    }
-
-    /// Takes the stage, if its version is higher than any before.
-    pub fn set_stage(&mut self, now: Micros, stage: Stage) {
-        let now = self.advance(now);
-        if !self.stage.set(stage) {
-            return;
-        }
-        for key in 0..self.sources.bound() {
-            let Some(source) = self.sources.get_mut(key).filter(|s| s.kind == SourceKind::Audio) else {
-                continue;
-            };
-            source.muted = self.stage.is_muted(&source.site);
-            self.selector.set_muted(key, source.muted);
-        }
-        self.select_voices(now);
-        self.remap_where(
-            now,
-            |slot| matches!(&slot.wish, Some(wish) if wish.what == WishWhat::Stage),
-        );
         self.finish(now);
     }
 

@@ -1,6 +1,6 @@
 //! The queue of what has changed, told as it stands when it is asked for.
 //!
-//! A slot or layer is in the queue at most once, so it is never longer than slots plus layers plus two.
+//! A slot or layer is in the queue at most once, so it is never longer than slots plus layers plus three.
 
 use std::sync::Arc;
 
@@ -15,6 +15,7 @@ pub(crate) enum News {
     Layer(Feed),
     Speakers,
     ActiveSpeaker,
+    ShownSpeaker,
 }
 
 impl Meeting {
@@ -26,6 +27,7 @@ impl Meeting {
                 News::Layer(feed) => self.layer_event(feed),
                 News::Speakers => self.speakers_event(),
                 News::ActiveSpeaker => self.active_speaker_event(),
+                News::ShownSpeaker => self.shown_speaker_event(),
             };
             // A layer may have more than one thing to tell: it leaves the queue when it has none.
             if event.is_none() || !matches!(news, News::Layer(_)) {
@@ -99,6 +101,11 @@ impl Meeting {
         Some(Event::ActiveSpeakerChanged { site })
     }
 
+    fn shown_speaker_event(&mut self) -> Option<Event> {
+        let site = self.stage.speaker().cloned();
+        Some(Event::ShownSpeakerChanged { site })
+    }
+
     pub(crate) fn set_state(&mut self, key: SlotKey, state: SlotState) {
         let Some(slot) = self.slots.get_mut(key) else {
             return;
@@ -139,6 +146,12 @@ impl Meeting {
         if !self.active_queued {
             self.active_queued = true;
             self.news.push_back(News::ActiveSpeaker);
+        }
+    }
+
+    pub(crate) fn tell_shown_speaker(&mut self) {
+        if !self.news.contains(&News::ShownSpeaker) {
+            self.news.push_back(News::ShownSpeaker);
         }
     }
 

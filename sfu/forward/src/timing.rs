@@ -19,6 +19,7 @@ impl Meeting {
             .into_iter()
             .chain(self.budgets_at)
             .chain(self.selector.timeout())
+            .chain(self.stage.timeout())
             .min()
     }
 
@@ -26,6 +27,9 @@ impl Meeting {
         let now = self.advance(now);
         if self.selector.timeout().is_some_and(|at| at <= now) {
             self.select_voices(now);
+        }
+        if self.stage.timeout().is_some_and(|at| at <= now) {
+            self.follow_voice(now);
         }
         self.look_at_budgets(now);
         self.finish(now);

@@ -111,18 +111,25 @@ pub enum WishWhat {
         site: Arc<str>,
         kind: SourceKind,
     },
-    /// The camera of the stage's broadcast site, or of the chair if there is none.
+    /// The large picture: the camera of the stage's broadcast site, else of who speaks if the stage follows the voice,
+    /// else of the chair.
     Stage,
+    /// What the stage's content site shows beside its camera.
+    Content,
 }
 
 /// The part of the stage document that concerns packets. Versions rise; an equal or lower one is ignored.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stage {
     pub version: u64,
     pub broadcast: Option<Arc<str>>,
     /// The site of the chair, empty if the meeting has none.
     pub chair: Arc<str>,
     pub muted: Vec<Arc<str>>,
+    /// The large picture follows who speaks, where nobody is broadcast.
+    pub voice_switching: bool,
+    /// Whose content is shown in its own place.
+    pub content: Option<Arc<str>>,
 }
 
 /// A received RTP packet, decrypted and taken apart.

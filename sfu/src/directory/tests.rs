@@ -6,6 +6,7 @@ fn directory() -> Directory {
     Directory::new(
         vec![Arc::default(), Arc::default()],
         10,
+        "here".into(),
         Reports::new(Counter::noop(), true),
     )
 }
@@ -197,4 +198,61 @@ fn an_answer_goes_with_its_leg_or_when_it_is_old() {
     directory.forget_idle(Instant::now() + KEEP_ANSWER + Duration::from_secs(1));
     assert_eq!(stays.strong_count(), 0);
     assert_eq!(directory.leg_count(), 1);
+}
+
+fn refused(directory: &Directory, id: u64, site: &str) -> &'static str {
+    directory
+        .enter(leg(id, site, 0))
+        .map_or_else(|refusal| refusal.code, |()| "")
+}
+
+#[test]
+fn a_locked_meeting_takes_back_who_was_in_and_nobody_else() {
+    let directory = directory();
+    directory.set_stage(stage(1));
+    directory.enter(leg(1, "a", 0)).expect("room");
+    directory.leave(&"m".into(), LegId(1), "timed out");
+    directory.set_stage(StageDocument {
+        locked: true,
+        ..stage(2)
+    });
+    assert_eq!(refused(&directory, 2, "b"), "locked");
+    assert_eq!(refused(&directory, 3, "a"), "");
+    directory.set_stage(stage(3));
+    assert_eq!(refused(&directory, 4, "b"), "");
+}
+
+#[test]
+fn a_relay_that_comes_to_a_locked_meeting_leaves_the_lock_to_the_tickets() {
+    let directory = directory();
+    let locked = |version| StageDocument {
+        locked: true,
+        ..stage(version)
+    };
+    directory.set_stage(locked(7));
+    directory.set_stage(locked(8));
+    assert_eq!(refused(&directory, 1, "a"), "");
+}
+
+#[test]
+fn a_later_placement_elsewhere_takes_the_meeting_away_and_an_older_one_is_ignored() {
+    let directory = directory();
+    let placed = |version, epoch, relay: &str| StageDocument {
+        epoch,
+        relay: relay.into(),
+        ..stage(version)
+    };
+    let moved = || directory.look("m", 0).moved;
+    directory.enter(leg(1, "a", 0)).expect("room");
+    directory.set_stage(placed(5, 2, "here"));
+    directory.set_stage(placed(9, 1, "there"));
+    assert!(!moved(), "an older placement");
+    directory.set_stage(placed(6, 3, "there"));
+    assert!(moved());
+    assert_eq!(refused(&directory, 2, "b"), "moved");
+    directory.set_stage(placed(8, 2, "here"));
+    assert!(moved(), "an older placement");
+    directory.set_stage(placed(7, 4, "here"));
+    assert!(!moved());
+    assert_eq!(refused(&directory, 3, "b"), "");
 }

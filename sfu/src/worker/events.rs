@@ -60,6 +60,11 @@ impl Worker {
                     meeting.speakers.active = site.as_deref().unwrap_or_default().to_owned();
                     self.tell_speakers(key);
                 }
+                Event::ShownSpeakerChanged { site } => {
+                    if let Some(meeting) = self.meetings.get(&key) {
+                        self.shared.directory.set_speaker(&meeting.name, site);
+                    }
+                }
             }
         }
     }
@@ -120,7 +125,7 @@ impl Worker {
         }
     }
 
-    /// A viewer that publishes nothing is on air once it is connected; what is published must be awaited anew.
+    /// A viewer that publishes nothing, or content alone, is on air once it is connected; what is published must be awaited anew.
     fn connected(&mut self, now: Instant, id: LegId) {
         let Some(leg) = self.legs.get_mut(&id) else { return };
         leg.media_at = now;
@@ -131,7 +136,12 @@ impl Worker {
             self.shared.metrics.keys_agreed(profile.name());
         }
         let view = leg.waiting_view.take();
-        if leg.sources.is_empty() {
+        let content = |id: &SourceId| {
+            self.sources
+                .get(id)
+                .is_some_and(|source| source.kind == SourceKind::Content)
+        };
+        if leg.sources.iter().all(content) {
             self.set_state(id, LegState::OnAir);
         }
         if let Some(wishes) = view {

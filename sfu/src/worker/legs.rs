@@ -10,7 +10,7 @@ use muster_forward::{
 };
 use muster_identity::JoinClaims;
 use muster_proto::command::v1::LegState;
-use muster_proto::media::v1::{SlotWish, Speakers, slot_wish};
+use muster_proto::media::v1::{self as wire, SlotWish, Speakers, slot_wish};
 use muster_webrtc::{IceCredentials, Leg, LegConfig, host_candidates};
 
 use crate::convert;
@@ -228,7 +228,9 @@ impl Worker {
         }
         let sources = specs.iter().map(|spec| spec.id).collect();
         let known = self.meetings.get(&key).and_then(|meeting| meeting.stage.clone());
-        let notice = known.map(|stage| notice(&stage, &site)).unwrap_or_default();
+        let notice = known
+            .map(|stage| notice(&stage, &site, false))
+            .unwrap_or_default();
         let entry = LegEntry {
             id,
             name: name.clone(),
@@ -551,7 +553,13 @@ impl LegEntry {
         }
         let what = match &wish.what {
             None => return Ok(None),
-            Some(slot_wish::What::Stage(_)) => WishWhat::Stage,
+            Some(slot_wish::What::Stage(stage)) => match stage.kind() {
+                wire::SourceKind::Unspecified | wire::SourceKind::Camera => WishWhat::Stage,
+                wire::SourceKind::Content => WishWhat::Content,
+                wire::SourceKind::Audio => {
+                    return Err(Refusal::bad_request("stage.kind: expected CAMERA or CONTENT"));
+                }
+            },
             Some(slot_wish::What::Source(source)) => WishWhat::Source {
                 site: source.site.as_str().into(),
                 kind: convert::kind_of_wire(source.kind)

@@ -92,8 +92,8 @@ pub(crate) struct LocalMeeting {
     pub remote: Vec<SourceId>,
     pub stage: Option<Arc<StageDocument>>,
     pub speakers: Speakers,
-    /// The meeting has ended: its legs go at this time.
-    pub close_at: Option<Instant>,
+    /// The meeting has ended, or is elsewhere: its legs go at this time, for this reason.
+    pub close_at: Option<(Instant, &'static str)>,
 }
 
 /// Where a source is published.

@@ -11,10 +11,12 @@ use muster_forward::{SourceId, Stage};
 use muster_proto::command::v1::StageDocument;
 use muster_proto::media::v1::MeetingNotice;
 
+use crate::directory::order;
+
 use super::state::{Home, MeetingKey, Worker};
 
-/// From the end of a meeting to the end of its legs, so that the notice is read.
-const ENDED_GRACE: Duration = Duration::from_millis(500);
+/// From the end of a meeting here to the end of its legs, so that the notice is read.
+const GRACE: Duration = Duration::from_millis(500);
 
 impl Worker {
     /// Does what the difference between the directory and this worker asks for.
@@ -24,7 +26,7 @@ impl Worker {
         };
         let view = self.shared.directory.look(name, self.index);
         if let Some(stage) = &view.stage {
-            self.take_stage(now, key, stage);
+            self.take_stage(now, key, stage, view.moved);
         }
         let Some(meeting) = self.meetings.get_mut(&key) else {
             return;
@@ -52,6 +54,11 @@ impl Worker {
         for (id, reason) in view.ordered_out {
             self.close(id, reason);
         }
+        if let Some(speaker) = &view.speaker
+            && let Some(meeting) = self.meetings.get_mut(&key)
+        {
+            meeting.core.adopt_speaker(self.shared.micros(now), speaker);
+        }
         self.follow(now, key);
         self.drain_core(now, key);
     }
@@ -76,14 +83,14 @@ impl Worker {
         }
     }
 
-    fn take_stage(&mut self, now: Instant, key: MeetingKey, stage: &Arc<StageDocument>) {
+    fn take_stage(&mut self, now: Instant, key: MeetingKey, stage: &Arc<StageDocument>, moved: bool) {
         let Some(meeting) = self.meetings.get_mut(&key) else {
             return;
         };
         if meeting
             .stage
             .as_ref()
-            .is_some_and(|old| old.version >= stage.version)
+            .is_some_and(|old| order(old) >= order(stage))
         {
             return;
         }
@@ -101,27 +108,36 @@ impl Worker {
                     .iter()
                     .map(|site| site.as_str().into())
                     .collect(),
+                voice_switching: stage.voice_switching,
+                content: Some(stage.content_site.as_str().into()),
             },
         );
-        if stage.ended {
-            meeting.close_at.get_or_insert(now + ENDED_GRACE);
-        }
+        let over = match (stage.ended, moved) {
+            (true, _) => Some("ended"),
+            (false, true) => Some("moved"),
+            (false, false) => None,
+        };
+        // One that has come back goes on.
+        meeting.close_at = over.map(|reason| (now + GRACE, reason));
         for id in &meeting.legs {
             let Some(leg) = self.legs.get_mut(id) else {
                 continue;
             };
-            leg.notice = notice(stage, &leg.site);
+            leg.notice = notice(stage, &leg.site, moved);
             leg.posts.iter().for_each(|post| post.notice(leg.notice.clone()));
         }
     }
 }
 
 /// What the stage means for one site.
-pub(super) fn notice(stage: &StageDocument, site: &str) -> MeetingNotice {
+pub(super) fn notice(stage: &StageDocument, site: &str, moved: bool) -> MeetingNotice {
     MeetingNotice {
         ended: stage.ended,
         muted: stage.muted_sites.iter().any(|muted| muted == site),
         broadcast_site: stage.broadcast_site.clone(),
         content_site: stage.content_site.clone(),
+        voice_switching: stage.voice_switching,
+        locked: stage.locked,
+        moved,
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use muster_forward::{LegId, SlotStatus};
+use muster_forward::{LegId, SlotStatus, SourceKind};
 use muster_proto::command::v1::LegState;
 
 use crate::convert;
@@ -40,18 +40,18 @@ impl Worker {
     fn tick_meetings(&mut self, now: Instant) {
         let at = self.shared.micros(now);
         let mut due: Vec<MeetingKey> = Vec::new();
-        let mut over: Vec<LegId> = Vec::new();
+        let mut over: Vec<(LegId, &'static str)> = Vec::new();
         for (&key, meeting) in &mut self.meetings {
             if meeting.core.poll_timeout().is_some_and(|timeout| timeout <= at) {
                 meeting.core.handle_timeout(at);
                 due.push(key);
             }
-            if meeting.close_at.is_some_and(|close_at| close_at <= now) {
-                over.extend(&meeting.legs);
+            if let Some((_, reason)) = meeting.close_at.filter(|(at, _)| *at <= now) {
+                over.extend(meeting.legs.iter().map(|&id| (id, reason)));
             }
         }
         due.into_iter().for_each(|key| self.drain_core(now, key));
-        over.into_iter().for_each(|id| self.close(id, "ended"));
+        over.into_iter().for_each(|(id, reason)| self.close(id, reason));
     }
 
     /// Legs from which nothing comes although something should.
@@ -88,10 +88,11 @@ impl Worker {
         }
     }
 
-    /// Whether any layer of the leg is not paused.
+    /// Whether any layer of the leg is not paused. Content comes when somebody shows some.
     pub(super) fn is_expected(&self, leg: &LegEntry) -> bool {
         let sources = leg.sources.iter().filter_map(|id| self.sources.get(id));
         sources
+            .filter(|source| source.kind != SourceKind::Content)
             .flat_map(|source| &source.layers)
             .any(|layer| !layer.paused)
     }

@@ -113,7 +113,7 @@ async fn a_stage_slot_shows_the_chair_and_then_who_is_broadcast() {
     let mut viewer = Browser::join(&bench, "b", false, 1).await;
     let wish = SlotWish {
         slot: "0".into(),
-        what: Some(What::Stage(StageRef {})),
+        what: Some(What::Stage(StageRef::default())),
         max_width: 0,
         max_height: 0,
     };

@@ -80,6 +80,7 @@ impl Room {
                 slot: SlotId(slot),
                 what: match site {
                     "stage" => WishWhat::Stage,
+                    "content" => WishWhat::Content,
                     _ => WishWhat::Source {
                         site: site.into(),
                         kind: SourceKind::Camera,
@@ -103,8 +104,15 @@ impl Room {
                 broadcast,
                 chair: chair.into(),
                 muted,
+                ..Stage::default()
             },
         );
+        self.drain();
+    }
+
+    /// A whole stage.
+    pub fn set_stage(&mut self, stage: Stage) {
+        self.meeting.set_stage(self.now, stage);
         self.drain();
     }
 
