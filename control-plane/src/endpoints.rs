@@ -25,6 +25,16 @@ pub enum Proof {
     Link(String),
 }
 
+impl Proof {
+    /// As it stands in the log: "agent", or "browser:" and eight characters that tell it from others.
+    pub fn shown(&self) -> String {
+        match self {
+            Self::Certificate => "agent".to_owned(),
+            Self::Link(hash) => format!("browser:{}", hash.get(..8).unwrap_or(hash)),
+        }
+    }
+}
+
 struct Endpoint {
     id: u64,
     proof: Proof,

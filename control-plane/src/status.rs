@@ -67,14 +67,26 @@ fn refused_code(refusal: &Refusal) -> Code {
         | Refusal::TooManySites { .. }
         | Refusal::SiteTwice(_)
         | Refusal::BadText { .. }
+        | Refusal::BadNumber { .. }
         | Refusal::NotAReport(_) => Code::InvalidArgument,
         Refusal::AlreadyConvened
         | Refusal::MeetingEnded
         | Refusal::IsTheChair
         | Refusal::NotTakenOver
         | Refusal::NotInMeeting(_)
-        | Refusal::InOtherMeeting { .. } => Code::FailedPrecondition,
-        Refusal::TooManyEndpoints { .. } => Code::ResourceExhausted,
+        | Refusal::InOtherMeeting { .. }
+        | Refusal::Locked
+        | Refusal::HungUp(_)
+        | Refusal::NotOnAir(_)
+        | Refusal::NotRequested(_)
+        | Refusal::NobodyToChair
+        | Refusal::NotPolling
+        | Refusal::RollCallGoesOn
+        | Refusal::NoRollCall
+        | Refusal::NotInRollCall(_)
+        | Refusal::NotCalled(_)
+        | Refusal::OldEpoch { .. } => Code::FailedPrecondition,
+        Refusal::TooManyEndpoints { .. } | Refusal::TooManyChairRequests => Code::ResourceExhausted,
     }
 }
 

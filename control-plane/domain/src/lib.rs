@@ -11,27 +11,37 @@
 pub mod authority;
 pub mod claims;
 pub mod credentials;
+pub mod floor;
 pub mod ids;
 pub mod import;
 pub mod meeting;
+pub mod polling;
 pub mod presence;
 pub mod refusal;
+pub mod roll_call;
 pub mod selector;
+pub mod stage;
 pub mod summons;
+pub mod terms;
 pub mod tree;
 pub mod words;
 
 pub use authority::{
     Action, Actor, Grant, Target, authorize, authorize_account, authorize_grant, authorize_import,
 };
-pub use claims::Claims;
+pub use claims::{Claims, Holder};
 pub use credentials::{PasswordError, check_password};
+pub use floor::{Floor, FloorRequest, FloorState};
 pub use ids::{AccountName, IdError, MeetingId, Millis, SiteId, UnitId};
 pub use import::{ImportError, ImportPlan, RawRow, plan_import};
-pub use meeting::{Command, Event, Meeting, Stage, StageDocument};
+pub use meeting::{ChairCause, Command, Event, Meeting, Notice, PollingOrder, Until};
+pub use polling::Polling;
 pub use presence::{Presence, PresenceBook, Reach};
 pub use refusal::Refusal;
+pub use roll_call::{RollCall, RollCallEntry, RollCallResult};
 pub use selector::{Resolution, Selector};
-pub use summons::{Invitee, LegEnd, Reason, Report, Summons, SummonsState, Timeouts};
+pub use stage::{Layout, Placement, Seat, Stage, StageDocument};
+pub use summons::{Caller, Invitee, LegEnd, Reason, Report, Summons, SummonsState, Timeouts};
+pub use terms::{Fallback, Media, Opening, Priority, Terms};
 pub use tree::{Site, TierCounts, Tree, TreeError, Unit};
 pub use words::{Access, EndpointKind, Role, Tier, WordError};

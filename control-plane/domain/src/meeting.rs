@@ -1,108 +1,39 @@
 //! One meeting as a stream of numbered events.
 //!
-//! [`Meeting::decide`] (in `meeting/decide.rs`) looks at the state, a command and the time, and gives the
-//! events that follow or a refusal; it changes nothing. [`Meeting::apply`] takes one event in; it alone
+//! [`Meeting::decide`] (in `meeting/decide.rs` and its neighbours) looks at the state, a command and the time, and gives
+//! the events that follow or a refusal; it changes nothing. [`Meeting::apply`] takes one event in; it alone
 //! changes the state, so [`Meeting::replay`] of the stored events gives exactly the same. The first event of a
 //! stream is `Convened` with seq 1, each further one counts up by one, and nothing follows `Ended`.
 //!
-//! Who said so, hashes, storage, relays and tokens are the shell's.
+//! Who said so, hashes, storage, relays and tokens are the shell's; who may is authority's.
 
+mod apply;
+mod call;
+mod chair;
 mod decide;
+mod message;
+mod sequel;
+mod show;
+mod speak;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::claims::Holder;
+use crate::floor::{Floor, FloorState};
 use crate::ids::{AccountName, MeetingId, Millis, SiteId, UnitId};
-use crate::presence::Reach;
 use crate::refusal::Refusal;
-use crate::summons::{Invitee, LegEnd, Report, Summons, SummonsState, Timeouts};
+use crate::roll_call::RollCall;
+use crate::stage::{Placement, Stage, StageDocument};
+use crate::summons::{Caller, Summons, SummonsState, Timeouts};
+use crate::terms::Terms;
+pub use message::{ChairCause, Command, Event, PollingOrder};
 
 /// The most sites in one meeting.
 pub const MAX_SITES: usize = 10_000;
 /// The longest title or reason, in characters.
 pub const MAX_TEXT: usize = 200;
-
-/// What can be asked of a meeting, or happen to it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Command {
-    /// Opens the meeting and calls the sites. First command of all, and once.
-    Convene {
-        title: String,
-        chair: AccountName,
-        /// The unit over whose subtree it is convened.
-        unit: UnitId,
-        sites: Vec<Invitee>,
-        idempotency_key: String,
-    },
-    /// Calls again those of these that are neither on air nor about to be. For all: [`Meeting::unconnected`].
-    CallUnconnected { sites: Vec<Invitee> },
-    /// Brings a site to the large picture for all, or (none) the chair's desk.
-    Broadcast { site: Option<SiteId> },
-    /// Mutes or unmutes sites; an empty list means all.
-    Mute { sites: Vec<SiteId>, muted: bool },
-    /// Ends the meeting, for everyone and for good.
-    End { reason: String },
-    /// An endpoint says how far it has come.
-    Report { site: SiteId, report: Report },
-    /// An endpoint of the site attached to the control plane.
-    EndpointAttached { site: SiteId },
-    /// The last endpoint of the site detached.
-    EndpointDetached { site: SiteId },
-    /// A relay has a leg of the site, without media so far.
-    LegJoining { site: SiteId },
-    /// A relay sees media of the site.
-    LegOnAir { site: SiteId },
-    /// A relay has received nothing of the site for over a second.
-    LegSilent { site: SiteId },
-    /// A relay no longer has the leg; `reach` is whether the endpoint is attached.
-    LegEnded { site: SiteId, end: LegEnd, reach: Reach },
-    /// There is no relay to send these sites to; an empty list means all that are under way.
-    NoRelay { sites: Vec<SiteId> },
-    /// Time has passed: steps that lasted too long come to their end.
-    Tick,
-}
-
-/// What happened: the stream of a meeting is made of these.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
-    Convened {
-        at: Millis,
-        title: String,
-        chair: AccountName,
-        unit: UnitId,
-        /// In calling order; each has a `SummonsChanged` of its own after this.
-        sites: Vec<SiteId>,
-        idempotency_key: String,
-    },
-    /// The whole new state of one site's summons.
-    SummonsChanged { summons: Summons },
-    /// The whole new stage.
-    StageChanged { stage: Stage },
-    /// Nothing follows. Sites on air or under way are `Left` by this.
-    Ended { at: Millis, reason: String },
-}
-
-/// What everyone is made to see, and who may be heard.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Stage {
-    /// On the large picture for all; none: the chair's desk.
-    pub broadcast: Option<SiteId>,
-    pub muted: BTreeSet<SiteId>,
-}
-
-/// What relays obey; the higher version wins.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StageDocument {
-    pub meeting: MeetingId,
-    /// Seq of the last event that changed anything in this document.
-    pub version: u64,
-    pub ended: bool,
-    pub broadcast: Option<SiteId>,
-    pub muted: Vec<SiteId>,
-    /// The chair's desk: `desk:ACCOUNT`.
-    pub chair: String,
-    /// Sites that belong to another meeting: a leg of theirs must go.
-    pub expelled: Vec<SiteId>,
-}
+/// The most accounts that may have requested the chair at once.
+pub const MAX_CHAIR_REQUESTS: usize = 64;
 
 /// The state of one meeting.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -111,11 +42,22 @@ pub struct Meeting {
     timeouts: Timeouts,
     seq: u64,
     head: Option<Head>,
+    terms: Terms,
     /// In calling order.
     summonses: Vec<Summons>,
     index: BTreeMap<SiteId, usize>,
     stage: Stage,
     stage_version: u64,
+    /// First come first.
+    chair_requests: Vec<AccountName>,
+    /// From whom the chair was taken over, the last one last.
+    taken_from: Vec<AccountName>,
+    /// While it is locked: the consoles that were in then.
+    locked: Option<Vec<AccountName>>,
+    floor: Floor,
+    /// The one that goes on, or the last one.
+    roll_call: Option<RollCall>,
+    placement: Option<Placement>,
     ended: Option<(Millis, String)>,
 }
 
@@ -123,9 +65,37 @@ pub struct Meeting {
 struct Head {
     title: String,
     chair: AccountName,
+    convened_by: AccountName,
     unit: UnitId,
     started: Millis,
     idempotency_key: String,
+}
+
+/// How far a replay goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Until {
+    /// The last event at or before this time.
+    Time(Millis),
+    /// This event.
+    Seq(u64),
+}
+
+/// What a person at a site must know of the meeting.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notice {
+    /// The site is called in a roll call.
+    pub roll_called: bool,
+    /// Until then; none: until the caller goes on.
+    pub answer_by: Option<Millis>,
+    pub floor: Option<FloorState>,
+    /// Place in the queue from 1 while it waits, else 0.
+    pub floor_place: usize,
+    pub floor_until: Option<Millis>,
+    /// In effect: see [`Meeting::is_muted`].
+    pub muted: bool,
+    pub locked: bool,
+    pub chair: AccountName,
+    pub ends_at: Option<Millis>,
 }
 
 impl Meeting {
@@ -136,10 +106,17 @@ impl Meeting {
             timeouts,
             seq: 0,
             head: None,
+            terms: Terms::default(),
             summonses: Vec::new(),
             index: BTreeMap::new(),
             stage: Stage::default(),
             stage_version: 0,
+            chair_requests: Vec::new(),
+            taken_from: Vec::new(),
+            locked: None,
+            floor: Floor::default(),
+            roll_call: None,
+            placement: None,
             ended: None,
         }
     }
@@ -157,75 +134,25 @@ impl Meeting {
         meeting
     }
 
-    /// Takes in the next event of the stream; its number is [`Meeting::seq`] afterwards. An event that cannot
-    /// stand where it does (a site that is not in the meeting, anything after the end) is counted and
-    /// otherwise ignored.
-    pub fn apply(&mut self, event: &Event) {
-        self.seq += 1;
-        if self.ended.is_some() {
-            return;
+    /// The state as it was: after the events, each with its time, that the limit takes in.
+    pub fn replay_until<'a>(
+        id: MeetingId,
+        timeouts: Timeouts,
+        events: impl IntoIterator<Item = (Millis, &'a Event)>,
+        until: Until,
+    ) -> Self {
+        let mut meeting = Meeting::new(id, timeouts);
+        for (at, event) in events {
+            let over = match until {
+                Until::Time(time) => at > time,
+                Until::Seq(seq) => meeting.seq >= seq,
+            };
+            if over {
+                break;
+            }
+            meeting.apply(event);
         }
-        match event {
-            Event::Convened {
-                at,
-                title,
-                chair,
-                unit,
-                sites,
-                idempotency_key,
-            } => {
-                if self.head.is_some() {
-                    return;
-                }
-                self.head = Some(Head {
-                    title: title.clone(),
-                    chair: chair.clone(),
-                    unit: unit.clone(),
-                    started: *at,
-                    idempotency_key: idempotency_key.clone(),
-                });
-                self.summonses = sites
-                    .iter()
-                    .map(|site| Summons::paged(site.clone(), *at))
-                    .collect();
-                self.index = sites
-                    .iter()
-                    .cloned()
-                    .enumerate()
-                    .map(|(at, site)| (site, at))
-                    .collect();
-                self.stage_version = self.seq;
-            }
-            Event::SummonsChanged { summons } => {
-                let Some(entry) = self
-                    .index
-                    .get(&summons.site)
-                    .and_then(|at| self.summonses.get_mut(*at))
-                else {
-                    return;
-                };
-                if entry.is_elsewhere() != summons.is_elsewhere() {
-                    self.stage_version = self.seq;
-                }
-                *entry = summons.clone();
-            }
-            Event::StageChanged { stage } => {
-                if self.head.is_none() {
-                    return;
-                }
-                self.stage = stage.clone();
-                self.stage_version = self.seq;
-            }
-            Event::Ended { at, reason } => {
-                for summons in &mut self.summonses {
-                    if let Some(over) = summons.meeting_ended(*at) {
-                        *summons = over;
-                    }
-                }
-                self.ended = Some((*at, reason.clone()));
-                self.stage_version = self.seq;
-            }
-        }
+        meeting
     }
 
     pub fn id(&self) -> &MeetingId {
@@ -247,9 +174,13 @@ impl Meeting {
         self.head.as_ref().map_or("", |h| &h.title)
     }
 
-    /// None before it is convened, as the next three.
+    /// Who has the chair now; none before it is convened, as the next four.
     pub fn chair(&self) -> Option<&AccountName> {
         self.head.as_ref().map(|h| &h.chair)
+    }
+
+    pub fn convened_by(&self) -> Option<&AccountName> {
+        self.head.as_ref().map(|h| &h.convened_by)
     }
 
     pub fn unit(&self) -> Option<&UnitId> {
@@ -262,6 +193,39 @@ impl Meeting {
 
     pub fn idempotency_key(&self) -> Option<&str> {
         self.head.as_ref().map(|h| h.idempotency_key.as_str())
+    }
+
+    /// As convened; `ends_at` is kept up.
+    pub fn terms(&self) -> &Terms {
+        &self.terms
+    }
+
+    /// Who has requested the chair, first come first.
+    pub fn chair_requests(&self) -> &[AccountName] {
+        &self.chair_requests
+    }
+
+    /// From whom the chair was taken over last, until it is handed back.
+    pub fn taken_from(&self) -> Option<&AccountName> {
+        self.taken_from.last()
+    }
+
+    pub fn is_locked(&self) -> bool {
+        self.locked.is_some()
+    }
+
+    pub fn floor(&self) -> &Floor {
+        &self.floor
+    }
+
+    /// The roll call that goes on, or the last one.
+    pub fn roll_call(&self) -> Option<&RollCall> {
+        self.roll_call.as_ref()
+    }
+
+    /// The relay that carries the meeting.
+    pub fn placement(&self) -> Option<&Placement> {
+        self.placement.as_ref()
     }
 
     /// When it ended, and why; none while it lasts.
@@ -280,6 +244,15 @@ impl Meeting {
 
     pub fn stage(&self) -> &Stage {
         &self.stage
+    }
+
+    /// As others see it that want one of its sites.
+    pub fn holder(&self) -> Holder {
+        Holder {
+            meeting: self.id.clone(),
+            title: self.title().to_owned(),
+            priority: self.terms.priority,
+        }
     }
 
     /// How many sites are on air.
@@ -303,51 +276,135 @@ impl Meeting {
         if !self.is_live() {
             return None;
         }
-        self.summonses
+        let steps = self
+            .summonses
             .iter()
-            .filter_map(|s| s.deadline(&self.timeouts))
+            .filter_map(|s| s.deadline(&self.timeouts, self.terms.deadline))
+            .min();
+        let polling = self.stage.polling.as_ref();
+        let page = polling.and_then(|polling| polling.due(&self.roster()));
+        let answer = self.roll_call.as_ref().and_then(RollCall::due);
+        [steps, page, answer, self.floor.due(), self.terms.ends_at]
+            .into_iter()
+            .flatten()
             .min()
+    }
+
+    /// Whether the site's microphone is closed in effect: during a roll call every one but the called one's; else as
+    /// the chair muted it, unless it has the floor.
+    pub fn is_muted(&self, site: &str) -> bool {
+        match self.roll_call.as_ref().filter(|roll_call| roll_call.is_on()) {
+            Some(roll_call) => roll_call
+                .called()
+                .is_none_or(|called| called.site.as_str() != site),
+            None => self.stage.muted.contains(site) && !self.floor.has(site),
+        }
     }
 
     /// What relays are to obey now.
     pub fn stage_document(&self) -> StageDocument {
+        let called = self.roll_call.as_ref().filter(|roll_call| roll_call.is_on());
+        let muted: BTreeSet<&SiteId> = match called.map(RollCall::called) {
+            Some(called) => {
+                let called = called.map(|entry| &entry.site);
+                let others = self.summonses.iter().map(|s| &s.site);
+                others.filter(|site| Some(*site) != called).collect()
+            }
+            None => {
+                let muted = self.stage.muted.iter();
+                muted.filter(|site| !self.floor.has(site)).collect()
+            }
+        };
         StageDocument {
             meeting: self.id.clone(),
             version: self.stage_version,
             ended: self.ended.is_some(),
             broadcast: self.stage.broadcast.clone(),
-            muted: self.stage.muted.iter().cloned().collect(),
+            muted: muted.into_iter().cloned().collect(),
             chair: self.chair().map(AccountName::desk).unwrap_or_default(),
             expelled: self
                 .summonses
                 .iter()
-                .filter(|s| s.is_elsewhere())
+                .filter(|s| s.is_out())
                 .map(|s| s.site.clone())
                 .collect(),
+            placement: self.placement.clone(),
+            voice_switching: self.stage.voice_switching,
+            content: self.stage.content.clone(),
+            locked: self.locked.is_some(),
+            desks: self.locked.clone().unwrap_or_default(),
         }
     }
 
+    /// What a person at the site must know; none if the site is not in the meeting now, or the meeting not live.
+    pub fn notice(&self, site: &str) -> Option<Notice> {
+        let summons = self.summons(site).filter(|_| self.is_live())?;
+        if !summons.holds_claim() {
+            return None;
+        }
+        let roll_call = self.roll_call.as_ref();
+        let called = roll_call.and_then(RollCall::called);
+        let called = called.filter(|entry| entry.site.as_str() == site && entry.acknowledged_by.is_empty());
+        let request = self.floor.of(site);
+        Some(Notice {
+            roll_called: called.is_some(),
+            answer_by: called.and(roll_call).and_then(RollCall::due),
+            floor: request.map(|request| request.state),
+            floor_place: self.floor.place(site).unwrap_or(0),
+            floor_until: request.and_then(|request| request.until),
+            muted: self.is_muted(site),
+            locked: self.is_locked(),
+            chair: self.chair()?.clone(),
+            ends_at: self.terms.ends_at,
+        })
+    }
+
     /// Whether the site may be given a ticket. `claimed_by` is the live meeting that has the site now, if any.
-    /// A site that declined or hung up may come back by itself.
+    /// A site that declined or hung up may come back by itself; one that the chair took out may not.
     pub fn may_join(&self, site: &SiteId, claimed_by: Option<&MeetingId>) -> Result<(), Refusal> {
         self.require_live()?;
-        let summons = self
-            .summons(site)
-            .ok_or_else(|| Refusal::NotInMeeting(site.clone()))?;
-        match claimed_by.filter(|m| *m != &self.id) {
-            Some(other) => Err(Refusal::InOtherMeeting {
+        let summons = self.member(site)?;
+        let other = claimed_by.filter(|m| *m != &self.id);
+        let believed = summons.other.as_ref().map(|other| &other.meeting);
+        if let Some(other) = other.or(believed) {
+            return Err(Refusal::InOtherMeeting {
                 site: site.clone(),
                 meeting: other.clone(),
-            }),
-            None if summons.is_elsewhere() => match MeetingId::new(&summons.detail) {
-                Ok(meeting) => Err(Refusal::InOtherMeeting {
-                    site: site.clone(),
-                    meeting,
-                }),
-                Err(_) => Err(Refusal::NotInMeeting(site.clone())),
-            },
-            None => Ok(()),
+            });
         }
+        if summons.is_out() {
+            return Err(Refusal::HungUp(site.clone()));
+        }
+        Ok(())
+    }
+
+    /// Whether a person's own console may be given a ticket: while the meeting is locked the chair's, and those that
+    /// were in.
+    pub fn may_join_as_desk(&self, account: &AccountName) -> Result<(), Refusal> {
+        self.require_live()?;
+        let desks = self.locked.as_ref();
+        let shut = desks.is_some_and(|desks| !desks.contains(account));
+        if shut && self.chair() != Some(account) {
+            return Err(Refusal::Locked);
+        }
+        Ok(())
+    }
+
+    fn caller(&self) -> Caller<'_> {
+        Caller {
+            meeting: &self.id,
+            priority: self.terms.priority,
+        }
+    }
+
+    fn roster(&self) -> Vec<(&SiteId, bool)> {
+        let member = |s: &'_ Summons| s.state == SummonsState::OnAir;
+        self.summonses.iter().map(|s| (&s.site, member(s))).collect()
+    }
+
+    fn member(&self, site: &SiteId) -> Result<&Summons, Refusal> {
+        self.summons(site)
+            .ok_or_else(|| Refusal::NotInMeeting(site.clone()))
     }
 
     fn require_live(&self) -> Result<(), Refusal> {

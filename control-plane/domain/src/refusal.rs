@@ -6,7 +6,7 @@
 use std::fmt;
 
 use crate::authority::Action;
-use crate::ids::{MeetingId, Millis, SiteId, UnitId};
+use crate::ids::{AccountName, MeetingId, Millis, SiteId, UnitId};
 use crate::summons::SummonsState;
 
 /// Why a command was refused.
@@ -66,6 +66,34 @@ pub enum Refusal {
         site: SiteId,
         limit: usize,
     },
+    /// A number is out of its bounds.
+    BadNumber {
+        field: &'static str,
+        found: i64,
+        least: i64,
+        most: i64,
+    },
+    /// Nobody new comes in.
+    Locked,
+    /// The chair took the site out; it comes back when it is called again.
+    HungUp(SiteId),
+    NotOnAir(SiteId),
+    /// The account has not requested the chair.
+    NotRequested(AccountName),
+    TooManyChairRequests,
+    /// The chair cannot be given up: nobody has requested it, and it was not got from anybody.
+    NobodyToChair,
+    NotPolling,
+    RollCallGoesOn,
+    NoRollCall,
+    NotInRollCall(SiteId),
+    /// Another site is called.
+    NotCalled(SiteId),
+    /// The meeting was placed anew since.
+    OldEpoch {
+        found: u64,
+        current: u64,
+    },
 }
 
 impl Refusal {
@@ -92,6 +120,19 @@ impl Refusal {
             Refusal::NotAReport(_) => "not_a_report",
             Refusal::InOtherMeeting { .. } => "in_other_meeting",
             Refusal::TooManyEndpoints { .. } => "too_many_endpoints",
+            Refusal::BadNumber { .. } => "bad_number",
+            Refusal::Locked => "locked",
+            Refusal::HungUp(_) => "hung_up",
+            Refusal::NotOnAir(_) => "not_on_air",
+            Refusal::NotRequested(_) => "not_requested",
+            Refusal::TooManyChairRequests => "too_many_chair_requests",
+            Refusal::NobodyToChair => "nobody_to_chair",
+            Refusal::NotPolling => "not_polling",
+            Refusal::RollCallGoesOn => "roll_call_goes_on",
+            Refusal::NoRollCall => "no_roll_call",
+            Refusal::NotInRollCall(_) => "not_in_roll_call",
+            Refusal::NotCalled(_) => "not_called",
+            Refusal::OldEpoch { .. } => "old_epoch",
         }
     }
 }
@@ -145,6 +186,36 @@ impl fmt::Display for Refusal {
                 write!(
                     f,
                     "site {site} has {limit} endpoints attached already, which is the most"
+                )
+            }
+            Refusal::BadNumber {
+                field,
+                found,
+                least,
+                most,
+            } => write!(f, "{field}: found {found}, expected {least} to {most}"),
+            Refusal::Locked => f.write_str("the meeting is locked: nobody new comes in"),
+            Refusal::HungUp(site) => {
+                write!(
+                    f,
+                    "the chair took site {site} out: it comes back when it is called again"
+                )
+            }
+            Refusal::NotOnAir(site) => write!(f, "site {site} is not on air"),
+            Refusal::NotRequested(account) => write!(f, "{account} has not requested the chair"),
+            Refusal::TooManyChairRequests => f.write_str("too many have requested the chair already"),
+            Refusal::NobodyToChair => f.write_str(
+                "nobody has requested the chair: a meeting needs one, so end it or wait for a request",
+            ),
+            Refusal::NotPolling => f.write_str("there is no polling"),
+            Refusal::RollCallGoesOn => f.write_str("a roll call goes on already"),
+            Refusal::NoRollCall => f.write_str("no roll call goes on"),
+            Refusal::NotInRollCall(site) => write!(f, "site {site} is not in this roll call"),
+            Refusal::NotCalled(site) => write!(f, "site {site} is not the one that is called"),
+            Refusal::OldEpoch { found, current } => {
+                write!(
+                    f,
+                    "placement {found} is older than placement {current}, which counts"
                 )
             }
         }

@@ -10,171 +10,16 @@
 //! itself. Every transition is a function that gives the new state, or none if nothing changes; so everything
 //! is idempotent. Nothing here knows of the other sites of the meeting.
 
-use std::fmt;
+mod words;
 
+use std::sync::Arc;
+
+pub use words::{Reason, SummonsState};
+
+use crate::claims::Holder;
 use crate::ids::{MeetingId, Millis, SiteId, cut};
 use crate::presence::Reach;
-
-/// How far a summons has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum SummonsState {
-    Paged,
-    Delivered,
-    Ringing,
-    Answered,
-    Joining,
-    /// Media was seen at a relay, not only a connection.
-    OnAir,
-    Declined,
-    Unreachable,
-    TimedOut,
-    Refused,
-    /// Left in good order: the site hung up, or the meeting ended.
-    Left,
-}
-
-impl SummonsState {
-    /// All of them, in order.
-    pub const ALL: [SummonsState; 11] = {
-        use SummonsState::*;
-        [
-            Paged,
-            Delivered,
-            Ringing,
-            Answered,
-            Joining,
-            OnAir,
-            Declined,
-            Unreachable,
-            TimedOut,
-            Refused,
-            Left,
-        ]
-    };
-
-    /// Under way: paged to joining.
-    pub fn is_pending(self) -> bool {
-        self < SummonsState::OnAir
-    }
-
-    /// One of the ends.
-    pub fn is_end(self) -> bool {
-        self > SummonsState::OnAir
-    }
-
-    /// Its word.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            SummonsState::Paged => "paged",
-            SummonsState::Delivered => "delivered",
-            SummonsState::Ringing => "ringing",
-            SummonsState::Answered => "answered",
-            SummonsState::Joining => "joining",
-            SummonsState::OnAir => "on air",
-            SummonsState::Declined => "declined",
-            SummonsState::Unreachable => "unreachable",
-            SummonsState::TimedOut => "timed out",
-            SummonsState::Refused => "refused",
-            SummonsState::Left => "left",
-        }
-    }
-}
-
-impl fmt::Display for SummonsState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-/// Why a summons is where it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Reason {
-    NeverSeen,
-    Offline,
-    NoAnswer,
-    Declined,
-    /// Joined, but no media was seen. On a summons that is on air: silent since `reason_since`.
-    NoMedia,
-    CameraBusy,
-    CameraMissing,
-    LinkLost,
-    InOtherMeeting,
-    NoRelay,
-    JoinFailed,
-    /// The endpoint seems attached, but did not confirm the page.
-    NoDelivery,
-    HungUp,
-}
-
-impl Reason {
-    /// All of them, in order.
-    pub const ALL: [Reason; 13] = {
-        use Reason::*;
-        [
-            NeverSeen,
-            Offline,
-            NoAnswer,
-            Declined,
-            NoMedia,
-            CameraBusy,
-            CameraMissing,
-            LinkLost,
-            InOtherMeeting,
-            NoRelay,
-            JoinFailed,
-            NoDelivery,
-            HungUp,
-        ]
-    };
-
-    /// Whether an endpoint can know this of itself. Any other reason in its report is not believed.
-    pub fn is_endpoints(self) -> bool {
-        use Reason::*;
-        matches!(
-            self,
-            NoAnswer | Declined | NoMedia | CameraBusy | CameraMissing | LinkLost | JoinFailed
-        )
-    }
-
-    /// A stable word for programs and for translation.
-    pub fn code(self) -> &'static str {
-        match self {
-            Reason::NeverSeen => "never_seen",
-            Reason::Offline => "offline",
-            Reason::NoAnswer => "no_answer",
-            Reason::Declined => "declined",
-            Reason::NoMedia => "no_media",
-            Reason::CameraBusy => "camera_busy",
-            Reason::CameraMissing => "camera_missing",
-            Reason::LinkLost => "link_lost",
-            Reason::InOtherMeeting => "in_other_meeting",
-            Reason::NoRelay => "no_relay",
-            Reason::JoinFailed => "join_failed",
-            Reason::NoDelivery => "no_delivery",
-            Reason::HungUp => "hung_up",
-        }
-    }
-}
-
-impl fmt::Display for Reason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Reason::NeverSeen => "no endpoint of the site was ever seen",
-            Reason::Offline => "the endpoint is offline",
-            Reason::NoAnswer => "nobody answered",
-            Reason::Declined => "the site declined",
-            Reason::NoMedia => "no picture or sound arrives",
-            Reason::CameraBusy => "the camera is in use by another program",
-            Reason::CameraMissing => "no camera was found",
-            Reason::LinkLost => "the connection to the site was lost",
-            Reason::InOtherMeeting => "the site is in another meeting",
-            Reason::NoRelay => "no relay is online",
-            Reason::JoinFailed => "the endpoint answered, but could not join",
-            Reason::NoDelivery => "the endpoint did not confirm the call",
-            Reason::HungUp => "the site hung up",
-        })
-    }
-}
+use crate::terms::{Media, Priority};
 
 /// How long each step may take, in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -203,7 +48,7 @@ pub struct Invitee {
     pub site: SiteId,
     pub reach: Reach,
     /// The live meeting that the site belongs to, if any; see [`crate::claims`].
-    pub claimed_by: Option<MeetingId>,
+    pub claimed_by: Option<Arc<Holder>>,
 }
 
 /// What an endpoint says of its summons.
@@ -214,6 +59,23 @@ pub struct Report {
     pub reason: Option<Reason>,
     /// Free text; cut to [`MAX_DETAIL`] characters, control characters taken out.
     pub detail: String,
+    /// Which endpoint says so: "agent", or "browser:" and eight characters that tell it from others.
+    pub endpoint: String,
+}
+
+/// The meeting that calls, as far as a summons must know it.
+#[derive(Clone, Copy, Debug)]
+pub struct Caller<'a> {
+    pub meeting: &'a MeetingId,
+    pub priority: Priority,
+}
+
+impl Caller<'_> {
+    /// Whether the site is in another meeting from which this one may not take it.
+    fn yields_to<'h>(&self, invitee: &'h Invitee) -> Option<&'h Arc<Holder>> {
+        let other = invitee.claimed_by.as_ref();
+        other.filter(|other| other.meeting != *self.meeting && other.priority >= self.priority)
+    }
 }
 
 /// How a leg came to its end.
@@ -256,8 +118,15 @@ pub struct Summons {
     pub paged: Option<Millis>,
     /// When it was first on air.
     pub on_air: Option<Millis>,
-    /// The other meeting, for [`Reason::InOtherMeeting`]; else the endpoint's own words.
+    /// The endpoint's own words.
     pub detail: String,
+    pub media: Media,
+    /// Which endpoint answered, as in [`Report::endpoint`]; empty until one has.
+    pub answered_by: String,
+    /// The other meeting, for [`Reason::InOtherMeeting`].
+    pub other: Option<Arc<Holder>>,
+    /// How often the site was paged in this meeting.
+    pub pages: u32,
 }
 
 impl Summons {
@@ -272,22 +141,26 @@ impl Summons {
             paged: Some(now),
             on_air: None,
             detail: String::new(),
+            media: Media::Video,
+            answered_by: String::new(),
+            other: None,
+            pages: 1,
         }
     }
 
-    /// The first state of a convened site: paged, or at once an end with its reason. `own` is the meeting
-    /// that calls.
-    pub fn called(invitee: &Invitee, own: &MeetingId, now: Millis) -> Summons {
+    /// The first state of a convened site: paged, or at once an end with its reason.
+    pub fn called(invitee: &Invitee, own: Caller<'_>, now: Millis) -> Summons {
         let page = Summons::paged(invitee.site.clone(), now);
         let unpaged = Summons {
             paged: None,
+            pages: 0,
             ..page.clone()
         };
         unpaged.call_outcome(invitee, own, now).unwrap_or(page)
     }
 
-    /// The site is called again. A site that is on air or about to be is left alone.
-    pub fn called_again(&self, invitee: &Invitee, own: &MeetingId, now: Millis) -> Option<Summons> {
+    /// The site is called again, for a picture as at first. A site that is on air or about to be is left alone.
+    pub fn called_again(&self, invitee: &Invitee, own: Caller<'_>, now: Millis) -> Option<Summons> {
         if matches!(
             self.state,
             SummonsState::Answered | SummonsState::Joining | SummonsState::OnAir
@@ -298,8 +171,40 @@ impl Summons {
             Some(end) => self.changed(end),
             // Twice in one instant is once.
             None if self.state == SummonsState::Paged && self.at >= now => None,
-            None => Some(self.page_anew(now)),
+            None => Some(Summons {
+                media: Media::Video,
+                ..self.page_anew(now)
+            }),
         }
+    }
+
+    /// A meeting of higher priority has taken the site; none if that is known.
+    pub fn taken(&self, by: &Arc<Holder>, now: Millis) -> Option<Summons> {
+        self.changed(self.elsewhere(by, now))
+    }
+
+    /// The meeting that had the site let it go: it is called again, or found in a third one.
+    pub fn returned(&self, invitee: &Invitee, own: Caller<'_>, now: Millis) -> Option<Summons> {
+        self.is_elsewhere()
+            .then(|| self.called_again(invitee, own, now))
+            .flatten()
+    }
+
+    /// The chair takes the site out. It is paged no more, and comes back only when it is called again.
+    pub fn hung_up(&self, now: Millis) -> Option<Summons> {
+        if self.is_elsewhere() {
+            return None;
+        }
+        self.changed(self.end(SummonsState::Left, Reason::HungUpByChair, Some(now), now))
+    }
+
+    /// Having ended for want of a picture, it is called again at once for sound alone; none if it was already.
+    pub fn fallen_back(&self, now: Millis) -> Option<Summons> {
+        let wanted = self.state.is_end() && self.reason.is_some_and(Reason::wants_picture);
+        (wanted && self.media == Media::Video).then(|| Summons {
+            media: Media::Audio,
+            ..self.page_anew(now)
+        })
     }
 
     /// The endpoint attached: what had failed for want of it is called again.
@@ -328,7 +233,7 @@ impl Summons {
     /// The endpoint says how far it has come. States that only a relay or we know are ignored here; the
     /// meeting refuses them.
     pub fn reported(&self, report: &Report, now: Millis) -> Option<Summons> {
-        if self.is_elsewhere() {
+        if self.is_out() || self.is_echo(report) {
             return None;
         }
         let state = self.state;
@@ -342,7 +247,17 @@ impl Summons {
                     SummonsState::Declined | SummonsState::Left => false,
                     _ => report.state > state,
                 };
-                forward.then(|| self.step(report.state, now))
+                let answers = matches!(report.state, SummonsState::Answered | SummonsState::Joining);
+                forward.then(|| {
+                    let next = self.step(report.state, now);
+                    match answers {
+                        true => Summons {
+                            answered_by: clean(&report.endpoint),
+                            ..next
+                        },
+                        false => next,
+                    }
+                })
             }
             SummonsState::Declined | SummonsState::Refused => {
                 if state == SummonsState::Left {
@@ -369,14 +284,13 @@ impl Summons {
 
     /// A relay has a leg of the site that shows nothing yet.
     pub fn leg_joining(&self, now: Millis) -> Option<Summons> {
-        let counts =
-            !self.is_elsewhere() && !matches!(self.state, SummonsState::OnAir | SummonsState::Joining);
+        let counts = !self.is_out() && !matches!(self.state, SummonsState::OnAir | SummonsState::Joining);
         counts.then(|| self.step(SummonsState::Joining, now))
     }
 
     /// A relay sees media of the site.
     pub fn leg_on_air(&self, now: Millis) -> Option<Summons> {
-        if self.is_elsewhere() {
+        if self.is_out() {
             return None;
         }
         if self.state == SummonsState::OnAir {
@@ -433,23 +347,29 @@ impl Summons {
         })
     }
 
-    /// When this step has lasted too long; none where nothing is waited for.
-    pub fn deadline(&self, timeouts: &Timeouts) -> Option<Millis> {
+    /// When this step has lasted too long, or the convening's deadline passes; none where nothing is waited for. What
+    /// came into its state after the deadline has its own time alone.
+    pub fn deadline(&self, timeouts: &Timeouts, convening: Option<Millis>) -> Option<Millis> {
         let ms = match self.state {
             SummonsState::Paged => timeouts.delivered_ms,
             SummonsState::Delivered | SummonsState::Ringing => timeouts.answered_ms,
             SummonsState::Answered | SummonsState::Joining => timeouts.joining_ms,
             _ => return None,
         };
-        Some(self.at.plus(ms))
+        let own = self.at.plus(ms);
+        let common = convening.filter(|deadline| self.at < *deadline);
+        Some(common.map_or(own, |common| common.min(own)))
     }
 
     /// Ends a step that has lasted too long.
-    pub fn tick(&self, timeouts: &Timeouts, now: Millis) -> Option<Summons> {
-        if self.deadline(timeouts)? > now {
+    pub fn tick(&self, timeouts: &Timeouts, convening: Option<Millis>, now: Millis) -> Option<Summons> {
+        let own = self.deadline(timeouts, None)?;
+        let due = self.deadline(timeouts, convening)?;
+        if due > now {
             return None;
         }
         let (state, reason) = match self.state {
+            _ if due < own => (SummonsState::TimedOut, Reason::Deadline),
             SummonsState::Paged => (SummonsState::Unreachable, Reason::NoDelivery),
             SummonsState::Answered => (SummonsState::TimedOut, Reason::JoinFailed),
             SummonsState::Joining => (SummonsState::TimedOut, Reason::NoMedia),
@@ -469,12 +389,36 @@ impl Summons {
         self.state == SummonsState::Refused && self.reason == Some(Reason::InOtherMeeting)
     }
 
+    /// Taken out: in another meeting, or hung up by the chair. A leg of it must go, and nothing that an endpoint or a
+    /// relay says brings it back.
+    pub fn is_out(&self) -> bool {
+        self.is_elsewhere() || self.is_hung_up()
+    }
+
+    /// Taken out by the chair, until it is called again.
+    pub fn is_hung_up(&self) -> bool {
+        self.state == SummonsState::Left && self.reason == Some(Reason::HungUpByChair)
+    }
+
+    /// A refusal of the call for a picture, told again when the call for sound alone is on its way already.
+    fn is_echo(&self, report: &Report) -> bool {
+        self.media == Media::Audio
+            && self.state == SummonsState::Paged
+            && report.state == SummonsState::Refused
+            && report.reason.is_some_and(Reason::wants_picture)
+    }
+
+    fn elsewhere(&self, other: &Arc<Holder>, now: Millis) -> Summons {
+        Summons {
+            other: Some(other.clone()),
+            ..self.end(SummonsState::Refused, Reason::InOtherMeeting, None, now)
+        }
+    }
+
     /// The end that a call would come to at once, if it would.
-    fn call_outcome(&self, invitee: &Invitee, own: &MeetingId, now: Millis) -> Option<Summons> {
-        if let Some(other) = invitee.claimed_by.as_ref().filter(|m| *m != own) {
-            let mut end = self.end(SummonsState::Refused, Reason::InOtherMeeting, None, now);
-            end.detail = other.as_str().to_owned();
-            return Some(end);
+    fn call_outcome(&self, invitee: &Invitee, own: Caller<'_>, now: Millis) -> Option<Summons> {
+        if let Some(other) = own.yields_to(invitee) {
+            return Some(self.elsewhere(other, now));
         }
         match invitee.reach {
             Reach::Online => None,
@@ -488,6 +432,8 @@ impl Summons {
     fn page_anew(&self, now: Millis) -> Summons {
         let mut next = self.step(SummonsState::Paged, now);
         next.paged = next.paged.or(Some(next.at));
+        next.pages = next.pages.saturating_add(1);
+        next.answered_by = String::new();
         next
     }
 
@@ -497,6 +443,7 @@ impl Summons {
             reason: None,
             reason_since: None,
             detail: String::new(),
+            other: None,
             at: now.max(self.at),
             ..self.clone()
         }
@@ -512,7 +459,10 @@ impl Summons {
 
     /// `next`, unless it only repeats what is known.
     fn changed(&self, next: Summons) -> Option<Summons> {
-        let same = next.state == self.state && next.reason == self.reason && next.detail == self.detail;
+        let same = next.state == self.state
+            && next.reason == self.reason
+            && next.detail == self.detail
+            && next.other == self.other;
         (!same).then_some(next)
     }
 }

@@ -264,12 +264,20 @@ impl MeetingActor {
 
     /// Decides a command and applies what follows to the draft state.
     pub fn decide(&mut self, command: Command, by: &str, draft: &mut Draft) -> Result<(), Refusal> {
+        let cause = command.cause();
         for event in self.meeting.decide(command, draft.now)? {
             self.meeting.apply(&event);
             if let Event::SummonsChanged { summons } = &event {
                 draft.touched.insert(summons.site.clone());
             }
-            let wire = convert::event_to_wire(self.meeting.id(), self.meeting.seq(), draft.now, by, &event);
+            let wire = convert::event_to_wire(
+                self.meeting.id(),
+                self.meeting.seq(),
+                draft.now,
+                by,
+                cause,
+                &event,
+            );
             draft.wire.push(wire);
             draft.events.push(event);
         }
@@ -407,10 +415,11 @@ impl MeetingActor {
                         final_state,
                     });
                 }
-                Event::SummonsChanged { .. } | Event::StageChanged { .. } => {}
+                _ => {}
             }
         }
         let over = append.ended.is_some();
+        let priority = self.meeting.terms().priority as i64;
         let sites = self
             .meeting
             .summonses()
@@ -419,7 +428,7 @@ impl MeetingActor {
         for summons in sites {
             let held = claims.holder(&summons.site) == Some(own);
             match (held, !over && summons.holds_claim()) {
-                (false, true) => append.claims.push((summons.site.to_string(), 0)),
+                (false, true) => append.claims.push((summons.site.to_string(), priority)),
                 (true, false) => append.released.push(summons.site.to_string()),
                 _ => {}
             }

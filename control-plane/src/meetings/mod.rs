@@ -19,7 +19,8 @@ use actor::MeetingActor;
 use draft::Draft;
 use legs::{Leg, follow_leg};
 use muster_domain::{
-    AccountName, Claims, Command, Invitee, Meeting, MeetingId, Millis, Report, SiteId, Timeouts, UnitId,
+    AccountName, Claims, Command, Invitee, Meeting, MeetingId, Millis, Opening, Report, SiteId, Terms,
+    Timeouts, UnitId,
 };
 use muster_proto::command::v1 as pb;
 use prost::Message as _;
@@ -157,6 +158,8 @@ pub struct Convening {
     pub unit: UnitId,
     pub sites: Vec<SiteId>,
     pub idempotency_key: String,
+    pub terms: Terms,
+    pub opening: Opening,
 }
 
 /// The registry of live meetings.
@@ -258,6 +261,8 @@ impl Meetings {
             unit,
             sites,
             idempotency_key,
+            terms,
+            opening,
         } = convening;
         let mut claims = self.claims.lock().await;
         if !idempotency_key.is_empty()
@@ -279,6 +284,8 @@ impl Meetings {
             unit,
             sites: invitees,
             idempotency_key,
+            terms,
+            opening,
         };
         let meeting = Meeting::new(id, Timeouts::default());
         let head = ChainHead::default();
@@ -503,7 +510,7 @@ impl Meetings {
 pub(crate) fn invitee(endpoints: &Endpoints, site: SiteId, claims: &Claims) -> Invitee {
     Invitee {
         reach: endpoints.reach(&site),
-        claimed_by: claims.holder(&site).cloned(),
+        claimed_by: claims.claim(&site),
         site,
     }
 }

@@ -125,6 +125,7 @@ impl EndpointService for EndpointCalls {
             state,
             reason: reason_from_wire(reason),
             detail,
+            endpoint: proof.shown(),
         };
         self.0.meetings.report(&meeting, site, report, proof).await?;
         Ok(Response::new(pb::ReportSummonsResponse {}))

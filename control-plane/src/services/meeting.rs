@@ -5,7 +5,10 @@ use crate::convert::{meeting_to_wire, selector_from_wire, summons_to_wire};
 use crate::core::{Caller, Core, target_of, target_of_wire};
 use crate::meetings::Convening;
 use crate::status::Failure;
-use muster_domain::{Action, Command, MeetingId, Reach, Refusal, Resolution, SiteId, Summons, authorize};
+use muster_domain::{
+    Action, Caller as Calling, Command, MeetingId, Opening, Priority, Reach, Refusal, Resolution, SiteId,
+    Summons, Terms, authorize,
+};
 use muster_proto::command::v1 as pb;
 use pb::meeting_service_server::MeetingService;
 use std::sync::Arc;
@@ -52,14 +55,18 @@ impl MeetingCalls {
     /// What would become of each site that is not expected to come.
     async fn doubtful(&self, sites: &[SiteId]) -> Result<Vec<pb::Summons>, Failure> {
         // No meeting has this id: every claim is one of another meeting.
-        let own = MeetingId::new("preview")?;
+        let preview = MeetingId::new("preview")?;
+        let own = Calling {
+            meeting: &preview,
+            priority: Priority::Routine,
+        };
         let now = now();
         let invitees = self.0.meetings.invitees(sites).await;
         let doubtful = invitees
             .iter()
             .filter(|i| i.reach != Reach::Online || i.claimed_by.is_some());
         Ok(doubtful
-            .map(|invitee| summons_to_wire(&Summons::called(invitee, &own, now)))
+            .map(|invitee| summons_to_wire(&Summons::called(invitee, own, now)))
             .collect())
     }
 
@@ -126,6 +133,8 @@ impl MeetingService for MeetingCalls {
             unit,
             sites,
             idempotency_key,
+            terms: Terms::default(),
+            opening: Opening::default(),
         };
         let meeting = self.0.meetings.convene(convening).await?;
         tracing::info!(

@@ -7,4 +7,5 @@ mod meeting_random;
 mod selector;
 mod summons;
 mod support;
+mod terms;
 mod tree;

@@ -18,7 +18,7 @@ fn a_convening_from_page_to_on_air() {
             ..online("S3")
         },
         Invitee {
-            claimed_by: Some(meeting_id("m0")),
+            claimed_by: Some(holder("m0", Priority::Routine)),
             ..online("S4")
         },
     ];
@@ -249,7 +249,7 @@ fn the_stage_is_what_everyone_is_made_to_see() {
 fn a_site_taken_by_another_meeting_must_go_and_may_come_back() {
     let mut desk = Desk::convened(&["S1", "S2"]);
     let mut taken = online("S1");
-    taken.claimed_by = Some(meeting_id("m2"));
+    taken.claimed_by = Some(holder("m2", Priority::Routine));
     assert_eq!(
         desk.told(10, Command::CallUnconnected { sites: vec![taken] }),
         "S1 refused (in_other_meeting)"
@@ -346,6 +346,8 @@ fn what_cannot_be_is_refused_with_a_code() {
             unit,
             sites,
             idempotency_key,
+            terms,
+            opening,
             ..
         } => Command::Convene {
             title: title.to_owned(),
@@ -353,6 +355,8 @@ fn what_cannot_be_is_refused_with_a_code() {
             unit,
             sites,
             idempotency_key,
+            terms,
+            opening,
         },
         other => other,
     };
@@ -426,7 +430,7 @@ fn a_site_is_in_one_meeting_at_a_time() {
     let mut second = Desk::new();
     second.meeting = Meeting::new(meeting_id("m2"), Timeouts::default());
     let invite = |claims: &Claims, id: &str| Invitee {
-        claimed_by: claims.holder(id).cloned(),
+        claimed_by: claims.claim(id),
         ..online(id)
     };
     let sites = vec![invite(&claims, "S2"), invite(&claims, "S3")];
@@ -434,7 +438,11 @@ fn a_site_is_in_one_meeting_at_a_time() {
         claims.follow(&meeting_id("m2"), &event);
     }
     assert_eq!(second.state("S2"), SummonsState::Refused);
-    assert_eq!(second.meeting.summons("S2").unwrap().detail, "m1");
+    let other = second.meeting.summons("S2").unwrap().other.clone().unwrap();
+    assert_eq!(
+        (other.meeting.as_str(), other.title.as_str()),
+        ("m1", "Flood watch")
+    );
     assert_eq!(claims.holder("S2"), Some(&meeting_id("m1")));
     assert_eq!(claims.holder("S3"), Some(&meeting_id("m2")));
 

@@ -21,11 +21,16 @@ fn any_reach() -> impl Strategy<Value = Reach> {
 }
 
 fn any_invitee() -> impl Strategy<Value = Invitee> {
-    let other = prop_oneof![5 => Just(None), 1 => Just(Some("m1")), 1 => Just(Some("m2"))];
+    let other = prop_oneof![
+        5 => Just(None),
+        1 => Just(Some(holder("m1", Priority::Urgent))),
+        1 => Just(Some(holder("m2", Priority::Routine))),
+        1 => Just(Some(holder("m3", Priority::Emergency))),
+    ];
     (any_site(), any_reach(), other).prop_map(|(site, reach, claimed_by)| Invitee {
         site,
         reach,
-        claimed_by: claimed_by.map(meeting_id),
+        claimed_by,
     })
 }
 
@@ -40,6 +45,7 @@ fn any_report() -> impl Strategy<Value = Report> {
             state,
             reason,
             detail,
+            endpoint: "agent".to_owned(),
         })
 }
 

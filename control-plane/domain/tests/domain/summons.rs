@@ -10,11 +10,7 @@ fn in_state(state: SummonsState, reason: Option<Reason>) -> Summons {
     Summons {
         state,
         reason,
-        detail: if reason == Some(Reason::InOtherMeeting) {
-            "m2".to_owned()
-        } else {
-            String::new()
-        },
+        other: (reason == Some(Reason::InOtherMeeting)).then(|| holder("m2", Priority::Routine)),
         ..Summons::paged(site("S1"), Millis(1_000))
     }
 }
@@ -35,6 +31,7 @@ fn rows() -> Vec<(char, Summons)> {
         ('F', in_state(Refused, Some(Reason::CameraBusy))),
         ('E', in_state(Refused, Some(Reason::InOtherMeeting))),
         ('L', in_state(Left, Some(Reason::HungUp))),
+        ('H', in_state(Left, Some(Reason::HungUpByChair))),
     ]
 }
 
@@ -42,6 +39,7 @@ fn letter(summons: &Summons) -> char {
     use SummonsState::*;
     match summons.state {
         Refused if summons.is_elsewhere() => 'E',
+        Left if summons.is_hung_up() => 'H',
         Paged => 'P',
         Delivered => 'D',
         Ringing => 'R',
@@ -63,6 +61,7 @@ fn reported(summons: &Summons, state: SummonsState) -> Option<Summons> {
             state,
             reason,
             detail: String::new(),
+            endpoint: "agent".to_owned(),
         },
         NOW,
     )
@@ -72,9 +71,9 @@ fn called(summons: &Summons, reach: Reach, other: Option<&str>) -> Option<Summon
     let invitee = Invitee {
         site: site("S1"),
         reach,
-        claimed_by: other.map(meeting_id),
+        claimed_by: other.map(|id| holder(id, Priority::Routine)),
     };
-    summons.called_again(&invitee, &meeting_id("m1"), NOW)
+    summons.called_again(&invitee, calling(&meeting_id("m1")), NOW)
 }
 
 type Input = fn(&Summons) -> Option<Summons>;
@@ -101,27 +100,31 @@ fn inputs() -> Vec<Input> {
         |s| called(s, Reach::Online, None),
         |s| called(s, Reach::Offline { since: Millis(5) }, None),
         |s| called(s, Reach::Online, Some("m2")),
-        |s| s.tick(&Timeouts::default(), NOW),
+        |s| s.tick(&Timeouts::default(), None, NOW),
         |s| s.meeting_ended(NOW),
+        |s| s.hung_up(NOW),
+        |s| s.taken(&holder("m2", Priority::Routine), NOW),
     ]
 }
 
 // Columns: reports delivered, ringing, answered, joining, declined, refused | endpoint attached, detached |
 // leg joining, on air, silent, hung up, lost, replaced | no relay | called again online, offline, elsewhere |
-// time over, meeting ended. A dot is: nothing changes. E is refused for being in another meeting.
+// time over, meeting ended | hung up by the chair, taken by another meeting. A dot is: nothing changes. E is refused
+// for being in another meeting, H is left because the chair hung up.
 const TABLE: &str = "
-    P  D R A J X F | . U | J O . . . . | U | P U E | U L
-    D  . R A J X F | . U | J O . . . . | U | P U E | T L
-    R  . . A J X F | . U | J O . . . . | U | P U E | T L
-    A  . . . J X F | . . | J O . . . . | U | . . . | T L
-    J  . . . . X F | . . | . O . L U . | U | . . . | T L
-    O  . . . . L . | . . | . . O L U . | . | . . . | . L
-    X  . . . . . F | . . | J O . . . . | . | P U E | . .
-    U  D R A J X F | P U | J O . . . . | . | P U E | . .
-    T  D R A J X F | P . | J O . . . . | . | P U E | . .
-    F  D R A J X . | P . | J O . . . . | . | P U E | . .
-    E  . . . . . . | . . | . . . . . . | . | P U . | . .
-    L  . . . . . . | . . | J O . . . . | . | P U E | . .
+    P  D R A J X F | . U | J O . . . . | U | P U E | U L | H E
+    D  . R A J X F | . U | J O . . . . | U | P U E | T L | H E
+    R  . . A J X F | . U | J O . . . . | U | P U E | T L | H E
+    A  . . . J X F | . . | J O . . . . | U | . . . | T L | H E
+    J  . . . . X F | . . | . O . L U . | U | . . . | T L | H E
+    O  . . . . L . | . . | . . O L U . | . | . . . | . L | H E
+    X  . . . . . F | . . | J O . . . . | . | P U E | . . | H E
+    U  D R A J X F | P U | J O . . . . | . | P U E | . . | H E
+    T  D R A J X F | P . | J O . . . . | . | P U E | . . | H E
+    F  D R A J X . | P . | J O . . . . | . | P U E | . . | H E
+    E  . . . . . . | . . | . . . . . . | . | P U . | . . | . .
+    L  . . . . . . | . . | J O . . . . | . | P U E | . . | H E
+    H  . . . . . . | . . | . . . . . . | . | P U E | . . | . E
 ";
 
 #[test]
@@ -178,12 +181,12 @@ fn each_step_has_its_time_and_its_end() {
         let summons = in_state(state, None);
         let due = summons.at.plus(ms);
         let timeouts = Timeouts::default();
-        assert_eq!(summons.deadline(&timeouts), Some(due), "{state}");
-        assert_eq!(summons.tick(&timeouts, due.plus(-1)), None, "{state}");
-        let over = summons.tick(&timeouts, due).expect("over");
+        assert_eq!(summons.deadline(&timeouts, None), Some(due), "{state}");
+        assert_eq!(summons.tick(&timeouts, None, due.plus(-1)), None, "{state}");
+        let over = summons.tick(&timeouts, None, due).expect("over");
         assert_eq!(tell(&over), end);
         assert_eq!(over.reason_since, Some(summons.at));
-        assert_eq!(over.deadline(&timeouts), None);
+        assert_eq!(over.deadline(&timeouts, None), None);
     }
 }
 
@@ -193,9 +196,9 @@ fn a_first_call_ends_at_once_with_the_reason_where_it_must() {
         let invitee = Invitee {
             site: site("S1"),
             reach,
-            claimed_by: claimed_by.map(meeting_id),
+            claimed_by: claimed_by.map(|id| holder(id, Priority::Routine)),
         };
-        Summons::called(&invitee, &meeting_id("m1"), NOW)
+        Summons::called(&invitee, calling(&meeting_id("m1")), NOW)
     };
     let paged = call(Reach::Online, None);
     assert_eq!((tell(&paged).as_str(), paged.paged), ("S1 paged", Some(NOW)));
@@ -219,10 +222,8 @@ fn a_first_call_ends_at_once_with_the_reason_where_it_must() {
 
     let elsewhere = call(Reach::Online, Some("m2"));
     assert_eq!(tell(&elsewhere), "S1 refused (in_other_meeting)");
-    assert_eq!(
-        (elsewhere.detail.as_str(), elsewhere.holds_claim()),
-        ("m2", false)
-    );
+    assert_eq!(elsewhere.other, Some(holder("m2", Priority::Routine)));
+    assert!(!elsewhere.holds_claim());
 }
 
 #[test]
@@ -260,6 +261,7 @@ fn an_endpoint_is_believed_only_what_it_can_know() {
             state: SummonsState::Refused,
             reason,
             detail: detail.to_owned(),
+            endpoint: String::new(),
         };
         summons.reported(&report, NOW).expect("refused")
     };
