@@ -4,6 +4,7 @@ import { gzipSync } from "node:zlib";
 import { svelte } from "@sveltejs/vite-plugin-svelte";
 import type { Plugin } from "vite";
 import { defineConfig } from "vitest/config";
+import { smallDescriptors } from "./build/descriptors";
 
 /**
  * Leaves protobuf's JSON form out of the bundle: the console speaks binary gRPC-web only, and the first load must stay
@@ -43,13 +44,11 @@ function compressed(): Plugin {
 
 // Chrome 87 is the oldest browser that the site page must run in (an old PC in a village office).
 export default defineConfig({
-  plugins: [svelte(), binaryOnly(), compressed()],
+  plugins: [svelte(), smallDescriptors(), binaryOnly(), compressed()],
   build: {
     target: "chrome87",
     cssTarget: "chrome87",
     modulePreload: { polyfill: false },
-    // One style sheet: the tokens are shared by both pages.
-    cssCodeSplit: false,
     reportCompressedSize: true,
   },
   server: {

@@ -4,9 +4,8 @@ import { createGrpcWebTransport } from "@connectrpc/connect-web";
 import { mount } from "svelte";
 import "./styles/tokens.css";
 import "./styles/base.css";
-import { lang } from "./i18n";
+import { lang, loadWords } from "./i18n";
 import { bearer } from "./model/api";
-import { openRtcLeg } from "./model/media/rtc";
 import { browserWorld } from "./model/ports";
 import { applyTheme } from "./theme";
 import type { Outside } from "./outside";
@@ -18,7 +17,11 @@ function network(): Outside {
     world: browserWorld(),
     controlPlane: (token) => transport(location.origin, token),
     relay: (baseUrl, secret) => transport(baseUrl, () => secret),
-    openLeg: openRtcLeg,
+    // Fetched with the first meeting; a network that is away then is a relay that cannot be reached.
+    openLeg: async (...leg) => {
+      const rtc = await import("./model/media/rtc").catch(() => undefined);
+      return rtc ? rtc.openRtcLeg(...leg) : { kind: "unreachable" };
+    },
   };
 }
 
@@ -35,6 +38,7 @@ async function start(): Promise<void> {
   const [ports, { default: Page }] = await Promise.all([
     outside(),
     location.pathname.startsWith("/join") ? import("./views/join/JoinPage.svelte") : import("./views/App.svelte"),
+    loadWords(lang.get(), location.pathname.startsWith("/join")),
   ]);
   mount(Page, { target, props: { outside: ports } });
 }

@@ -12,4 +12,5 @@ export interface Outside {
   relay(baseUrl: string, secret: string): Transport;
   openLeg: OpenLeg;
   devices?: () => Promise<Capture>;
+  screen?: () => Promise<MediaStream | undefined>;
 }

@@ -1,6 +1,7 @@
 // Names by which tests find things on the pages (`data-testid`). They are a contract with e2e/browser: change both.
-// `tile`, `stage` and `not-on-air-row` also carry `data-site`, `tree-row` and `tree-check` `data-id` (a site or unit
-// id), `join-state` `data-state`: connecting | ready | called | joining | in | lost | ended | error.
+// A command's button is `cmd-` and its id (model/commands.ts), in the menu of a site `menu-` and its id. `tile`, `stage`, `content`,
+// `floor-row`, `roll-call-current`, `attendance-row`, `roll-row` and `not-on-air-row` also carry `data-site`, `tree-row` and `tree-check` `data-id` (a site or unit
+// id), `join-state` `data-state`: connecting | ready | called | joining | in | lost | away | ended | error.
 
 export const TESTID = {
   signinAccount: "signin-account",
@@ -47,4 +48,39 @@ export const TESTID = {
   joinMute: "join-mute",
   joinLeave: "join-leave",
   joinTextSize: "join-text-size",
+  joinHand: "join-hand",
+  joinRollCall: "join-roll-call",
+  joinContent: "join-content",
+  palette: "palette",
+  paletteInput: "palette-input",
+  paletteItem: "palette-item",
+  paletteOpen: "palette-open",
+  siteMenu: "site-menu",
+  chairLine: "chair-line",
+  chairRequest: "chair-request",
+  floorRow: "floor-row",
+  floorGrant: "floor-grant",
+  floorTake: "floor-take",
+  rollCall: "roll-call",
+  rollCallStart: "roll-call-start",
+  rollCallCurrent: "roll-call-current",
+  rollCallResult: "roll-call-result",
+  content: "content",
+  pollingWords: "polling-words",
+  locked: "locked",
+  ends: "ends",
+  preset: "preset",
+  presetConvene: "preset-convene",
+  presetName: "preset-name",
+  presetSave: "preset-save",
+  scheduleRow: "schedule-row",
+  drillStart: "drill-start",
+  drillRow: "drill-row",
+  sheet: "sheet",
+  sheetClose: "sheet-close",
+  attendanceRow: "attendance-row",
+  rollRow: "roll-row",
+  csv: "csv",
+  accountRow: "account-row",
+  delegate: "delegate",
 } as const;

@@ -56,7 +56,7 @@ describe("the desk", () => {
     desk.selection.toggle("WH");
     const preview = await desk.preview(desk.selection.selector());
     expect(preview.kind === "ok" && [preview.value.sites.length, preview.value.doubtful.length]).toEqual([140, 1]);
-    expect(await desk.convene(desk.selection.selector(), "night", "k")).toBeUndefined();
+    expect(await desk.convene({ selector: desk.selection.selector(), title: "night", key: "k" })).toBeUndefined();
     await later(world);
     const missing = notOnAir(desk.meeting.get()!.summonses);
     expect(missing.map(({ site, state, reason }) => [site, state, reason])).toEqual([["WH-EL-S03", SummonsState.UNREACHABLE, SummonsReason.OFFLINE]]);
@@ -68,7 +68,7 @@ describe("the desk", () => {
   it("holds a command back while the control plane is away, and sends it after", async () => {
     const { desk, world, plane } = await start();
     desk.selection.toggle("WH-EL-01");
-    await desk.convene(desk.selection.selector(), "night", "k");
+    await desk.convene({ selector: desk.selection.selector(), title: "night", key: "k" });
     await later(world);
     plane.cut();
     await settle();
@@ -87,7 +87,7 @@ describe("the desk", () => {
   it("misses nothing that happened while it was away", async () => {
     const { desk, world, plane } = await start();
     desk.selection.toggle("WH-EL-01");
-    await desk.convene(desk.selection.selector(), "night", "k");
+    await desk.convene({ selector: desk.selection.selector(), title: "night", key: "k" });
     await later(world);
     plane.cut();
     const site = desk.meeting.get()!.summonses[0]!.site;
@@ -105,7 +105,7 @@ describe("the desk", () => {
   it("knows how each site fares, also what changed while it was away", async () => {
     const { desk, world, plane } = await start();
     desk.selection.toggle("WH-EL-01");
-    await desk.convene(desk.selection.selector(), "night", "k");
+    await desk.convene({ selector: desk.selection.selector(), title: "night", key: "k" });
     await later(world);
     const site = desk.meeting.get()!.summonses[0]!.site;
     const fares = desk.qualities.of(site);
@@ -127,7 +127,7 @@ describe("the desk", () => {
   it("after a reload goes back into the meeting it was in", async () => {
     const first = await start();
     first.desk.selection.toggle("WH-EL-01");
-    await first.desk.convene(first.desk.selection.selector(), "night", "k");
+    await first.desk.convene({ selector: first.desk.selection.selector(), title: "night", key: "k" });
     await later(first.world);
     const { id } = first.desk.meeting.get()!;
     const kept = Object.fromEntries(first.world.store);
@@ -151,7 +151,7 @@ describe("the desk", () => {
   it("shows the end, and frees the tree for the next", async () => {
     const { desk, world } = await start();
     desk.selection.toggle("WH-EL-01");
-    await desk.convene(desk.selection.selector(), "night", "k");
+    await desk.convene({ selector: desk.selection.selector(), title: "night", key: "k" });
     await later(world);
     await desk.end();
     await later(world);

@@ -1,30 +1,41 @@
 import { create } from "@bufbuild/protobuf";
 import { Code, ConnectError, createRouterTransport } from "@connectrpc/connect";
 import { describe, expect, it } from "vitest";
-import { AttachResponseSchema, EndpointService, type AttachResponse } from "../src/gen/muster/command/v1/endpoint_pb";
-import { SummonsState } from "../src/gen/muster/command/v1/types_pb";
+import { Check, type DrillResult } from "../src/gen/muster/command/v1/command_pb";
+import { AttachResponseSchema, EndpointService, type AttachResponse, type SummonsCall } from "../src/gen/muster/command/v1/endpoint_pb";
+import { AnswerPolicy, FloorState, Priority, SummonsState } from "../src/gen/muster/command/v1/types_pb";
 import { MediaService } from "../src/gen/muster/media/v1/media_pb";
 import { createApi } from "../src/model/api";
 import { Endpoint } from "../src/model/endpoint";
 import { Queue } from "./mock/queue";
 import { settle, TestWorld } from "./world";
 
-function start() {
+function start(policy = AnswerPolicy.UNSPECIFIED) {
   const world = new TestWorld();
   const reports: SummonsState[] = [];
   const legs: { token: string; down: () => void }[] = [];
   let queue = new Queue<AttachResponse>();
   let refuse: Code | undefined;
+  let late = false;
+  const asked: string[] = [];
+  const drills: DrillResult[] = [];
   const push = (event: AttachResponse["event"]): void => queue.push(create(AttachResponseSchema, { event }));
   const plane = createRouterTransport(({ service }) => {
     service(EndpointService, {
       async *attach(_request, { signal }) {
         if (refuse) throw new ConnectError("no", refuse);
         queue = new Queue();
-        push({ case: "attached", value: { site: { id: "s1" } } as never });
+        push({ case: "attached", value: { site: { id: "s1", answer: policy } } as never });
         yield* queue.read(signal);
       },
       reportSummons: ({ state }) => (reports.push(state), {}),
+      requestFloor: ({ withdraw }) => (asked.push(withdraw ? "withdraw" : "floor"), {}),
+      answerRollCall: ({ meeting }) => {
+        asked.push(`here ${meeting}`);
+        if (late) throw new ConnectError("not your turn", Code.FailedPrecondition, { "muster-code": "not_called" });
+        return {};
+      },
+      reportDrill: ({ result }) => (drills.push(result!), {}),
       getTicket: ({ meeting }) => ({ ticket: { meeting, token: "renewed", relayUrl: "http://relay" } }),
     });
   });
@@ -53,8 +64,12 @@ function start() {
     endpoint,
     reports,
     legs,
-    call: (meeting = "m") => push({ case: "summons", value: { meeting, from: "Duty", autoAnswer: false, ticket: { meeting, token: "first", relayUrl: "http://relay" } } as never }),
-    withdraw: (reason: string) => push({ case: "withdrawn", value: { meeting: "m", reason } as never }),
+    asked,
+    drills,
+    push,
+    answersLate: () => (late = true),
+    call: (meeting = "m", more: Partial<SummonsCall> = {}) => push({ case: "summons", value: { meeting, from: "Duty", autoAnswer: false, ticket: { meeting, token: "first", relayUrl: "http://relay" }, ...more } as never }),
+    withdraw: (reason: string, meeting = "m") => push({ case: "withdrawn", value: { meeting, reason } as never }),
     cut: () => queue.close(),
     refuse: (code: Code | undefined) => (refuse = code),
     kind: () => endpoint.state.get().kind,
@@ -142,7 +157,7 @@ describe("the worker's page", () => {
     await settle();
     first.withdraw("ended");
     await settle();
-    expect(first.endpoint.state.get()).toEqual({ kind: "ended", taken: false });
+    expect(first.endpoint.state.get()).toEqual({ kind: "ended", how: "ended" });
     first.call("next");
     await settle();
     expect(first.kind()).toBe("in");
@@ -152,7 +167,7 @@ describe("the worker's page", () => {
     await settle();
     second.withdraw("taken by another endpoint");
     await settle();
-    expect(second.endpoint.state.get()).toEqual({ kind: "ended", taken: true });
+    expect(second.endpoint.state.get()).toEqual({ kind: "ended", how: "taken" });
   });
 
   it("says that a link is not valid, and does not go on trying", async () => {
@@ -174,9 +189,122 @@ describe("the worker's page", () => {
     refuse(Code.Unavailable);
     cut();
     await world.pass(12_000);
-    expect(endpoint.state.get()).toEqual({ kind: "lost", sinceMs: from });
+    expect(endpoint.state.get()).toEqual({ kind: "lost", sinceMs: from, moving: false });
     refuse(undefined);
     await world.pass(5_000);
     expect(endpoint.state.get().kind).toBe("ready");
+  });
+
+  it("rings at a site whose policy it is, also after the first touch", async () => {
+    const { endpoint, call, kind } = start(AnswerPolicy.RING);
+    await settle();
+    await endpoint.press();
+    call();
+    await settle();
+    expect(kind()).toBe("called");
+    await endpoint.press();
+    await settle();
+    expect(kind()).toBe("in");
+  });
+
+  it("is called away by a more urgent meeting, and comes back by itself after it", async () => {
+    const { endpoint, call, withdraw, kind, legs } = start();
+    await settle();
+    await endpoint.press();
+    call("low");
+    await settle();
+    withdraw("called away", "low");
+    await settle();
+    expect(kind()).toBe("away");
+    call("high", { priority: Priority.EMERGENCY });
+    await settle();
+    expect(endpoint.state.get()).toEqual({ kind: "in", audioOnly: false, away: true });
+    withdraw("ended", "high");
+    await settle();
+    expect(kind()).toBe("away");
+    call("low");
+    await settle();
+    expect(endpoint.state.get()).toEqual({ kind: "in", audioOnly: false, away: false });
+    expect(legs).toHaveLength(3);
+  });
+
+  it("does not wait for ever to be called back", async () => {
+    const { endpoint, call, withdraw, world } = start();
+    await settle();
+    await endpoint.press();
+    call();
+    await settle();
+    withdraw("called away");
+    await world.pass(61_000);
+    expect(endpoint.state.get()).toEqual({ kind: "ended", how: "ended" });
+  });
+
+  it("says that the chair has hung up", async () => {
+    const { endpoint, call, withdraw } = start();
+    await settle();
+    await endpoint.press();
+    call();
+    await settle();
+    withdraw("hung up");
+    await settle();
+    expect(endpoint.state.get()).toEqual({ kind: "ended", how: "hung_up" });
+  });
+
+  it("goes in anew for sound alone when it is called for that", async () => {
+    const { endpoint, call, legs } = start();
+    await settle();
+    await endpoint.press();
+    call();
+    await settle();
+    call("m", { audioOnly: true });
+    await settle();
+    expect(endpoint.state.get()).toEqual({ kind: "in", audioOnly: true, away: false });
+    expect(legs).toHaveLength(2);
+    call("m", { audioOnly: true });
+    await settle();
+    expect(legs).toHaveLength(2);
+  });
+
+  it("asks for the floor, and takes it back while it waits or speaks", async () => {
+    const { endpoint, call, push, asked, withdraw } = start();
+    await settle();
+    await endpoint.press();
+    await endpoint.raiseHand();
+    expect(asked).toEqual([]);
+    call();
+    await settle();
+    await endpoint.raiseHand();
+    push({ case: "notice", value: { meeting: "m", floor: FloorState.WAITING, floorPlace: 2 } as never });
+    await settle();
+    expect(endpoint.notice.get()?.floorPlace).toBe(2);
+    await endpoint.raiseHand();
+    expect(asked).toEqual(["floor", "withdraw"]);
+    withdraw("ended");
+    await settle();
+    expect(endpoint.notice.get()).toBeUndefined();
+  });
+
+  it("answers the roll call, and says why an answer came too late", async () => {
+    const { endpoint, call, asked, answersLate } = start();
+    await settle();
+    await endpoint.press();
+    call();
+    await settle();
+    await endpoint.answerRollCall();
+    expect([asked, endpoint.refusal.get()]).toEqual([["here m"], undefined]);
+    answersLate();
+    await endpoint.answerRollCall();
+    expect(endpoint.refusal.get()).toEqual({ kind: "refused", code: "not_called", message: "not your turn" });
+  });
+
+  it("checks itself in a drill without ringing", async () => {
+    const { push, kind, drills, world } = start();
+    await settle();
+    push({ case: "drill", value: { drill: "d", serverTimeMs: BigInt(world.now() - 5_000) } as never });
+    await settle();
+    expect(kind()).toBe("ready");
+    expect(drills.map(({ site, link, camera, clock, clockOffMs }) => ({ site, link, camera, clock, clockOffMs }))).toEqual([
+      { site: "s1", link: Check.OK, camera: Check.FAILED, clock: Check.FAILED, clockOffMs: 5_000n },
+    ]);
   });
 });

@@ -1,8 +1,21 @@
 import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
-import { dictionaries, numbered, refusalKey, refusalText, translate, type Key } from "../src/i18n";
+import { loadWords, numbered, refusalKey, refusalText, translate, type Key, type Numbered } from "../src/i18n";
+import { ACTIONS } from "../src/model/authority";
+import { COMMANDS } from "../src/model/commands";
+import { LAYOUTS } from "../src/model/wall";
+import { en as mainEn } from "../src/words/en";
+import { moreEn } from "../src/words/more.en";
+import { moreZh } from "../src/words/more.zh";
+import { zh as mainZh } from "../src/words/zh";
 import { QualityReason } from "../src/gen/muster/media/v1/media_pb";
-import { SummonsReason, SummonsState, Tier } from "../src/gen/muster/command/v1/types_pb";
+import { Check, Repeat } from "../src/gen/muster/command/v1/command_pb";
+import { AnswerPolicy, ChairCause, Fallback, FloorState, Layout, Media, Priority, Role, RollCallResult, SummonsReason, SummonsState, Tier } from "../src/gen/muster/command/v1/types_pb";
+
+const en: Record<Key, string> = { ...mainEn, ...moreEn };
+const zh: Record<Key, string> = { ...mainZh, ...moreZh };
+const dictionaries = { en, zh };
+await Promise.all([loadWords("en", true), loadWords("zh", true)]);
 
 const keys = (lang: "en" | "zh"): string[] => Object.keys(dictionaries[lang]).sort();
 const holes = (text: string): string[] => [...text.matchAll(/\{(\w+)\}/g)].map((match) => match[1] ?? "").sort();
@@ -25,12 +38,21 @@ describe("words", () => {
 
   it("has a word for every state, reason and tier of the schema", () => {
     const missing: string[] = [];
-    for (const [prefix, list] of [["summons", SummonsState], ["reason", SummonsReason], ["tier", Tier], ["quality.why", QualityReason], ["quality.own", QualityReason]] as const) {
+    for (const [prefix, list] of [["summons", SummonsState], ["reason", SummonsReason], ["tier", Tier], ["quality.why", QualityReason], ["quality.own", QualityReason], ["role", Role], ["priority", Priority], ["fallback", Fallback], ["media", Media], ["answer", AnswerPolicy], ["floor", FloorState], ["roll", RollCallResult], ["chair", ChairCause], ["repeat", Repeat], ["check", Check], ["layout", Layout]] as const satisfies (readonly [Numbered, object])[]) {
       for (const value of Object.values(list)) {
         if (typeof value === "number" && value !== 0 && numbered(prefix, value) === `${prefix}.0`) missing.push(`${prefix}.${value}`);
       }
     }
     expect(missing).toEqual([]);
+  });
+
+  it("has words for every command, turned round too, and a plain action behind each", () => {
+    const missing = COMMANDS.flatMap(({ words, on }) => [`cmd.${words}`, ...(on ? [`cmd.${words}.off`] : [])]).filter((key) => !(key in en));
+    expect(missing).toEqual([]);
+    expect(COMMANDS.filter(({ action }) => action && !ACTIONS.includes(action))).toEqual([]);
+    const keys = COMMANDS.flatMap(({ key }) => (key ? [key] : []));
+    expect(keys.filter((key, at) => keys.indexOf(key) !== at)).toEqual(["k", "k"]);
+    expect(LAYOUTS).toHaveLength(8);
   });
 
   it("says a refusal in the reader's language, and in the server's words where its code is new", () => {

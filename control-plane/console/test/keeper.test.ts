@@ -24,7 +24,7 @@ function start() {
   const world = new TestWorld();
   const legs: FakeLeg[] = [];
   const views: { leg: number; wishes: [string, string | undefined, number][] }[] = [];
-  const relay = { reachable: true, knowsSecret: true, tickets: 0 };
+  const relay = { reachable: true, knowsSecret: true, tickets: 0, place: { relay: "", epoch: 0n }, lost: [] as string[] };
   let answer: Outcome<JoinTicket> | undefined;
   const openLeg: OpenLeg = async (ticket, _own, wallSlots) => {
     if (!relay.reachable) return { kind: "unreachable" };
@@ -65,9 +65,10 @@ function start() {
         });
       }),
     yields: true,
-    ticket: async () => {
+    ticket: async (_meeting, lost) => {
       relay.tickets += 1;
-      return answer ?? { kind: "ok", value: create(JoinTicketSchema, { token: `t${relay.tickets}`, relayUrl: "http://relay" }) };
+      if (lost) relay.lost.push(`${lost.relay}/${lost.epoch}`);
+      return answer ?? { kind: "ok", value: create(JoinTicketSchema, { token: `t${relay.tickets}`, relayUrl: "http://relay", ...relay.place }) };
     },
   });
   const say = (leg: number, event: WatchLegResponse["event"]): void => legs[leg]!.queue.push(create(WatchLegResponseSchema, { event }));
@@ -79,7 +80,7 @@ describe("the keeper", () => {
   it("sends wishes by the mids of the leg, once it is open", async () => {
     const { keeper, views } = start();
     keeper.setWishes([{ slot: "stage", width: 640, height: 360 }, { slot: "wall1", site: "a", width: 160, height: 90 }]);
-    keeper.join("m", undefined, 2);
+    keeper.join("m", {}, 2);
     await settle();
     expect(keeper.phase.get().kind).toBe("in");
     expect(views).toEqual([{ leg: 0, wishes: [["0-0", undefined, 640], ["0-2", "a", 160]] }]);
@@ -87,7 +88,7 @@ describe("the keeper", () => {
 
   it("sends what changed while a request was under way, and only the newest", async () => {
     const { keeper, views } = start();
-    keeper.join("m", undefined, 1);
+    keeper.join("m", {}, 1);
     await settle();
     views.length = 0;
     for (const site of ["a", "b", "c"]) keeper.setWishes([{ slot: "wall0", site, width: 1, height: 1 }]);
@@ -98,7 +99,7 @@ describe("the keeper", () => {
   it("comes back into the same slots with a new ticket when the connection is lost", async () => {
     const { keeper, world, legs, views, live } = start();
     keeper.setWishes([{ slot: "wall0", site: "a", width: 1, height: 1 }]);
-    keeper.join("m", undefined, 1);
+    keeper.join("m", {}, 1);
     await settle();
     live(0, "0-1", "a");
     await settle();
@@ -121,7 +122,7 @@ describe("the keeper", () => {
 
   it("keeps the old connection while no new one can be had", async () => {
     const { keeper, world, legs, relay, refuse } = start();
-    keeper.join("m", undefined, 1);
+    keeper.join("m", {}, 1);
     await settle();
     relay.reachable = false;
     refuse({ kind: "unreachable", code: "", message: "" });
@@ -140,7 +141,7 @@ describe("the keeper", () => {
 
   it("gives way to another window that joins under the same name", async () => {
     const { keeper, world, legs, relay } = start();
-    keeper.join("m", undefined, 1);
+    keeper.join("m", {}, 1);
     await settle();
     relay.knowsSecret = false;
     legs[0]!.queue.close();
@@ -153,7 +154,7 @@ describe("the keeper", () => {
 
   it("comes back by itself when the machine has slept", async () => {
     const { keeper, world, legs, relay, say } = start();
-    keeper.join("m", undefined, 1);
+    keeper.join("m", {}, 1);
     await settle();
     say(0, { case: "heartbeat", value: { atMs: 0n } as never });
     await settle();
@@ -169,7 +170,7 @@ describe("the keeper", () => {
 
   it("notices by itself that nothing comes any more from what the relay called live", async () => {
     const { keeper, world, legs, live } = start();
-    keeper.join("m", undefined, 1);
+    keeper.join("m", {}, 1);
     await settle();
     await world.pass(6_000);
     // Nothing is live, so nothing is missing.
@@ -186,6 +187,46 @@ describe("the keeper", () => {
     legs[0]!.packets += 1;
     await world.pass(2_000);
     expect(keeper.silentSince.get()).toBe(0);
+  });
+
+  it("asks for another place when nothing has come for a second, and goes there at once", async () => {
+    const { keeper, world, legs, relay, live } = start();
+    relay.place = { relay: "r1", epoch: 1n };
+    keeper.join("m", {}, 1);
+    await settle();
+    live(0, "0-1", "a");
+    for (let turn = 0; turn < 4; turn += 1) {
+      legs[0]!.packets += 10;
+      await world.pass(400);
+    }
+    expect(relay.lost).toEqual([]);
+    // The relay is not suspected: the ticket is for the same place, and the leg stays as it is.
+    await world.pass(1_700);
+    expect(relay.lost).toEqual(["r1/1"]);
+    expect([keeper.phase.get().kind, legs.length]).toEqual(["in", 1]);
+    relay.place = { relay: "r2", epoch: 2n };
+    await world.pass(1_000);
+    expect(relay.lost).toEqual(["r1/1", "r1/1"]);
+    expect([keeper.phase.get().kind, keeper.moving.get(), legs.length, legs[0]?.closed]).toEqual(["in", false, 2, true]);
+  });
+
+  it("asks as soon as the relay does not answer any more", async () => {
+    const { keeper, world, legs, relay } = start();
+    relay.place = { relay: "r1", epoch: 1n };
+    keeper.join("m", {}, 1);
+    await world.pass(10_000);
+    relay.reachable = false;
+    legs[0]!.queue.close();
+    relay.place = { relay: "r2", epoch: 2n };
+    await world.pass(400);
+    expect(relay.lost).toEqual(["r1/1"]);
+    relay.reachable = true;
+    await world.pass(1_000);
+    expect([keeper.phase.get().kind, legs.length]).toEqual(["in", 2]);
+    // The next loss names the new place.
+    legs[1]!.down();
+    await world.pass(1_000);
+    expect(relay.lost.slice(-1)).toEqual(["r2/2"]);
   });
 
   it("leaves nothing behind on a signal that outlives its sleeps", async () => {
@@ -205,7 +246,7 @@ describe("the keeper", () => {
 
   it("does not give way because the network comes and goes", async () => {
     const { keeper, world, legs } = start();
-    keeper.join("m", undefined, 1);
+    keeper.join("m", {}, 1);
     await settle();
     for (let loss = 0; loss < 4; loss += 1) {
       legs[legs.length - 1]!.down();
@@ -217,7 +258,7 @@ describe("the keeper", () => {
 
   it("tells how the own leg fares, until it is out", async () => {
     const { keeper, say } = start();
-    keeper.join("m", undefined, 1);
+    keeper.join("m", {}, 1);
     await settle();
     say(0, { case: "quality", value: { mark: QualityMark.FAIR } as never });
     await settle();
@@ -228,7 +269,7 @@ describe("the keeper", () => {
 
   it("ends when the relay says that the meeting has ended", async () => {
     const { keeper, legs, say } = start();
-    keeper.join("m", undefined, 1);
+    keeper.join("m", {}, 1);
     await settle();
     say(0, { case: "notice", value: { ended: true, muted: false, broadcastSite: "" } as never });
     await settle();
@@ -239,7 +280,7 @@ describe("the keeper", () => {
   it("stops trying when the ticket is refused for good", async () => {
     const { keeper, world, relay, refuse } = start();
     refuse({ kind: "not_found", code: "unknown_meeting", message: "no such meeting" });
-    keeper.join("m", undefined, 1);
+    keeper.join("m", {}, 1);
     await world.pass(30_000);
     expect(keeper.phase.get()).toEqual({ kind: "refused", code: "unknown_meeting", message: "no such meeting" });
     expect(relay.tickets).toBe(1);
@@ -247,7 +288,7 @@ describe("the keeper", () => {
 
   it("leaves for good", async () => {
     const { keeper, world, legs } = start();
-    keeper.join("m", undefined, 1);
+    keeper.join("m", {}, 1);
     await settle();
     keeper.leave();
     legs[0]!.down();

@@ -2,9 +2,11 @@ import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import { describe, expect, it } from "vitest";
 import { SiteQualitySchema } from "../src/gen/muster/command/v1/types_pb";
 import { LegQualitySchema, QualityMark, QualityReason, SlotReason, SlotStateSchema } from "../src/gen/muster/media/v1/media_pb";
-import { translate, type Key, type Values } from "../src/i18n";
+import { loadWords, translate, type Key, type Values } from "../src/i18n";
 import { Qualities, verdict } from "../src/model/quality";
 import { headline, limit, numbers } from "../src/views/qualityWords";
+
+await Promise.all([loadWords("en", true), loadWords("zh", true)]);
 
 const en = (key: Key, values?: Values): string => translate("en", key, values);
 const zh = (key: Key, values?: Values): string => translate("zh", key, values);

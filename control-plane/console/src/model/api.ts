@@ -4,7 +4,7 @@
 // keeps it over a reload is `session.ts`.
 
 import { Code, ConnectError, createClient, type Client, type Interceptor, type Transport } from "@connectrpc/connect";
-import { DirectoryService, MeetingService, SessionService, WatchService } from "../gen/muster/command/v1/command_pb";
+import { AccountService, DirectoryService, LogService, MeetingService, PlanService, SessionService, WatchService } from "../gen/muster/command/v1/command_pb";
 import { EndpointService } from "../gen/muster/command/v1/endpoint_pb";
 
 export interface Reason {
@@ -65,6 +65,9 @@ export interface Api {
   meeting: Client<typeof MeetingService>;
   watch: Client<typeof WatchService>;
   endpoint: Client<typeof EndpointService>;
+  plan: Client<typeof PlanService>;
+  account: Client<typeof AccountService>;
+  log: Client<typeof LogService>;
 }
 
 export function createApi(transport: Transport): Api {
@@ -74,5 +77,8 @@ export function createApi(transport: Transport): Api {
     meeting: createClient(MeetingService, transport),
     watch: createClient(WatchService, transport),
     endpoint: createClient(EndpointService, transport),
+    plan: createClient(PlanService, transport),
+    account: createClient(AccountService, transport),
+    log: createClient(LogService, transport),
   };
 }

@@ -1,30 +1,37 @@
 // The dispatcher's desk: joins the Watch stream, the roster, the choice, the meeting in view, the wall and the own leg,
-// and carries out commands. Invariant: what is shown comes from the Watch stream, never from the answer of a command,
+// and carries out commands; the verbs that go over `Act` are in verbs.ts. Invariant: what is shown comes from the Watch stream, never from the answer of a command,
 // so that two desks always agree. A command given while the control plane is away waits and is sent when it is back.
 
 import { create } from "@bufbuild/protobuf";
-import type { PreviewConveneResponse, RelayState, WatchResponse, WatchSnapshot } from "../gen/muster/command/v1/command_pb";
+import type { ActRequest, Preset, PreviewConveneResponse, RelayState, ServiceState, WatchResponse, WatchSnapshot } from "../gen/muster/command/v1/command_pb";
 import { ConveneRequestSchema } from "../gen/muster/command/v1/command_pb";
-import { type Account, type Meeting, type MeetingEvent, type Selector } from "../gen/muster/command/v1/types_pb";
+import { Layout, SelectorSchema, type Account, type Fallback, type Meeting, type MeetingEvent, type Priority, type Selector } from "../gen/muster/command/v1/types_pb";
 import { outcome, type Api, type Failure, type Outcome } from "./api";
+import { Arming } from "./arming";
+import { Authority } from "./authority";
 import { Batch, Cell } from "./cell";
 import { Clock } from "./clock";
 import { Directory } from "./directory";
 import { Log, type LogLine } from "./log";
-import { apply } from "./meeting";
-import { capture, NO_CAPTURE, release, switched, type Capture } from "./media/devices";
-import { Keeper, type KeeperPorts } from "./media/keeper";
+import { apply, isRunning } from "./meeting";
+import { capture, captureScreen, NO_CAPTURE, release, switched, type Capture } from "./media/devices";
+import { Keeper, type KeeperPorts, type Lost } from "./media/keeper";
+import type { Own } from "./media/rtc";
+import { Plans } from "./plans";
 import { sleep, type World } from "./ports";
 import { Qualities } from "./quality";
 import { Roster } from "./roster";
 import { Selection } from "./selection";
-import { Wall, type TileCount } from "./wall";
+import { Verbs } from "./verbs";
+import { layoutOf, MOST_SLOTS, TILE_COUNTS, tilesOf, Wall, type TileCount } from "./wall";
 import { Watch } from "./watch";
 
 /** How long joining waits for the camera before it goes in without and adds it later. */
 const CAMERA_WAIT_MS = 1_500;
 export const DEFAULT_WALL_SLOTS = 16;
+const POLLING_S = 10;
 const PUBLISH_MS = 50;
+const KEPT_TILES = "muster.desk.tiles";
 
 export interface DeskPorts {
   world: World;
@@ -32,6 +39,21 @@ export interface DeskPorts {
   openLeg: KeeperPorts["openLeg"];
   relay: KeeperPorts["relay"];
   devices?: () => Promise<Capture>;
+  screen?: () => Promise<MediaStream | undefined>;
+}
+
+/** How a set of sites is convened. */
+export interface Convening {
+  /** The same key again gives the same meeting. */
+  key: string;
+  title?: string;
+  selector?: Selector;
+  /** What is saved under this id; what else is given wins over it. */
+  preset?: string;
+  priority?: Priority;
+  fallback?: Fallback;
+  deadlineS?: number;
+  minutes?: number;
 }
 
 export class Desk {
@@ -42,6 +64,14 @@ export class Desk {
   readonly watch: Watch;
   readonly keeper: Keeper;
   readonly qualities = new Qualities();
+  readonly authority = new Authority();
+  readonly plans: Plans;
+  readonly verbs: Verbs;
+  readonly arming: Arming;
+  /** Whether the parts of the control plane reach each other; undefined until they have said so. */
+  readonly service = new Cell<ServiceState | undefined>(undefined);
+  /** What of this screen is shown to the meeting. */
+  readonly shared = new Cell<MediaStream | undefined>(undefined);
   readonly loaded = new Cell(false);
   /** Meetings that have not ended. */
   readonly meetings = new Cell<readonly Meeting[]>([]);
@@ -57,11 +87,15 @@ export class Desk {
   /** Site that this desk alone has made large. */
   readonly enlarged = new Cell<string | undefined>(undefined);
   readonly self: string;
+  /** For sheets that ask for what the Watch stream does not tell. */
+  readonly api: Api;
   /** Where a reload finds the meeting that this account was in. */
   private readonly keptIn: string;
   private readonly known = new Map<string, Meeting>();
   private readonly logs = new Map<string, Log>();
   private inView = "";
+  /** The layout that the meeting in view has forced on this wall. */
+  private forced = Layout.LAYOUT_UNSPECIFIED;
   private wallSlots = DEFAULT_WALL_SLOTS;
   private asking: Promise<Capture> | undefined;
   private readonly publish: Batch;
@@ -72,18 +106,23 @@ export class Desk {
     readonly account: Account,
   ) {
     const { world, api } = ports;
+    this.api = api;
     const schedule = (run: () => void): void => void world.after(PUBLISH_MS, run);
     this.self = `desk:${account.name}`;
     this.keptIn = `muster.desk.in.${account.name}`;
     this.clock = new Clock(world);
     this.roster = new Roster(schedule);
     this.publish = new Batch(() => this.show(), schedule);
+    this.plans = new Plans(api);
+    this.arming = new Arming(world);
+    this.verbs = new Verbs(() => this.inView, (request) => this.act(request));
+    this.setTiles(this.keptTiles());
     this.watch = new Watch(api.watch, world, (response) => this.handle(response));
     this.keeper = new Keeper({
       world,
       openLeg: ports.openLeg,
       relay: ports.relay,
-      ticket: (meeting) => this.ticket(meeting),
+      ticket: (meeting, lost) => this.ticket(meeting, lost),
       yields: true,
     });
     this.keeper.phase.subscribe((phase) => {
@@ -113,8 +152,8 @@ export class Desk {
     return outcome(this.ports.api.meeting.previewConvene({ selector }, { timeoutMs: 10_000 }));
   }
 
-  async convene(selector: Selector, title: string, key: string): Promise<Failure | undefined> {
-    const request = create(ConveneRequestSchema, { selector, title, idempotencyKey: key });
+  async convene({ key, ...how }: Convening): Promise<Failure | undefined> {
+    const request = create(ConveneRequestSchema, { ...how, idempotencyKey: key });
     const answer = await outcome(this.ports.api.meeting.convene(request, { timeoutMs: 15_000 }));
     if (answer.kind !== "ok") return answer;
     const meeting = answer.value.meeting;
@@ -124,6 +163,18 @@ export class Desk {
     this.view(meeting.id);
     await this.goIn(meeting.id);
     return undefined;
+  }
+
+  /** A key for one convening: pressing twice calls once. */
+  newKey(): string {
+    const { world } = this.ports;
+    return `${this.account.name}-${world.now().toString(36)}-${world.random().toString(36).slice(2)}`;
+  }
+
+  /** With one action: what is saved is called as it is. */
+  async convenePreset({ id }: Preset): Promise<void> {
+    this.refusal.set(undefined);
+    this.refusal.set(await this.convene({ key: this.newKey(), preset: id }));
   }
 
   /** Looks at a meeting without going in. */
@@ -139,10 +190,10 @@ export class Desk {
     this.ports.world.keep(this.keptIn, meeting, "tab");
     const own = await Promise.race([this.acquire(), sleep(this.ports.world, CAMERA_WAIT_MS).then(() => undefined)]);
     if (this.inView !== meeting) return;
-    this.keeper.join(meeting, own?.stream, this.wallSlots);
+    this.keeper.join(meeting, this.own(own), this.wallSlots);
     if (own) return;
     const late = await this.acquire();
-    if (late.stream && this.ports.world.kept(this.keptIn, "tab") === meeting) this.keeper.renew(late.stream, this.wallSlots);
+    if (late.stream && this.ports.world.kept(this.keptIn, "tab") === meeting) this.keeper.renew(this.own(late), this.wallSlots);
   }
 
   /** Leaves with the own leg; the meeting goes on. */
@@ -186,15 +237,94 @@ export class Desk {
     if (state === "on" || state === "off") return this.capture.set(switched(was, device, state === "off"));
     // Was refused or missing: ask again, and go in anew if there is something now.
     this.asking = undefined;
-    void this.acquire().then(({ stream }) => stream && this.keeper.renew(stream, this.wallSlots));
+    void this.acquire().then((got) => got.stream && this.keeper.renew(this.own(got), this.wallSlots));
   }
 
-  /** More tiles than slots need a new leg; fewer do not. */
-  setTiles(tiles: TileCount): void {
+  /** The layout of this wall; where the meeting's is forced, of all walls. */
+  chooseTiles(tiles: TileCount): void {
+    const forced = (this.meeting.get()?.stage?.layout ?? Layout.LAYOUT_UNSPECIFIED) !== Layout.LAYOUT_UNSPECIFIED;
+    if (forced && isRunning(this.meeting.get())) return void this.verbs.layout(layoutOf(tiles));
+    this.ports.world.keep(KEPT_TILES, String(tiles));
+    this.setTiles(tiles);
+  }
+
+  /** Forces the layout of this wall on all walls, or lets each be as it likes again. */
+  forceLayout(on: boolean): Promise<void> {
+    return this.verbs.layout(on ? layoutOf(this.wall.ownTiles()) : Layout.LAYOUT_UNSPECIFIED);
+  }
+
+  /** A page on or back: of this wall, or of all where they poll. */
+  turn(by: number): void {
+    if (this.wall.polling.get()) void this.verbs.turnPage(by);
+    else this.wall.turn(by);
+  }
+
+  togglePolling(): Promise<void> {
+    const polling = this.wall.polling.get();
+    const tiles = this.wall.ownTiles();
+    return polling ? this.verbs.polling(false) : this.verbs.polling(true, POLLING_S, tiles || DEFAULT_WALL_SLOTS);
+  }
+
+  pausePolling(): void {
+    const polling = this.wall.polling.get();
+    if (polling) void this.verbs.polling(true, polling.intervalS, polling.perPage, !polling.paused);
+  }
+
+  /** Shows this screen to the meeting in the place of content, or stops it. */
+  async share(): Promise<void> {
+    const before = this.shared.get();
+    if (before) return this.stopSharing();
+    const stream = await (this.ports.screen ?? captureScreen)();
+    if (!stream || this.keeper.phase.get().kind !== "in") return release({ ...NO_CAPTURE, stream });
+    this.shared.set(stream);
+    for (const track of stream.getVideoTracks()) track.addEventListener("ended", () => this.shared.get() === stream && this.stopSharing());
+    this.keeper.renew(this.own(), this.wallSlots);
+    await this.verbs.content(this.self);
+  }
+
+  private stopSharing(): void {
+    release({ ...NO_CAPTURE, stream: this.shared.get() });
+    this.shared.set(undefined);
+    if (this.keeper.phase.get().kind === "out") return;
+    this.keeper.renew(this.own(), this.wallSlots);
+    if (this.meeting.get()?.stage?.contentSite === this.self) void this.verbs.content("");
+  }
+
+  private own(got: Capture | undefined = this.capture.get()): Own {
+    return { stream: got?.stream, content: this.shared.get() };
+  }
+
+  /** More pictures than slots need a new leg; fewer do not. */
+  private setTiles(tiles: TileCount): void {
     this.wall.setTiles(tiles);
-    if (tiles <= this.wallSlots) return;
-    this.wallSlots = tiles;
-    this.keeper.renew(this.capture.get().stream, tiles);
+    this.needSlots(tiles);
+  }
+
+  private needSlots(count: number): void {
+    if (count <= this.wallSlots) return;
+    this.wallSlots = Math.min(count, MOST_SLOTS);
+    this.wall.setSlots(this.wallSlots);
+    this.keeper?.renew(this.own(), this.wallSlots);
+  }
+
+  /** The chosen sites that are not in the meeting in view. */
+  chosenOutside(): string[] {
+    const called = new Set(this.meeting.get()?.summonses.map(({ site }) => site));
+    return this.selection.sites().filter((site) => !called.has(site));
+  }
+
+  async addChosen(): Promise<void> {
+    if (this.chosenOutside().length === 0) return;
+    await this.verbs.addSites(this.selection.selector());
+    this.selection.clear();
+  }
+
+  addSites(sites: readonly string[]): Promise<void> {
+    return this.verbs.addSites(create(SelectorSchema, { sites: [...sites] }));
+  }
+
+  isChair(): boolean {
+    return this.meeting.get()?.chair === this.account.name;
   }
 
   close(): void {
@@ -219,6 +349,12 @@ export class Desk {
         return this.clock.sync(Number(event.value.serverTimeMs));
       case "fleet":
         return this.relays.set(event.value.relays);
+      case "permissions":
+        return this.authority.take(event.value);
+      case "service":
+        return this.service.set(event.value);
+      case "plans":
+        return void this.plans.read();
       default:
         return;
     }
@@ -226,6 +362,8 @@ export class Desk {
 
   private snapshot(snapshot: WatchSnapshot): void {
     this.clock.sync(Number(snapshot.serverTimeMs));
+    this.authority.anew();
+    void this.plans.read();
     this.setDirectory(new Directory(snapshot.units, snapshot.sites));
     this.roster.setPresence(snapshot.presence, true);
     this.relays.set(snapshot.fleet?.relays ?? []);
@@ -285,7 +423,9 @@ export class Desk {
     const meeting = this.known.get(this.inView);
     this.qualities.view(meeting && !meeting.endedMs ? meeting.id : "");
     const changed = meeting?.id !== this.meeting.get()?.id;
+    this.authority.view(isRunning(meeting) ? meeting.id : "");
     this.meeting.set(meeting);
+    this.showStage(isRunning(meeting) ? meeting : undefined);
     this.log.set(this.logs.get(this.inView)?.lines ?? []);
     if (changed || meeting?.endedMs) this.roster.setAllSummonses(meeting?.endedMs ? [] : (meeting?.summonses ?? []));
     else for (const summons of meeting?.summonses ?? []) if (this.roster.summons.get(summons.site) !== summons) this.roster.setSummons(summons);
@@ -295,7 +435,25 @@ export class Desk {
       this.known.delete(id);
       this.logs.delete(id);
       this.qualities.forget(id);
+      this.authority.forget(id);
     }
+  }
+
+  private keptTiles(): TileCount {
+    const kept = Number(this.ports.world.kept(KEPT_TILES) ?? DEFAULT_WALL_SLOTS);
+    return TILE_COUNTS.find((tiles) => tiles === kept) ?? DEFAULT_WALL_SLOTS;
+  }
+
+  /** What everyone is made to see holds here too: the layout, and the page that is polled. */
+  private showStage(meeting: Meeting | undefined): void {
+    const layout = meeting?.stage?.layout ?? Layout.LAYOUT_UNSPECIFIED;
+    if (layout !== this.forced) {
+      this.forced = layout;
+      this.setTiles(tilesOf(layout) ?? this.keptTiles());
+    }
+    const polling = meeting?.stage?.polling;
+    if (polling) this.needSlots(Math.min(2 * (polling.perPage || polling.sites.length), MOST_SLOTS));
+    this.wall.setPolling(polling);
   }
 
   private async reloadDirectory(): Promise<void> {
@@ -310,8 +468,9 @@ export class Desk {
     this.selection.setDirectory(directory);
   }
 
-  private async ticket(meeting: string) {
-    const answer = await outcome(this.ports.api.meeting.joinAsDesk({ meeting }, { timeoutMs: 5_000 }));
+  private async ticket(meeting: string, lost?: Lost) {
+    const request = { meeting, lostRelay: lost?.relay ?? "", lostEpoch: lost?.epoch ?? 0n };
+    const answer = await outcome(this.ports.api.meeting.joinAsDesk(request, { timeoutMs: 5_000 }));
     if (answer.kind !== "ok") return answer;
     const { ticket } = answer.value;
     return ticket
@@ -332,8 +491,14 @@ export class Desk {
   private out(): void {
     this.ports.world.keep(this.keptIn, null, "tab");
     release(this.capture.get());
+    release({ ...NO_CAPTURE, stream: this.shared.get() });
+    this.shared.set(undefined);
     this.asking = undefined;
     this.capture.set(NO_CAPTURE);
+  }
+
+  private act(request: ActRequest): Promise<void> {
+    return this.command(() => this.ports.api.meeting.act(request, { timeoutMs: 10_000 }));
   }
 
   /** Sends a command; while the control plane is away it waits, for as long as the page lives. */

@@ -3,53 +3,99 @@
 
 import { create } from "@bufbuild/protobuf";
 import {
+  FloorState,
   MeetingSchema,
+  RollCallSchema,
   StageSchema,
   SummonsReason,
   SummonsSchema,
   SummonsState,
+  type ChairChanged,
+  type FloorRequest,
   type Meeting,
   type MeetingEvent,
+  type RollCall,
+  type RollCallEntry,
   type Summons,
 } from "../gen/muster/command/v1/types_pb";
+import { ChairCause } from "../gen/muster/command/v1/types_pb";
 
 /** The meeting after the event; the same value if the event is old or of another meeting. */
 export function apply(meeting: Meeting | undefined, event: MeetingEvent): Meeting | undefined {
   if (event.event.case === "convened") return convened(event);
   if (!meeting || meeting.id !== event.meeting || event.seq <= meeting.seq) return meeting;
-  const next: Meeting = { ...meeting, seq: event.seq };
-  switch (event.event.case) {
-    case "summons": {
-      const changed = event.event.value.summons;
-      if (changed) next.summonses = replace(meeting.summonses, changed);
-      return next;
-    }
+  return { ...meeting, ...changed(meeting, event), seq: event.seq };
+}
+
+/** What an event changes of its meeting. */
+function changed(meeting: Meeting, { event, atMs }: MeetingEvent): Partial<Meeting> {
+  switch (event.case) {
+    case "summons":
+      return event.value.summons ? { summonses: replace(meeting.summonses, event.value.summons) } : {};
+    case "sitesAdded":
+      return { summonses: added(meeting.summonses, event.value.sites, atMs) };
     case "stage":
-      next.stage = event.event.value.stage ?? create(StageSchema);
-      return next;
+      return { stage: event.value.stage ?? create(StageSchema) };
+    case "chair":
+      return chairChanged(meeting, event.value);
+    case "chairRequested": {
+      const others = meeting.chairRequests.filter((account) => account !== event.value.account);
+      return { chairRequests: event.value.withdrawn ? others : [...others, event.value.account] };
+    }
+    case "lock":
+      return { locked: event.value.locked };
+    case "endSet":
+      return { endsMs: event.value.endsMs };
+    case "floor":
+      return { floor: event.value.floor };
+    case "rollCallStarted":
+      return event.value.rollCall ? { rollCall: event.value.rollCall } : {};
+    case "rollCallEntry":
+      return event.value.entry && meeting.rollCall ? { rollCall: withEntry(meeting.rollCall, event.value.entry) } : {};
+    case "rollCallEnded":
+      return { rollCall: { ...(meeting.rollCall ?? create(RollCallSchema, { number: event.value.number })), endedMs: event.value.endedMs || atMs } };
+    case "placed":
+      return event.value.placement ? { placement: event.value.placement } : {};
     case "ended":
-      next.endedMs = event.atMs;
-      return next;
+      return { endedMs: atMs };
     default:
-      return next;
+      return {};
   }
 }
 
 function convened(event: MeetingEvent): Meeting | undefined {
   if (event.event.case !== "convened") return undefined;
-  const { title, chair, unit, sites } = event.event.value;
+  const { title, chair, unit, sites, priority, deadlineMs, endsMs, fallback, preset, schedule } = event.event.value;
   return create(MeetingSchema, {
     id: event.meeting,
     title,
     chair,
+    convenedBy: chair,
     unit,
     startedMs: event.atMs,
     seq: event.seq,
+    priority,
+    deadlineMs,
+    endsMs,
+    fallback,
+    preset,
+    schedule,
     stage: create(StageSchema),
-    summonses: sites.map((site) =>
-      create(SummonsSchema, { site, state: SummonsState.PAGED, atMs: event.atMs, pagedMs: event.atMs }),
-    ),
+    summonses: sites.map((site) => paged(site, event.atMs)),
   });
+}
+
+const paged = (site: string, atMs: bigint): Summons =>
+  create(SummonsSchema, { site, state: SummonsState.PAGED, atMs, pagedMs: atMs });
+
+function added(list: readonly Summons[], sites: readonly string[], atMs: bigint): Summons[] {
+  const known = new Set(list.map(({ site }) => site));
+  return [...list, ...sites.filter((site) => !known.has(site)).map((site) => paged(site, atMs))];
+}
+
+function chairChanged(meeting: Meeting, { chair, before, cause }: ChairChanged): Partial<Meeting> {
+  const takenFrom = cause === ChairCause.TAKEN_OVER ? meeting.takenFrom || before : cause === ChairCause.HANDED_BACK ? "" : meeting.takenFrom;
+  return { chair, takenFrom, chairRequests: meeting.chairRequests.filter((account) => account !== chair) };
 }
 
 function replace(list: readonly Summons[], changed: Summons): Summons[] {
@@ -58,6 +104,25 @@ function replace(list: readonly Summons[], changed: Summons): Summons[] {
   const next = list.slice();
   next[at] = changed;
   return next;
+}
+
+function withEntry(call: RollCall, entry: RollCallEntry): RollCall {
+  const at = call.entries.findIndex(({ site }) => site === entry.site);
+  const entries = call.entries.slice();
+  if (at < 0) entries.push(entry);
+  else entries[at] = entry;
+  return { ...call, entries };
+}
+
+export const isRunning = (meeting: Meeting | undefined): meeting is Meeting => meeting !== undefined && !meeting.endedMs;
+
+/** The sites that have the floor, and those that wait for it, each in order. */
+export function floorOf(meeting: Meeting | undefined): { speaking: FloorRequest[]; waiting: FloorRequest[] } {
+  const floor = meeting?.floor ?? [];
+  return {
+    speaking: floor.filter(({ state }) => state === FloorState.GRANTED),
+    waiting: floor.filter(({ state }) => state !== FloorState.GRANTED),
+  };
 }
 
 /** How a summons is shown: the five marks of the console. */
@@ -92,7 +157,7 @@ export function notOnAir(summonses: readonly Summons[]): Summons[] {
     );
 }
 
-/** Those that ended without being on air: calling again is of use. */
+/** Those that ended without being on air: calling again is of use. One that a higher meeting holds comes back by itself. */
 export function mayCallAgain(summons: Summons): boolean {
   return markOf(summons) !== "on_air" && markOf(summons) !== "ringing" && summons.reason !== SummonsReason.IN_OTHER_MEETING;
 }

@@ -17,6 +17,9 @@ import { sleep, type World } from "./ports";
 /** The server beats at least every 15 s; 5 s are for a slow network. */
 export const HEARTBEAT_TIMEOUT_MS = 20_000;
 
+/** A stream that lived so long was well. */
+const WELL_MS = 5_000;
+
 export type Connection =
   | { kind: "connecting" }
   | { kind: "live" }
@@ -41,11 +44,14 @@ export class Watch {
   async run(): Promise<void> {
     const { signal } = this.stopped;
     while (!signal.aborted) {
+      const from = this.world.now();
       const error = await this.once(signal);
       if (signal.aborted) return;
       if (error?.code === Code.Unauthenticated) return this.connection.set({ kind: "signed_out" });
       this.noteLoss(error?.rawMessage ?? "stream closed");
-      await sleep(this.world, this.backoff.next(), signal);
+      // A replica that served this tab well has died: the next one is tried at once.
+      const wasWell = this.world.now() - from >= WELL_MS;
+      if (!wasWell) await sleep(this.world, this.backoff.next(), signal);
     }
   }
 

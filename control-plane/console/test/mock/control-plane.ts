@@ -17,6 +17,7 @@ import { AttachResponseSchema, EndpointService, type AttachResponse } from "../.
 import {
   AccountSchema,
   Fallback,
+  FloorState,
   GrantSchema,
   MeetingEventSchema,
   MeetingSchema,
@@ -40,7 +41,10 @@ import {
 } from "../../src/gen/muster/command/v1/types_pb";
 import { LegQualitySchema } from "../../src/gen/muster/media/v1/media_pb";
 import { Directory } from "../../src/model/directory";
+import { ACTIONS } from "../../src/model/authority";
 import { apply } from "../../src/model/meeting";
+import { act, floor } from "./acts";
+import { Offices } from "./offices";
 import { Queue } from "./queue";
 
 export interface MockOptions {
@@ -54,6 +58,15 @@ export interface MockOptions {
 
 export class MockControlPlane {
   meeting: Meeting | undefined;
+  /** The newest meeting, also after its end. */
+  last: Meeting | undefined;
+  readonly offices: Offices;
+  /** What the account may do at all. */
+  may: readonly string[] = ACTIONS;
+  /** Every `Act` that came, by its verb. */
+  readonly acted: string[] = [];
+  /** The places that were called lost when a ticket was asked for. */
+  readonly lost: string[] = [];
   events: MeetingEvent[] = [];
   down = false;
   /** How sites fare: told in every snapshot. */
@@ -66,6 +79,7 @@ export class MockControlPlane {
 
   constructor(readonly options: MockOptions) {
     this.directory = new Directory(options.units, options.sites);
+    this.offices = new Offices(this);
     const offline = new Set(options.offline);
     for (const { id } of options.sites) {
       const online = !offline.has(id);
@@ -99,7 +113,7 @@ export class MockControlPlane {
     const id = this.meeting?.id ?? `m${(this.number += 1)}`;
     const seq = (this.meeting?.seq ?? 0n) + 1n;
     const numbered = create(MeetingEventSchema, { meeting: id, seq, atMs: BigInt(Date.now()), actor, event });
-    this.meeting = apply(this.meeting, numbered);
+    this.meeting = this.last = apply(this.meeting, numbered);
     this.events.push(numbered);
     this.tell({ case: "meetingEvent", value: numbered });
   }
@@ -125,6 +139,8 @@ export class MockControlPlane {
           this.check();
           return { account: this.account("duty"), expiresMs: 0n };
         },
+        listSessions: ({ account }) => ({ sessions: this.offices.sessions(account) }),
+        revokeSessions: () => ({ revoked: 1 }),
       });
       router.service(DirectoryService, {
         listSites: () => ({ units: this.options.units, sites: this.options.sites, presence: [...this.presence.values()] }),
@@ -136,9 +152,10 @@ export class MockControlPlane {
           const sites = this.resolve(selector!);
           return { sites, doubtful: sites.filter((site) => !this.presence.get(site)?.online).map((site) => this.doubt(site)) };
         },
-        convene: ({ selector, title }) => {
+        convene: ({ selector, title, preset, priority, minutes }) => {
           this.check();
-          this.convene(this.resolve(selector!), title);
+          const saved = this.offices.presets.find(({ id }) => id === preset);
+          this.convene(this.resolve(selector ?? saved!.selector!), title || saved?.title || "", { priority: priority || saved?.priority || Priority.ROUTINE, minutes: minutes || saved?.minutes || 0, preset });
           return { meeting: this.meeting! };
         },
         callUnconnected: ({ sites }) => {
@@ -159,17 +176,26 @@ export class MockControlPlane {
           const before = (this.meeting?.stage?.mutedSites ?? []).filter((site) => !named.has(site));
           return this.stage({ mutedSites: muted ? [...before, ...named] : before });
         },
-        joinAsDesk: () => {
+        act: (request, context) => {
           this.check();
+          this.acted.push(request.verb.case ?? "");
+          return act(this, request, context.requestHeader.get("x-account") ?? "duty");
+        },
+        joinAsDesk: ({ lostRelay, lostEpoch }) => {
+          this.check();
+          if (lostRelay) this.lost.push(`${lostRelay}/${lostEpoch}`);
           return { ticket: this.ticket("desk:duty") };
         },
       });
+      this.offices.serve(router);
       router.service(EndpointService, {
         attach: (_request, context) => this.attach(context.requestHeader.get("authorization") ?? "", context.signal),
         reportSummons: ({ state }) => {
           if (state === SummonsState.JOINING) setTimeout(() => this.summons(this.workerSite(), SummonsState.ON_AIR), 200);
           return {};
         },
+        requestFloor: ({ withdraw }) => (floor(this, `site:${this.workerSite()}`, this.workerSite(), withdraw ? undefined : FloorState.WAITING, 0), {}),
+        answerRollCall: () => (act(this, { verb: { case: "acknowledgeRollCall", value: { site: this.workerSite() } } } as never, `site:${this.workerSite()}`), {}),
         getTicket: () => ({ ticket: this.ticket(this.workerSite()) }),
       });
     });
@@ -179,13 +205,13 @@ export class MockControlPlane {
     return this.directory.order[20] ?? this.directory.order[0]!;
   }
 
-  convene(sites: string[], title: string): void {
+  convene(sites: string[], title: string, how: { priority?: Priority; minutes?: number; preset?: string } = {}): void {
     this.meeting = undefined;
-    this.emit("duty", { case: "convened", value: { $typeName: "muster.command.v1.MeetingConvened", title, unit: this.options.units[0]?.id ?? "", chair: "duty", sites, idempotencyKey: "", priority: Priority.ROUTINE, deadlineMs: 0n, endsMs: 0n, fallback: Fallback.NONE, preset: "", schedule: "" } });
+    this.emit("duty", { case: "convened", value: { $typeName: "muster.command.v1.MeetingConvened", title, unit: this.options.units[0]?.id ?? "", chair: "duty", sites, idempotencyKey: "", priority: how.priority ?? Priority.ROUTINE, deadlineMs: 0n, endsMs: how.minutes ? BigInt(Date.now() + how.minutes * 60_000) : 0n, fallback: Fallback.NONE, preset: how.preset ?? "", schedule: "" } });
     sites.forEach((site, at) => this.page(site, at));
   }
 
-  private page(site: string, at: number): void {
+  page(site: string, at: number): void {
     const called = [...this.endpoints].find((endpoint) => endpoint.site === site);
     if (called) {
       called.queue.push(create(AttachResponseSchema, { event: { case: "summons", value: { meeting: this.meeting!.id, title: this.meeting!.title, from: "值班员", autoAnswer: true, ticket: this.ticket(site) } } }));
@@ -205,10 +231,10 @@ export class MockControlPlane {
     return create(JoinTicketSchema, { meeting: this.meeting?.id ?? "", token: "t", relayUrl: "http://relay.mock", site });
   }
 
-  private stage(change: { broadcastSite?: string; mutedSites?: string[] }): object {
+  stage(change: { [K in keyof Stage]?: Stage[K] | undefined }): object {
     this.check();
     const was = this.meeting?.stage ?? create(StageSchema);
-    const stage: Stage = { ...was, ...change };
+    const stage = { ...was, ...change } as Stage;
     this.emit("duty", { case: "stage", value: { $typeName: "muster.command.v1.StageChanged", stage } });
     return {};
   }
@@ -243,6 +269,8 @@ export class MockControlPlane {
       quality: this.quality,
     });
     yield create(WatchResponseSchema, { event: { case: "snapshot", value: snapshot } });
+    yield create(WatchResponseSchema, { event: { case: "permissions", value: { meeting: "", actions: [...this.may] } } });
+    yield create(WatchResponseSchema, { event: { case: "service", value: { storeOk: true, busOk: true, replica: "r1", replicas: 1 } } });
     if (resumed) {
       for (const event of this.events) if (event.seq > after) yield create(WatchResponseSchema, { event: { case: "meetingEvent", value: event } });
     }
@@ -254,11 +282,11 @@ export class MockControlPlane {
     }
   }
 
-  private tell(event: WatchResponse["event"]): void {
+  tell(event: WatchResponse["event"]): void {
     for (const watcher of this.watchers) watcher.push(create(WatchResponseSchema, { event }));
   }
 
-  private resolve(selector: Selector): string[] {
+  resolve(selector: Selector): string[] {
     const chosen = new Set(selector.sites);
     for (const unit of selector.subtrees) for (const site of this.directory.units.get(unit)?.all ?? []) chosen.add(site);
     return this.directory.sort(chosen);

@@ -57,7 +57,7 @@ export function mockOutside(): Outside {
     queue.push(create(WatchLegResponseSchema, { event: { case: "slot", value: { slot, status, ageMs, width: 320, height: 180, source: { site, kind: SourceKind.CAMERA } } } }));
   const openLeg: OpenLeg = async (_ticket, _own, wallSlots) => {
     paintings = new Map();
-    const names = ["stage", ...Array.from({ length: wallSlots }, (_, at) => `wall${at}`)];
+    const names = ["stage", "content", ...Array.from({ length: wallSlots }, (_, at) => `wall${at}`)];
     const slots = names.map((name) => {
       const painting = new Painting();
       paintings.set(name, painting);
@@ -95,7 +95,12 @@ export function mockOutside(): Outside {
     painting.name = "desk";
     return { stream: painting.canvas.captureStream(5), camera: "on", mic: "on" };
   };
-  return { world: browserWorld(), controlPlane: (token) => bearerAware(transport, token), relay: () => relay, openLeg, devices };
+  const screen = async (): Promise<MediaStream> => {
+    const painting = new Painting();
+    painting.name = "screen";
+    return painting.canvas.captureStream(5);
+  };
+  return { world: browserWorld(), controlPlane: (token) => bearerAware(transport, token), relay: () => relay, openLeg, devices, screen };
 }
 
 /** A router transport runs no interceptors of its own: the bearer goes on here. */

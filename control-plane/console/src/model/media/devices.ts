@@ -55,6 +55,15 @@ async function one(
   }
 }
 
+/** What the person chooses to show of this screen; undefined where they choose nothing, or the browser cannot. */
+export async function captureScreen(devices: MediaDevices | undefined = navigator.mediaDevices): Promise<MediaStream | undefined> {
+  try {
+    return await devices?.getDisplayMedia({ video: { frameRate: { max: 15 } }, audio: false });
+  } catch {
+    return undefined;
+  }
+}
+
 /** Switches one device of a capture on or off; a device that is not there stays as it is. */
 export function switched(was: Capture, device: "camera" | "mic", on: boolean): Capture {
   const state = was[device];

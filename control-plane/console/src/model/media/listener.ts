@@ -10,6 +10,10 @@ import type { LegConnection, Received } from "./rtc";
 const HEARTBEAT_TIMEOUT_MS = 12_000;
 const HEARTBEAT_MS = 5_000;
 const STATS_MS = 2_000;
+/** How often is looked whether anything arrives at all. */
+const LOOK_MS = 400;
+/** After so long the control plane is asked whether there is a better place. */
+export const SUSPECT_MS = 1_000;
 /** No packet in any live slot for so long. */
 const SILENT_MS = 2_000;
 
@@ -26,10 +30,12 @@ export interface ListenerPorts {
   /** Asks, when the leg is lost, whether the relay still knows it. */
   asks: boolean;
   handle(response: WatchLegResponse): void;
-  /** Takes a reading; says whether any slot is live. */
-  measure(readings: readonly Received[]): boolean;
+  /** Takes a reading, of which rates are made if `rates`; says whether any slot is live. */
+  measure(readings: readonly Received[], rates: boolean): boolean;
   /** Since when nothing has come of what should; 0 while all is well. */
   silent(sinceMs: number): void;
+  /** Nothing has come for a second, or the relay does not answer: said again and again while it is so. */
+  suspect(): void;
 }
 
 /** Until the leg has come to its end, or `signal`. */
@@ -52,6 +58,7 @@ export async function listen(ports: ListenerPorts, signal: AbortSignal): Promise
     // A machine that slept finds its stream closed too, but has heard nothing for long.
     closedByRelay = !error && world.now() - heardAt <= HEARTBEAT_MS + 1_000;
     failures = world.now() - from > 5_000 ? 1 : failures + 1;
+    if (error && failures > 1) ports.suspect();
     if (failures > 2) break;
     await sleep(world, 250 * failures, gone.signal);
   }
@@ -97,20 +104,27 @@ async function watchOnce({ world, media, handle }: ListenerPorts, signal: AbortS
  * A relay that has died cannot say that a picture is stale: long before the browser calls the connection lost, nothing
  * at all arrives any more.
  */
-async function measure({ world, leg, measure: take, silent }: ListenerPorts, signal: AbortSignal): Promise<void> {
+async function measure({ world, leg, measure: take, silent, suspect }: ListenerPorts, signal: AbortSignal): Promise<void> {
   let packets = -1;
   let heardAt = world.now();
+  let readAt = world.now();
   silent(0);
   while (!signal.aborted) {
-    await sleep(world, STATS_MS, signal);
+    await sleep(world, LOOK_MS, signal);
     if (signal.aborted) return;
     const readings = await leg.received().catch(() => []);
     if (signal.aborted) return;
-    const live = take(readings);
+    const now = world.now();
+    // A machine that slept has heard nothing and lost nothing.
+    if (now - readAt > 2 * STATS_MS) readAt = heardAt = now;
+    const rates = now - readAt >= STATS_MS;
+    if (rates) readAt = now;
+    const live = take(readings, rates);
     const sum = readings.reduce((sum, { packets }) => sum + packets, 0);
-    if (sum !== packets || !live) heardAt = world.now();
+    if (sum !== packets || !live) heardAt = now;
     packets = sum;
-    silent(world.now() - heardAt >= SILENT_MS ? heardAt : 0);
+    if (now - heardAt >= SUSPECT_MS) suspect();
+    silent(now - heardAt >= SILENT_MS ? heardAt : 0);
   }
 }
 

@@ -1,6 +1,6 @@
 // One leg of this browser at a relay: one RTCPeerConnection, one POST with an offer, one answer, nothing negotiated
-// after that. Own microphone and camera come first (sendonly), then the slots (recvonly): the stage, the wall, and
-// three for sound. A slot's name at the relay is the `mid` of its m-line. It does not decide when to come back: the
+// after that. Own microphone, camera and screen come first (sendonly), then the slots (recvonly): the stage, content,
+// the wall, and three for sound. A slot's name at the relay is the `mid` of its m-line. It does not decide when to come back: the
 // keeper does.
 
 import type { JoinTicket } from "../../gen/muster/command/v1/command_pb";
@@ -35,9 +35,15 @@ export interface LegConnection {
   close(gone?: boolean): void;
 }
 
+/** What this browser sends: its camera and microphone, and what is shared of its screen. */
+export interface Own {
+  stream?: MediaStream | undefined;
+  content?: MediaStream | undefined;
+}
+
 export type OpenLeg = (
   ticket: JoinTicket,
-  own: MediaStream | undefined,
+  own: Own,
   wallSlots: number,
 ) => Promise<{ kind: "open"; leg: LegConnection } | { kind: "refused"; refusal: LegRefusal } | { kind: "unreachable" }>;
 
@@ -65,17 +71,18 @@ export const openRtcLeg: OpenLeg = async (ticket, own, wallSlots) => {
 async function negotiate(
   peer: RTCPeerConnection,
   ticket: JoinTicket,
-  own: MediaStream | undefined,
+  own: Own,
   wallSlots: number,
   signal: AbortSignal,
 ): ReturnType<OpenLeg> {
-  publish(peer, own);
+  publish(peer, own.stream);
+  const content = share(peer, own.content);
   const slots = addSlots(peer, wallSlots);
   await peer.setLocalDescription(await peer.createOffer());
   const response = await fetch(new URL("/v1/legs", ticket.relayUrl), {
     method: "POST",
     headers: { authorization: `Bearer ${ticket.token}`, "content-type": "application/sdp" },
-    body: peer.localDescription!.sdp,
+    body: withSlides(peer.localDescription!.sdp, content?.mid ?? undefined),
     signal,
   });
   if (response.status !== 201) return { kind: "refused", refusal: await refusalOf(response) };
@@ -104,6 +111,20 @@ function publish(peer: RTCPeerConnection, own: MediaStream | undefined): void {
   preferVp8(transceiver, RTCRtpSender.getCapabilities("video"));
 }
 
+/** The shared screen, in one size: text on it must stay readable. */
+function share(peer: RTCPeerConnection, content: MediaStream | undefined): RTCRtpTransceiver | undefined {
+  const [screen] = content?.getVideoTracks() ?? [];
+  if (!screen || !content) return undefined;
+  const transceiver = peer.addTransceiver(screen, { direction: "sendonly", streams: [content], sendEncodings: [{ maxBitrate: 1_500_000 }] });
+  preferVp8(transceiver, RTCRtpSender.getCapabilities("video"));
+  return transceiver;
+}
+
+/** Says of the shared screen's m-line that it is content (RFC 4796), also where there is no camera before it. */
+export function withSlides(sdp: string, mid: string | undefined): string {
+  return mid === undefined ? sdp : sdp.replace(`\r\na=mid:${mid}\r\n`, `\r\na=mid:${mid}\r\na=content:slides\r\n`);
+}
+
 function preferVp8(transceiver: RTCRtpTransceiver, capabilities: RTCRtpCapabilities | null): void {
   if (!capabilities || !transceiver.setCodecPreferences) return;
   const rank = (mime: string): number => (mime.toLowerCase() === "video/vp8" ? 0 : 1);
@@ -125,7 +146,7 @@ function addSlots(peer: RTCPeerConnection, wallSlots: number): { name: string; t
     offerOnly(transceiver, capabilities);
     return { name, transceiver };
   };
-  const slots = [video("stage")];
+  const slots = [video("stage"), video("content")];
   for (let at = 0; at < wallSlots; at += 1) slots.push(video(`wall${at}`));
   for (let at = 0; at < AUDIO_SLOTS; at += 1) {
     slots.push({ name: `audio${at}`, transceiver: peer.addTransceiver("audio", { direction: "recvonly" }) });

@@ -18,6 +18,8 @@ import type { LegConnection } from "./rtc";
 export interface Wish {
   slot: string;
   site?: string;
+  /** What the site shows beside its camera. */
+  content?: boolean;
   width: number;
   height: number;
 }
@@ -72,13 +74,13 @@ export class Wishes {
 
 function wire(leg: LegConnection, wishes: readonly Wish[]): SlotWish[] {
   const mids = new Map(leg.slots.map((slot) => [slot.name, slot.mid]));
-  return wishes.flatMap(({ slot, site, width, height }) => {
+  return wishes.flatMap(({ slot, site, content, width, height }) => {
     const mid = mids.get(slot);
     if (mid === undefined) return [];
     const what: SlotWish["what"] =
       site === undefined
         ? { case: "stage", value: { $typeName: "muster.media.v1.StageRef" } }
-        : { case: "source", value: { $typeName: "muster.media.v1.SourceRef", site, kind: SourceKind.CAMERA } };
+        : { case: "source", value: { $typeName: "muster.media.v1.SourceRef", site, kind: content ? SourceKind.CONTENT : SourceKind.CAMERA } };
     return [create(SlotWishSchema, { slot: mid, what, maxWidth: width, maxHeight: height })];
   });
 }

@@ -4,15 +4,32 @@ import { getContext, setContext } from "svelte";
 import { refusalKey, refusalText, type Key } from "../../i18n";
 import type { MarkName } from "../../components/mark";
 import type { Presence, Summons } from "../../gen/muster/command/v1/types_pb";
+import { computed, type Readable } from "../../model/cell";
+import type { Context, Panel } from "../../model/commands";
 import type { Desk } from "../../model/desk";
 import { markOf } from "../../model/meeting";
 
 const KEY = Symbol("desk");
+const SITUATION = Symbol("situation");
 
 export type Filter = "all" | "online" | "offline" | "not_on_air";
 
 export function provideDesk(desk: Desk): void {
   setContext(KEY, desk);
+}
+
+/** What commands depend on, anew whenever any of it changes. */
+export function provideSituation(desk: Desk, open: (panel: Panel) => void): Readable<Context> {
+  const { meeting, authority, wall, selection, keeper, shared } = desk;
+  const situation = computed([meeting, authority.may, wall.view, wall.focus, selection.count, keeper.phase, shared], (meeting, may): Context => ({
+    desk, meeting, may, site: meeting && !meeting.endedMs ? wall.focused() : undefined, open,
+  }));
+  setContext(SITUATION, situation);
+  return situation;
+}
+
+export function useSituation(): Readable<Context> {
+  return getContext<Readable<Context>>(SITUATION);
 }
 
 export function useDesk(): Desk {

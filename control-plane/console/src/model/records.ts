@@ -1,0 +1,71 @@
+// Attendance and roll calls as tables: the same rows are shown, printed and written as CSV. Pure; the words are handed in.
+
+import type { Attendance, Span } from "../gen/muster/command/v1/command_pb";
+import { RollCallResult, SummonsReason, type RollCall } from "../gen/muster/command/v1/types_pb";
+import type { Cells } from "./csv";
+import { duration } from "./clock";
+import { grouped } from "./rollcall";
+
+export interface Presence {
+  site: string;
+  firstMs: number;
+  /** 0: still on air. */
+  lastMs: number;
+  totalMs: number;
+  spans: readonly Span[];
+  /** Times between two spans. */
+  gaps: { fromMs: number; toMs: number }[];
+}
+
+export function presences(list: readonly Attendance[]): Presence[] {
+  return list
+    .filter(({ onAir }) => onAir.length > 0)
+    .map(({ site, onAir, totalMs }) => ({
+      site,
+      firstMs: Number(onAir[0]!.fromMs),
+      lastMs: Number(onAir[onAir.length - 1]!.toMs),
+      totalMs: Number(totalMs),
+      spans: onAir,
+      gaps: onAir.slice(1).map((span, at) => ({ fromMs: Number(onAir[at]!.toMs), toMs: Number(span.fromMs) })),
+    }));
+}
+
+/** Local time to the second with its date, as spreadsheets read it. */
+export function stamp(ms: number | bigint): string {
+  if (!ms) return "";
+  const at = new Date(Number(ms));
+  const two = (value: number): string => String(value).padStart(2, "0");
+  return `${at.getFullYear()}-${two(at.getMonth() + 1)}-${two(at.getDate())} ${two(at.getHours())}:${two(at.getMinutes())}:${two(at.getSeconds())}`;
+}
+
+export interface Words {
+  name(site: string): string;
+  unit(site: string): string;
+  say(key: "site" | "unit" | "from" | "to" | "still" | "total" | "gaps" | "first" | "result" | "reason" | "answered" | "by" | "up" | "down" | "yes" | "no"): string;
+  result(result: RollCallResult): string;
+  reason(reason: SummonsReason): string;
+  who(acknowledgedBy: string): string;
+}
+
+/** One line for every time that a site was on air, so that a spreadsheet can add them up. */
+export function attendanceRows(list: readonly Presence[], words: Words): Cells[] {
+  const head = ["id", words.say("site"), words.say("unit"), words.say("from"), words.say("to"), words.say("total"), words.say("gaps")];
+  const lines = list.flatMap(({ site, spans, gaps }) =>
+    spans.map(({ fromMs, toMs }): Cells => [
+      site, words.name(site), words.unit(site), stamp(fromMs), toMs ? stamp(toMs) : words.say("still"), toMs ? duration(Number(toMs - fromMs)) : "", gaps.length,
+    ]),
+  );
+  return [head, ...lines];
+}
+
+export function rollCallRows(call: RollCall, words: Words): Cells[] {
+  const head = ["id", words.say("site"), words.say("unit"), words.say("result"), words.say("reason"), words.say("answered"), words.say("by"), words.say("up"), words.say("down")];
+  const yes = (seen: boolean): string => words.say(seen ? "yes" : "no");
+  const lines = grouped(call).flatMap(({ result, entries }) =>
+    entries.map((entry): Cells => [
+      entry.site, words.name(entry.site), words.unit(entry.site), words.result(result), words.reason(entry.reason), stamp(entry.answeredMs), words.who(entry.acknowledgedBy),
+      ...(entry.calledMs ? [yes(entry.seenUp), yes(entry.seenDown)] : ["", ""]),
+    ]),
+  );
+  return [head, ...lines];
+}
