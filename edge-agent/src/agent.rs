@@ -4,27 +4,27 @@
 //! follows the relay's answer. Card, tone and link are ready before. Losing the control plane changes nothing in a
 //! meeting; losing the link leads back in by [`Meeting`]'s steps.
 
+mod calls;
+mod leg;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use muster_link::rtp::LinkRtp;
-use muster_proto::command::v1::{Attached, Site, SummonsCall, SummonsReason, SummonsState};
 use muster_proto::media::v1::{
-    KeyFrameRequest, LinkDown, LinkJoin, LinkLeave, LinkRefused, LinkSlot, MeetingNotice, SetViewRequest,
-    SlotState, SlotStatus, SlotWish, StageRef, WatchLegResponse, link_down, link_up, slot_wish,
-    watch_leg_response,
+    LinkJoin, LinkLeave, LinkSlot, SetViewRequest, SlotWish, StageRef, link_up, slot_wish,
 };
-use muster_testcard::Names;
 use tokio::sync::mpsc;
 
-use crate::config::{Config, Source};
-use crate::control::{ControlEvent, ControlPlane, NoTicket};
+use crate::config::Config;
+use crate::control::{ControlEvent, ControlPlane};
+use crate::drill::Drill;
 pub use crate::enrolment::EnrolmentError;
 use crate::publisher::Publisher;
+use crate::pulse::Pulse;
 use crate::rendezvous::{Meeting, Step};
 use crate::screen::Screen;
-use crate::status::{State, Status, StatusWriter};
+use crate::status::{Notice, State, Status, StatusWriter};
 use crate::uplink::{LinkEvent, Uplink};
 
 /// What waits for the loop; beyond it the tasks wait.
@@ -79,6 +79,8 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<Ended
         publisher: None,
         screen: Screen::default(),
         meeting: None,
+        pulse: None,
+        drill: None,
         home_relay: String::new(),
         attached: false,
         on_air: false,
@@ -118,6 +120,9 @@ struct Agent {
     publisher: Option<Publisher>,
     screen: Screen,
     meeting: Option<Meeting>,
+    /// Of the link, while it is up.
+    pulse: Option<Pulse>,
+    drill: Option<Drill>,
     /// Where to keep a warm link outside meetings.
     home_relay: String,
     attached: bool,
@@ -138,286 +143,16 @@ impl Agent {
         }
     }
 
-    fn handle_control_plane(&mut self, event: ControlEvent) {
-        match event {
-            ControlEvent::Attached(attached) => self.handle_attached(attached),
-            ControlEvent::Summons(call) => self.handle_summons(call),
-            ControlEvent::Withdrawn(withdrawn) => {
-                if self
-                    .meeting
-                    .as_ref()
-                    .is_some_and(|meeting| meeting.id == withdrawn.meeting)
-                {
-                    tracing::info!(
-                        meeting = withdrawn.meeting,
-                        reason = withdrawn.reason,
-                        "summons withdrawn"
-                    );
-                    self.leave_meeting();
-                }
-            }
-            ControlEvent::Detached(why) => {
-                if self.attached || self.status.last_error.as_deref() != Some(&why) {
-                    tracing::warn!(why, "not attached");
-                }
-                self.attached = false;
-                self.status.last_error = Some(why);
-            }
-            ControlEvent::Ticket(id, answer) => self.handle_ticket(&id, answer),
-        }
-    }
-
-    fn handle_attached(&mut self, attached: Attached) {
-        tracing::info!(site = self.status.site, relay = attached.relay_link, "attached");
-        self.attached = true;
-        self.status.last_error = None;
-        let site = attached.site.unwrap_or_else(|| Site {
-            id: self.status.site.clone(),
-            ..Site::default()
-        });
-        self.draw_card(site.name_zh, site.name_en);
-        if !attached.relay_link.is_empty() {
-            self.home_relay = attached.relay_link;
-        }
-        if self.meeting.is_none() {
-            self.uplink.want(&self.home_relay);
-        }
-    }
-
-    /// Makes card and tone, unless they are there with these names. A card in use is not changed in mid-meeting.
-    fn draw_card(&mut self, chinese: String, english: String) {
-        let english = if english.is_empty() {
-            self.status.site.clone()
-        } else {
-            english
-        };
-        let names = (chinese, english);
-        if self.publisher.is_some() && (self.names.as_ref() == Some(&names) || self.meeting.is_some()) {
-            return;
-        }
-        let Source::TestCard(size) = self.config.source;
-        let drawn = Names {
-            chinese: &names.0,
-            english: &names.1,
-        };
-        let offset = self.config.utc_offset_minutes;
-        self.publisher = Some(Publisher::new(
-            size,
-            &self.status.site,
-            drawn,
-            offset,
-            rand::random(),
-        ));
-        self.names = Some(names);
-    }
-
-    /// A test card has no person who could answer: it answers whether asked to by itself or not.
-    fn handle_summons(&mut self, call: SummonsCall) {
-        let now = Instant::now();
-        if let Some(meeting) = self.meeting.as_mut().filter(|meeting| meeting.id == call.meeting) {
-            // Told again after attaching again. A fresh ticket is of use if the way in is still ahead.
-            if let Some(ticket) = call.ticket.filter(|_| !meeting.is_in()) {
-                meeting.handle_ticket(ticket, now, rand::random());
-            }
-            if !meeting.is_in() {
-                self.control.report(
-                    &call.meeting,
-                    SummonsState::Answered,
-                    SummonsReason::Unspecified,
-                    "",
-                );
-            }
-            return;
-        }
-        tracing::info!(meeting = call.meeting, "summoned");
-        self.leave_meeting();
-        self.control.report(
-            &call.meeting,
-            SummonsState::Answered,
-            SummonsReason::Unspecified,
-            "",
-        );
-        if self.publisher.is_none() {
-            self.draw_card(String::new(), String::new());
-        }
-        self.status.meeting = Some(call.meeting.clone());
-        self.meeting = Some(Meeting::new(call.meeting, call.ticket, now));
-        self.step(now);
-    }
-
-    fn handle_ticket(&mut self, id: &str, answer: Result<muster_proto::command::v1::JoinTicket, NoTicket>) {
-        let now = Instant::now();
-        let Some(meeting) = self.meeting.as_mut().filter(|meeting| meeting.id == id) else {
-            return;
-        };
-        match answer {
-            Ok(ticket) => meeting.handle_ticket(ticket, now, rand::random()),
-            Err(NoTicket::Later(why)) => {
-                self.status.last_error = Some(why);
-                meeting.handle_no_ticket(now, rand::random());
-            }
-            Err(NoTicket::Over(why)) => {
-                tracing::info!(meeting = id, why, "no way back into the meeting");
-                self.leave_meeting();
-            }
-        }
-    }
-
-    fn handle_link(&mut self, event: LinkEvent) {
-        let now = Instant::now();
-        match event {
-            LinkEvent::Up(sender) => {
-                tracing::info!(relay = %sender.peer_address(), "link up");
-                self.uplink.handle_up(sender, now);
-                self.status.last_error = None;
-            }
-            LinkEvent::Control(message) => self.handle_relay(now, message),
-            LinkEvent::Media(flow, packet) => self.handle_media(now, flow, &packet),
-            LinkEvent::Lost(why) => {
-                if self.uplink.address().is_some() || self.status.last_error.as_deref() != Some(&why) {
-                    tracing::warn!(why, "link lost");
-                }
-                self.status.last_error = Some(why);
-                self.uplink.handle_lost(now);
-                self.handle_leg_lost();
-            }
-        }
-    }
-
-    fn handle_leg_lost(&mut self) {
-        self.on_air = false;
-        if let Some(meeting) = &mut self.meeting {
-            meeting.handle_link_lost();
-            self.status.stage_status = "stale";
-        }
-        if let Some(publisher) = &mut self.publisher {
-            publisher.stop();
-        }
-    }
-
-    fn handle_relay(&mut self, now: Instant, message: LinkDown) {
-        use link_down::Message;
-        match message.message {
-            Some(Message::Joined(joined)) => {
-                let Some(meeting) = self.meeting.as_mut().filter(|meeting| meeting.is_joining()) else {
-                    return;
-                };
-                tracing::info!(meeting = meeting.id, leg = joined.leg, "joined");
-                meeting.handle_joined(joined.slot_flows);
-                self.status.last_error = None;
-                self.screen = Screen::default();
-                self.uplink.send(link_up::Message::SetView(stage_wish()));
-                if let Some(publisher) = &mut self.publisher {
-                    publisher.start(now);
-                }
-            }
-            Some(Message::Refused(refused)) => self.handle_refused(now, &refused),
-            Some(Message::KeyFrame(KeyFrameRequest { flow })) => {
-                if let Some(publisher) = &mut self.publisher {
-                    publisher.request_key_frame(now, flow);
-                }
-            }
-            Some(Message::LayerPause(pause)) => {
-                if let Some(publisher) = &mut self.publisher {
-                    publisher.pause(now, pause.flow, pause.paused);
-                }
-            }
-            Some(Message::Event(WatchLegResponse { event: Some(event) })) => self.handle_leg_event(event),
-            Some(Message::Event(_) | Message::Welcome(_) | Message::Pong(_)) | None => {}
-        }
-    }
-
-    fn handle_refused(&mut self, now: Instant, refused: &LinkRefused) {
-        let Some(meeting) = self.meeting.as_mut().filter(|meeting| meeting.is_joining()) else {
-            // Not of a join: the view was refused.
-            tracing::warn!(
-                code = refused.code,
-                detail = refused.detail,
-                "refused by the relay"
-            );
-            self.status.last_error = Some(format!("refused: {} {}", refused.code, refused.detail));
-            return;
-        };
-        tracing::warn!(
-            meeting = meeting.id,
-            code = refused.code,
-            detail = refused.detail,
-            "join refused"
-        );
-        self.status.last_error = Some(format!("join refused: {} {}", refused.code, refused.detail));
-        meeting.handle_refused(now, rand::random());
-        if refused.code == "bad_request" {
-            let (id, detail) = (meeting.id.clone(), refused.detail.clone());
-            self.control
-                .report(&id, SummonsState::Refused, SummonsReason::JoinFailed, &detail);
-            self.leave_meeting();
-        }
-    }
-
-    fn handle_leg_event(&mut self, event: watch_leg_response::Event) {
-        use watch_leg_response::Event;
-        match event {
-            Event::Slot(slot) if slot.slot == STAGE => self.handle_stage(slot),
-            Event::Notice(MeetingNotice { ended: true, .. }) => {
-                tracing::info!("the meeting has ended");
-                self.leave_meeting();
-            }
-            Event::Notice(notice) => {
-                self.status.muted = notice.muted;
-                if let Some(publisher) = &mut self.publisher {
-                    publisher.mute(notice.muted);
-                }
-            }
-            Event::Slot(_) | Event::Speakers(_) | Event::Quality(_) | Event::Heartbeat(_) => {}
-        }
-    }
-
-    fn handle_stage(&mut self, slot: SlotState) {
-        let site = slot
-            .source
-            .as_ref()
-            .map(|source| source.site.clone())
-            .filter(|site| !site.is_empty());
-        if self.status.stage_site != site {
-            self.screen.clear();
-        }
-        self.status.stage_status = match slot.status() {
-            SlotStatus::Waiting => "waiting",
-            SlotStatus::Live => "live",
-            SlotStatus::Stale => "stale",
-            SlotStatus::Absent => "absent",
-            SlotStatus::Refused => "refused",
-            SlotStatus::Paused => "paused",
-            SlotStatus::Empty | SlotStatus::Unspecified => "empty",
-        };
-        self.status.stage_site = site;
-    }
-
-    fn handle_media(&mut self, now: Instant, flow: u64, packet: &Bytes) {
-        let Some(meeting) = &self.meeting else { return };
-        let Some(slot) = meeting.slot_of(flow) else { return };
-        let Ok(rtp) = LinkRtp::parse(packet) else { return };
-        if slot == STAGE_SLOT {
-            if self
-                .screen
-                .handle_packet(now, rtp.seq, rtp.timestamp, rtp.marker, rtp.payload)
-            {
-                self.uplink
-                    .send(link_up::Message::KeyFrame(KeyFrameRequest { flow }));
-            }
-        } else if let Some(count) = self.status.audio_packets.get_mut(slot - 1) {
-            *count += 1;
-        }
-    }
-
     /// Does what is due and returns when to come again.
     fn advance(&mut self) -> Instant {
         let now = Instant::now();
+        let pulse = self.feel_pulse(now);
         let step = self.step(now);
+        let drill = self.look_at_drill(now);
         self.publish(now);
         self.tell(now);
         let published = self.publisher.as_ref().and_then(Publisher::poll_timeout);
-        [step, published]
+        [pulse, step, drill, published]
             .into_iter()
             .flatten()
             .fold(self.next_status, Instant::min)
@@ -426,18 +161,24 @@ impl Agent {
     /// Goes on on the way into the meeting as far as it is open.
     fn step(&mut self, now: Instant) -> Option<Instant> {
         loop {
+            let doubt = self.is_in_doubt(now);
             let meeting = self.meeting.as_mut()?;
-            match meeting.next_step(now, self.uplink.address()) {
-                Step::AskTicket => self.control.ask_ticket(&meeting.id),
-                Step::Connect(address) => {
+            match meeting.next_step(now, self.uplink.address(), doubt) {
+                Step::AskTicket(lost) => {
+                    if let Some(lost) = &lost {
+                        tracing::warn!(relay = lost.relay, epoch = lost.epoch, "the relay is lost");
+                    }
+                    self.control.ask_ticket(&meeting.id, lost);
+                }
+                Step::Connect(address, until) => {
                     self.uplink.want(&address);
-                    return None;
+                    return Some(until);
                 }
                 Step::Join(token) => {
                     let sources = self
                         .publisher
                         .as_ref()
-                        .map(Publisher::sources)
+                        .map(|publisher| publisher.sources(meeting.audio_only))
                         .unwrap_or_default();
                     self.uplink.send(link_up::Message::Join(LinkJoin {
                         token,
@@ -466,7 +207,8 @@ impl Agent {
         };
         let pictures = publisher.handle_timeout(now, epoch_ms(), &mut send);
         self.status.pictures_sent += pictures;
-        if pictures > 0 && self.meeting.as_ref().is_some_and(Meeting::is_in) {
+        let meeting = self.meeting.as_ref().filter(|meeting| meeting.is_in());
+        if meeting.is_some_and(|meeting| pictures > 0 || meeting.audio_only) {
             self.on_air = true;
         }
     }
@@ -476,6 +218,7 @@ impl Agent {
         let state = match &self.meeting {
             Some(_) if self.on_air => State::OnAir,
             Some(_) => State::Joining,
+            None if self.status.ringing.is_some() => State::Ringing,
             None if self.attached => State::Attached,
             None => State::Offline,
         };
@@ -503,30 +246,41 @@ impl Agent {
         }
     }
 
-    /// Out of the meeting, and ready for the next.
-    fn leave_meeting(&mut self) {
+    /// Out of the meeting, and ready for the next. `why` is shown to the site.
+    fn leave_meeting(&mut self, why: Option<&str>) {
         let Some(meeting) = self.meeting.take() else {
             return;
         };
         if meeting.is_in() || meeting.is_joining() {
             self.uplink.send(link_up::Message::Leave(LinkLeave {}));
         }
+        self.forget_leg();
+        let status = &mut self.status;
+        status.left = why.map(str::to_owned);
+        (status.meeting, status.stage_site, status.muted) = (None, None, false);
+        (status.audio_only, status.notice) = (false, Notice::default());
+        self.uplink.want(&self.home_relay);
+    }
+
+    /// Nothing is published or shown of the leg that was.
+    fn forget_leg(&mut self) {
+        self.rest_publisher();
+        self.screen = Screen::default();
+        self.status.stage_status = "empty";
+    }
+
+    fn rest_publisher(&mut self) {
+        self.on_air = false;
         if let Some(publisher) = &mut self.publisher {
             publisher.stop();
         }
-        self.screen = Screen::default();
-        self.on_air = false;
-        let status = &mut self.status;
-        (status.meeting, status.stage_site, status.muted) = (None, None, false);
-        status.stage_status = "empty";
-        self.uplink.want(&self.home_relay);
     }
 
     /// Closes the link without a leave: the site does not hang up because its agent restarts, and is called again
     /// as soon as an agent of it is back.
     async fn stop_in_good_order(mut self) {
         self.uplink.close("the agent ends");
-        self.leave_meeting();
+        self.leave_meeting(None);
         tokio::time::sleep(Duration::from_millis(20)).await;
         self.attached = false;
         self.tell(Instant::now());

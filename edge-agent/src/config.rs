@@ -14,9 +14,14 @@ use serde::Deserialize;
 #[command(name = "muster-edge", version, about = "The edge agent of a site: joins the meetings that its site is summoned to.",
     after_long_help = TEACHING)]
 pub struct Args {
-    /// Address of the control plane's port for agents, HOST:PORT.
-    #[arg(long, value_name = "HOST:PORT", env = "MUSTER_CONTROL_PLANE")]
-    pub control_plane: Option<String>,
+    /// Address of the control plane's port for agents, HOST:PORT; of several replicas, more of them, by comma or one flag each.
+    #[arg(
+        long,
+        value_name = "HOST:PORT",
+        env = "MUSTER_CONTROL_PLANE",
+        value_delimiter = ','
+    )]
+    pub control_plane: Vec<String>,
     /// Folder of the agent's certificate and key; made and filled at the first start.
     #[arg(long, value_name = "DIR", env = "MUSTER_IDENTITY")]
     pub identity: Option<PathBuf>,
@@ -51,7 +56,7 @@ First start: ask an engineer for the site's token (one-time), then
 Every later start needs no token: the certificate is in the identity folder.
 
 Settings can stand in a file (--config edge.toml); flags and environment win over it:
-  control_plane = \"10.0.0.5:8443\"
+  control_plane = \"10.0.0.5:8443\"     # or [\"10.0.0.5:8443\", \"10.0.0.6:8443\"]: where one dies the next is taken
   identity_dir = \"/var/lib/muster/edge\"
   source = \"testcard:180p5\"
   status_file = \"/run/muster/edge.json\"
@@ -65,7 +70,8 @@ Exit codes: 0 ended by Ctrl-C or SIGTERM, 1 failure, 2 bad settings or a source 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct FileSettings {
-    control_plane: Option<String>,
+    #[serde(default, deserialize_with = "one_or_more")]
+    control_plane: Vec<String>,
     identity_dir: Option<PathBuf>,
     source: Option<String>,
     status_file: Option<PathBuf>,
@@ -76,8 +82,8 @@ struct FileSettings {
 /// Everything that an agent needs to run.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// `HOST:PORT`.
-    pub control_plane: String,
+    /// `HOST:PORT` of each replica, at least one; the first is tried first.
+    pub control_plane: Vec<String>,
     pub identity_dir: PathBuf,
     pub enrol_token: Option<EnrolToken>,
     pub source: Source,
@@ -151,17 +157,11 @@ impl Config {
             .map(read_file)
             .transpose()?
             .unwrap_or_default();
-        let control_plane = args
-            .control_plane
-            .or(file.control_plane)
-            .ok_or(ConfigError::Missing("control plane"))?;
-        let port = control_plane
-            .rsplit_once(':')
-            .filter(|(host, _)| !host.is_empty())
-            .map(|(_, port)| port);
-        if !port.is_some_and(|port| port.parse::<u16>().is_ok_and(|port| port > 0)) {
-            return Err(ConfigError::Address);
-        }
+        let control_plane = addresses(if args.control_plane.is_empty() {
+            file.control_plane
+        } else {
+            args.control_plane
+        })?;
         let token = args.enrol_token.filter(|token| !token.trim().is_empty());
         Ok(Self {
             control_plane,
@@ -184,6 +184,42 @@ impl Config {
             utc_offset_minutes: file.utc_offset_minutes.unwrap_or(480).clamp(-1440, 1440),
         })
     }
+}
+
+/// Checks the addresses, and leaves out what stands there twice.
+fn addresses(told: Vec<String>) -> Result<Vec<String>, ConfigError> {
+    let mut addresses: Vec<String> = Vec::new();
+    for address in told {
+        let address = address.trim();
+        let port = address
+            .rsplit_once(':')
+            .filter(|(host, _)| !host.is_empty())
+            .map(|(_, port)| port);
+        if !port.is_some_and(|port| port.parse::<u16>().is_ok_and(|port| port > 0)) {
+            return Err(ConfigError::Address);
+        }
+        if !addresses.iter().any(|known| known == address) {
+            addresses.push(address.to_owned());
+        }
+    }
+    if addresses.is_empty() {
+        return Err(ConfigError::Missing("control plane"));
+    }
+    Ok(addresses)
+}
+
+/// A text (with commas, if need be), or a list of texts.
+fn one_or_more<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Told {
+        One(String),
+        More(Vec<String>),
+    }
+    Ok(match Told::deserialize(from)? {
+        Told::One(text) => text.split(',').map(str::to_owned).collect(),
+        Told::More(list) => list,
+    })
 }
 
 fn read_file(path: &Path) -> Result<FileSettings, ConfigError> {
@@ -250,6 +286,21 @@ mod tests {
             .expect_err("a misspelt key")
             .to_string();
         assert!(error.contains("sorce"), "{error}");
+    }
+
+    #[test]
+    fn replicas_stand_in_one_text_in_several_flags_or_in_a_list() {
+        let several = config(&["--control-plane", "b:1,cp:8443"]).expect("settings");
+        assert_eq!(several.control_plane, ["cp:8443", "b:1"]);
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("edge.toml");
+        for text in ["\"a:1, b:2\"", "[\"a:1\", \"b:2\"]"] {
+            std::fs::write(&path, format!("identity_dir = \"x\"\ncontrol_plane = {text}")).expect("written");
+            let flags = ["muster-edge", "--config", path.to_str().expect("a name")];
+            let args = Args::try_parse_from(flags).expect("flags");
+            let config = Config::from_args(args).expect("settings");
+            assert_eq!(config.control_plane, ["a:1", "b:2"]);
+        }
     }
 
     #[test]

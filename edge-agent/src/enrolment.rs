@@ -14,6 +14,8 @@ pub enum EnrolmentError {
          once with MUSTER_ENROL_TOKEN=met1..."
     )]
     NoToken(String),
+    #[error("no address of the control plane")]
+    NoAddress,
     #[error("{0}")]
     Refused(EnrolError),
     #[error("{0}")]
@@ -52,8 +54,9 @@ async fn enrol(
         .as_ref()
         .ok_or_else(|| EnrolmentError::NoToken(config.identity_dir.display().to_string()))?;
     let mut backoff = Backoff::default();
-    loop {
-        match muster_identity::enrol(&config.control_plane, token).await {
+    // Any replica gives out certificates.
+    for address in config.control_plane.iter().cycle() {
+        match muster_identity::enrol(address, token).await {
             Ok(credentials) => {
                 credentials.save(&config.identity_dir)?;
                 tracing::info!(identity = %credentials.identity, "enrolled");
@@ -68,4 +71,5 @@ async fn enrol(
             Err(error) => return Err(EnrolmentError::Refused(error)),
         }
     }
+    Err(EnrolmentError::NoAddress)
 }

@@ -86,8 +86,8 @@ impl Publisher {
         }
     }
 
-    /// What goes into the join.
-    pub fn sources(&self) -> Vec<LinkSource> {
+    /// What goes into the join; of a site that is asked for sound alone, no camera.
+    pub fn sources(&self, audio_only: bool) -> Vec<LinkSource> {
         let layers = self.layers.iter().map(|layer| LinkLayer {
             flow: layer.flow,
             width: layer.size.width.into(),
@@ -100,27 +100,27 @@ impl Publisher {
             height: 0,
             max_bps: 16_000,
         };
-        vec![
-            LinkSource {
-                kind: SourceKind::Camera.into(),
-                codec: "VP8".into(),
-                layers: layers.collect(),
-            },
-            LinkSource {
-                kind: SourceKind::Audio.into(),
-                codec: "opus".into(),
-                layers: vec![sound],
-            },
-        ]
+        let camera = LinkSource {
+            kind: SourceKind::Camera.into(),
+            codec: "VP8".into(),
+            layers: layers.collect(),
+        };
+        let sound = LinkSource {
+            kind: SourceKind::Audio.into(),
+            codec: "opus".into(),
+            layers: vec![sound],
+        };
+        let camera = (!audio_only).then_some(camera);
+        camera.into_iter().chain([sound]).collect()
     }
 
-    /// Starts publishing into a fresh leg: a key frame of each layer is due at once.
-    pub fn start(&mut self, now: Instant) {
+    /// Starts publishing into a fresh leg: a key frame of each layer is due at once. For sound alone no camera is opened.
+    pub fn start(&mut self, now: Instant, audio_only: bool) {
         self.origin.get_or_insert(now);
         for layer in &mut self.layers {
             layer.paused = false;
             layer.want_key(now);
-            layer.next = Some(now);
+            layer.next = (!audio_only).then_some(now);
         }
         self.sound.next = Some(now);
         self.sound.muted = false;
@@ -132,6 +132,19 @@ impl Publisher {
             layer.next = None;
         }
         self.sound.next = None;
+    }
+
+    /// Whether camera and microphone deliver, without a sign to anybody: a picture that is made for nobody counts.
+    pub fn check(&mut self) -> (bool, bool) {
+        let sends = |layer: &Layer| layer.next.is_some() && !layer.paused && layer.encoder.is_some();
+        let camera = self.layers.iter().any(sends)
+            || self.layers.first_mut().is_some_and(|small| {
+                small.warm_up();
+                // Whoever watches next begins with a key frame, whatever was made here.
+                small.key_wanted = true;
+                small.encoder.is_some()
+            });
+        (camera, self.sound.tone.is_some())
     }
 
     /// Gives back the memory of encoders that have been idle for a minute (paused, or in no meeting).
@@ -432,7 +445,7 @@ mod tests {
     #[test]
     fn the_first_picture_is_a_key_frame_at_once() {
         let mut bench = Bench::new(PictureSize::P360_15);
-        bench.publisher.start(bench.at());
+        bench.publisher.start(bench.at(), false);
         bench.run(1000);
         assert_eq!((bench.keys(1), bench.keys(2)), (vec![0], vec![0]));
         assert!(bench.last(1) >= Some(900) && bench.last(AUDIO_FLOW).is_some());
@@ -441,7 +454,7 @@ mod tests {
     #[test]
     fn a_paused_layer_sends_nothing_and_returns_with_a_key_frame() {
         let mut bench = Bench::new(PictureSize::P180_5);
-        bench.publisher.start(bench.at());
+        bench.publisher.start(bench.at(), false);
         bench.run(1100);
         bench.publisher.pause(bench.at(), 1, true);
         assert!(bench.publisher.is_paused());
@@ -456,7 +469,7 @@ mod tests {
     #[test]
     fn a_storm_of_requests_makes_few_key_frames() {
         let mut bench = Bench::new(PictureSize::P180_5);
-        bench.publisher.start(bench.at());
+        bench.publisher.start(bench.at(), false);
         for _ in 0..100 {
             bench.run(10);
             bench.publisher.request_key_frame(bench.at(), 1);
@@ -468,7 +481,7 @@ mod tests {
     #[test]
     fn a_muted_site_sends_only_silence() {
         let mut bench = Bench::new(PictureSize::P180_5);
-        bench.publisher.start(bench.at());
+        bench.publisher.start(bench.at(), false);
         bench.run(2000);
         let open = bench.sent.iter().filter(|sent| sent.1 == AUDIO_FLOW).count();
         bench.publisher.mute(true);
@@ -485,7 +498,7 @@ mod tests {
     fn a_stopped_publisher_is_due_for_nothing() {
         let mut bench = Bench::new(PictureSize::P180_5);
         assert_eq!(bench.publisher.poll_timeout(), None);
-        bench.publisher.start(bench.at());
+        bench.publisher.start(bench.at(), false);
         bench.run(500);
         bench.publisher.stop();
         assert_eq!(bench.publisher.poll_timeout(), None);
@@ -494,7 +507,7 @@ mod tests {
     #[test]
     fn an_encoder_that_rested_starts_with_a_key_frame() {
         let mut bench = Bench::new(PictureSize::P180_5);
-        bench.publisher.start(bench.at());
+        bench.publisher.start(bench.at(), false);
         bench.run(500);
         bench.publisher.pause(bench.at(), 1, true);
         bench.run(120_000);

@@ -17,6 +17,8 @@ pub enum State {
     /// Neither attached nor in a meeting.
     Offline,
     Attached,
+    /// Called, until somebody of the site answers.
+    Ringing,
     /// Summoned, and on its way into the meeting (also: back into it).
     Joining,
     /// In the meeting, and its first picture is sent.
@@ -48,11 +50,64 @@ pub struct Status {
     pub pictures_sent: u64,
     /// The camera is paused: nobody watches it.
     pub paused: bool,
+    /// The site sends sound alone, as it was asked to.
+    pub audio_only: bool,
     /// The chair has muted the site.
     pub muted: bool,
+    /// What the site's person must know of the meeting.
+    pub notice: Notice,
+    /// A call that nobody has answered yet.
+    pub ringing: Option<Called>,
+    /// Why the site is out of its last meeting, where it did not leave by itself: "ended", "called away", …
+    pub left: Option<String>,
+    /// Address of the control plane that the agent is attached to.
+    pub control_plane: Option<String>,
+    /// When it will attach again, milliseconds since the Unix epoch; 0 while it is attached.
+    pub attach_at_ms: i64,
     /// Address of the relay that the link leads to, while it is up.
     pub relay: Option<String>,
     pub last_error: Option<String>,
+}
+
+/// A call that rings.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Called {
+    pub meeting: String,
+    pub title: String,
+    /// Who calls.
+    pub from: String,
+}
+
+/// Roll call, floor and chair, as the control plane says. Times are milliseconds since the Unix epoch, 0 for none.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Notice {
+    /// The site is called, and has until `answer_by_ms` to answer.
+    pub roll_called: bool,
+    pub answer_by_ms: i64,
+    /// `none`, `waiting` or `granted`.
+    pub floor: &'static str,
+    /// Place in the queue, from 1.
+    pub floor_place: u32,
+    pub floor_until_ms: i64,
+    pub locked: bool,
+    /// Display name.
+    pub chair: String,
+    pub ends_ms: i64,
+}
+
+impl Default for Notice {
+    fn default() -> Self {
+        Self {
+            roll_called: false,
+            answer_by_ms: 0,
+            floor: "none",
+            floor_place: 0,
+            floor_until_ms: 0,
+            locked: false,
+            chair: String::new(),
+            ends_ms: 0,
+        }
+    }
 }
 
 impl Status {

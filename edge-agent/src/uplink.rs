@@ -93,6 +93,11 @@ impl Uplink {
         self.live.as_ref().and(self.wanted.as_deref())
     }
 
+    /// Address that the link leads to, up or not.
+    pub fn wanted(&self) -> Option<&str> {
+        self.wanted.as_deref()
+    }
+
     pub fn sender(&self) -> Option<&EdgeSender> {
         self.live.as_ref().map(|(sender, _)| sender)
     }

@@ -13,7 +13,7 @@ use muster_testcard::rtp::Packetizer;
 use muster_testcard::{Card, Encoder, Names, PictureSize, site_number};
 
 /// A world with an agent that is attached, its link warm.
-async fn attached() -> (World, RunningAgent) {
+pub async fn attached() -> (World, RunningAgent) {
     let world = World::new().await;
     let agent = RunningAgent::start(world.config(PictureSize::P180_5));
     world
@@ -26,7 +26,7 @@ async fn attached() -> (World, RunningAgent) {
 }
 
 /// As `attached`, and on air.
-async fn on_air() -> (World, RunningAgent) {
+pub async fn on_air() -> (World, RunningAgent) {
     let (world, agent) = attached().await;
     world.summon();
     world

@@ -75,7 +75,7 @@ async fn the_program_goes_on_air_stays_small_and_ends_at_sigterm() {
     let mut child = Command::new(env!("CARGO_BIN_EXE_muster-edge"))
         .args([
             "--control-plane",
-            &config.control_plane,
+            &config.control_plane[0],
             "--log",
             "warn",
             "--die-with-parent",

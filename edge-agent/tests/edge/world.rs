@@ -1,32 +1,31 @@
 //! A small world for an agent: a control plane and a relay that do just enough, on real sockets with the real
 //! certificates, and that a test can order about.
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use muster_edge::{Config, Ended, Source};
-use muster_identity::{Authority, Credentials, EnrolToken, Identity, JoinClaims, TokenVerifier};
-use muster_link::rtp::{LinkRtp, PT_VP8};
-use muster_link::{LinkServer, RelaySender};
+use muster_identity::{Authority, EnrolToken, Identity, JoinClaims};
+use muster_link::RelaySender;
 use muster_proto::command::v1 as pb;
 use muster_proto::command::v1::endpoint_service_server::{EndpointService, EndpointServiceServer};
 use muster_proto::command::v1::enrol_service_server::{EnrolService, EnrolServiceServer};
 use muster_proto::command::v1::{
-    AttachRequest, AttachResponse, Attached, EnrolRequest, EnrolResponse, GetTicketRequest,
+    AttachRequest, AttachResponse, Attached, DrillResult, EnrolRequest, EnrolResponse, GetTicketRequest,
     GetTicketResponse, JoinTicket, ReportSummonsRequest, ReportSummonsResponse, Site, SummonsCall,
     SummonsState, attach_response,
 };
-use muster_proto::media::v1::{
-    LinkDown, LinkJoin, LinkJoined, LinkRefused, SetViewRequest, link_down, link_up,
-};
-use muster_testcard::rtp::Depacketizer;
-use muster_testcard::{Decoder, Mark, PictureSize};
+use muster_proto::media::v1::{LinkDown, LinkJoin, SetViewRequest, link_down};
+use muster_testcard::{Mark, PictureSize};
+use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::transport::{Certificate, Identity as TlsIdentity, Server, ServerTlsConfig};
 use tonic::{Request, Response, Status};
+
+use crate::relay::Relay;
 
 pub const SITE: &str = "WH-EL-GD-01";
 pub const MEETING: &str = "m-1";
@@ -39,8 +38,18 @@ const PATIENCE: Duration = Duration::from_secs(15);
 pub struct Seen {
     pub reports: Vec<(String, SummonsState)>,
     pub tickets: u32,
+    /// Placements whose relay was said to be lost.
+    pub lost: Vec<(String, u64)>,
+    pub drills: Vec<DrillResult>,
+    /// When the agent tried to attach.
+    pub attempts: Vec<Instant>,
+    /// Attaching is refused once with this wait, milliseconds.
+    pub crowded_ms: Option<u64>,
     pub attached: u32,
     pub joins: Vec<LinkJoin>,
+    /// By which relay and when pictures came last.
+    pub filmed: Option<(&'static str, Instant)>,
+    pub pings: u32,
     pub views: Vec<SetViewRequest>,
     pub leaves: u32,
     pub links_lost: u32,
@@ -49,8 +58,8 @@ pub struct Seen {
     pub pictures: Vec<(Mark, bool)>,
     pub audio: u32,
     pub audio_levels: Vec<u8>,
-    attach: Option<mpsc::Sender<Result<AttachResponse, Status>>>,
-    link: Option<RelaySender>,
+    pub attach: Option<mpsc::Sender<Result<AttachResponse, Status>>>,
+    pub link: Option<RelaySender>,
     /// The control plane is away.
     pub away: bool,
     /// Codes with which the next joins are refused.
@@ -63,14 +72,37 @@ pub struct World {
     pub dir: tempfile::TempDir,
     pub control_plane: SocketAddr,
     pub relay: SocketAddr,
+    relays: Vec<Relay>,
+    desk: Desk,
+    /// The control plane's replicas, each on its own, so that it can die with all its connections.
+    replicas: Vec<Option<Runtime>>,
     authority: Arc<Authority>,
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.replicas
+            .drain(..)
+            .flatten()
+            .for_each(Runtime::shutdown_background);
+    }
+}
+
+/// Where the meeting is.
+#[derive(Clone, Debug, Default)]
+pub struct Place {
+    pub relay: String,
+    pub epoch: u64,
+    pub link: String,
 }
 
 #[derive(Clone)]
 struct Desk {
     seen: Arc<Mutex<Seen>>,
     authority: Arc<Authority>,
-    relay: Arc<Mutex<String>>,
+    place: Arc<Mutex<Place>>,
+    /// Where the meeting goes if its relay is lost; else it stays.
+    spare: Arc<Mutex<Option<Place>>>,
 }
 
 impl Desk {
@@ -126,6 +158,16 @@ impl EndpointService for Desk {
         if caller != Some(Identity::Agent(SITE.into())) {
             return Err(Status::unauthenticated("not the site's agent"));
         }
+        {
+            let mut seen = self.lock()?;
+            seen.attempts.push(Instant::now());
+            if let Some(wait) = seen.crowded_ms.take() {
+                let mut status = Status::resource_exhausted("many come at once");
+                let metadata = status.metadata_mut();
+                metadata.insert("retry-after-ms", wait.to_string().parse().expect("a number"));
+                return Err(status);
+            }
+        }
         let (sender, stream) = mpsc::channel(16);
         let site = Site {
             id: SITE.into(),
@@ -133,7 +175,7 @@ impl EndpointService for Desk {
             name_en: "Guandong Street 01".into(),
             ..Site::default()
         };
-        let relay_link = self.relay.lock().expect("whole").clone();
+        let relay_link = self.place.lock().expect("whole").link.clone();
         let attached = Attached {
             site: Some(site),
             relay_link,
@@ -163,9 +205,19 @@ impl EndpointService for Desk {
         &self,
         request: Request<GetTicketRequest>,
     ) -> Result<Response<GetTicketResponse>, Status> {
-        self.lock()?.tickets += 1;
-        let relay = self.relay.lock().expect("whole").clone();
-        let ticket = Some(ticket(&self.authority, &request.into_inner().meeting, &relay));
+        let request = request.into_inner();
+        let mut seen = self.lock()?;
+        seen.tickets += 1;
+        let mut place = self.place.lock().expect("whole");
+        if !request.lost_relay.is_empty() {
+            let lost = (request.lost_relay, request.lost_epoch);
+            let is_here = lost == (place.relay.clone(), place.epoch);
+            seen.lost.push(lost);
+            if let Some(spare) = self.spare.lock().expect("whole").take_if(|_| is_here) {
+                *place = spare;
+            }
+        }
+        let ticket = Some(ticket(&self.authority, &request.meeting, &place));
         Ok(Response::new(GetTicketResponse { ticket }))
     }
 
@@ -185,13 +237,14 @@ impl EndpointService for Desk {
 
     async fn report_drill(
         &self,
-        _: Request<pb::ReportDrillRequest>,
+        request: Request<pb::ReportDrillRequest>,
     ) -> Result<Response<pb::ReportDrillResponse>, Status> {
+        self.lock()?.drills.extend(request.into_inner().result);
         Ok(Response::new(pb::ReportDrillResponse {}))
     }
 }
 
-fn ticket(authority: &Authority, meeting: &str, relay: &str) -> JoinTicket {
+fn ticket(authority: &Authority, meeting: &str, place: &Place) -> JoinTicket {
     let now_s = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .expect("after 1970")
@@ -205,9 +258,10 @@ fn ticket(authority: &Authority, meeting: &str, relay: &str) -> JoinTicket {
         meeting: meeting.into(),
         token,
         relay_url: String::new(),
-        relay_link: relay.into(),
+        relay_link: place.link.clone(),
         site: SITE.into(),
-        ..Default::default()
+        relay: place.relay.clone(),
+        epoch: place.epoch,
     }
 }
 
@@ -215,40 +269,75 @@ impl World {
     pub async fn new() -> Self {
         let dir = tempfile::tempdir().expect("a folder");
         let authority = Arc::new(Authority::load_or_create(&dir.path().join("ca")).expect("an authority"));
-        let pem = authority.server_credentials(&[]).expect("a certificate");
-        let tls = ServerTlsConfig::new()
-            .identity(TlsIdentity::from_pem(pem.cert_chain_pem, pem.key_pem))
-            .client_ca_root(Certificate::from_pem(pem.ca_pem))
-            .client_auth_optional(true);
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
-            .await
-            .expect("a port");
-        let control_plane = listener.local_addr().expect("an address");
         let seen = Arc::new(Mutex::new(Seen::default()));
         let desk = Desk {
             seen: seen.clone(),
             authority: authority.clone(),
-            relay: Arc::default(),
+            place: Arc::default(),
+            spare: Arc::default(),
         };
-        let server = Server::builder()
-            .tls_config(tls)
-            .expect("TLS")
-            .add_service(EnrolServiceServer::new(desk.clone()))
-            .add_service(EndpointServiceServer::new(desk.clone()));
-        tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+        let (control_plane, replica) = serve(&desk);
         let token = EnrolToken::new(authority.fingerprint());
         let credentials = muster_identity::enrol(&control_plane.to_string(), &token)
             .await
             .expect("enrolled");
-        let relay = serve_links(credentials, seen.clone());
-        *desk.relay.lock().expect("whole") = relay.to_string();
+        let relays: Vec<Relay> = ["r1", "r2"]
+            .into_iter()
+            .map(|id| Relay::start(id, &credentials, seen.clone()))
+            .collect();
+        let relay = relays[0].address;
+        *desk.place.lock().expect("whole") = Place {
+            relay: "r1".into(),
+            epoch: 1,
+            link: relay.to_string(),
+        };
         Self {
             seen,
             dir,
             control_plane,
             relay,
+            relays,
+            desk,
+            replicas: vec![Some(replica)],
             authority,
         }
+    }
+
+    /// Another replica of the control plane; returns its address.
+    pub fn add_replica(&mut self) -> SocketAddr {
+        let (address, replica) = serve(&self.desk);
+        self.replicas.push(Some(replica));
+        address
+    }
+
+    /// A replica dies, with its connections.
+    pub fn kill_replica(&mut self, index: usize) {
+        let replica = self.replicas[index].take().expect("it lives");
+        replica.shutdown_background();
+    }
+
+    /// The first relay dies without a word.
+    pub fn kill_relay(&mut self) {
+        self.relays[0].kill();
+    }
+
+    /// If the meeting's relay is lost, the meeting goes to the second one; returns its address.
+    pub fn spare_second_relay(&self) -> String {
+        let link = self.relays[1].address.to_string();
+        *self.desk.spare.lock().expect("whole") = Some(Place {
+            relay: "r2".into(),
+            epoch: 2,
+            link: link.clone(),
+        });
+        link
+    }
+
+    /// The meeting is placed at the second relay, whatever anybody says; returns its address.
+    pub fn move_to_second_relay(&self) -> String {
+        let link = self.spare_second_relay();
+        let spare = self.desk.spare.lock().expect("whole").take();
+        *self.desk.place.lock().expect("whole") = spare.expect("just set");
+        link
     }
 
     pub fn seen(&self) -> MutexGuard<'_, Seen> {
@@ -261,7 +350,7 @@ impl World {
 
     pub fn config(&self, size: PictureSize) -> Config {
         Config {
-            control_plane: self.control_plane.to_string(),
+            control_plane: vec![self.control_plane.to_string()],
             identity_dir: self.dir.path().join("edge"),
             enrol_token: Some(self.token()),
             source: Source::TestCard(size),
@@ -307,14 +396,22 @@ impl World {
     }
 
     pub fn summon(&self) {
-        let ticket = Some(ticket(&self.authority, MEETING, &self.relay.to_string()));
+        self.call(SummonsCall {
+            auto_answer: true,
+            ..SummonsCall::default()
+        });
+    }
+
+    /// Calls the agent into the meeting, with a fresh ticket.
+    pub fn call(&self, call: SummonsCall) {
+        let place = self.desk.place.lock().expect("whole").clone();
+        let ticket = Some(ticket(&self.authority, MEETING, &place));
         self.push(attach_response::Event::Summons(SummonsCall {
             meeting: MEETING.into(),
             title: "drill".into(),
             from: "Duty officer".into(),
             ticket,
-            auto_answer: true,
-            ..Default::default()
+            ..call
         }));
     }
 
@@ -362,111 +459,24 @@ impl RunningAgent {
     }
 }
 
-fn serve_links(credentials: Credentials, seen: Arc<Mutex<Seen>>) -> SocketAddr {
-    let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
-    let server = LinkServer::bind(socket, &credentials).expect("a server of links");
-    let address = server.local_addr().expect("an address");
-    let verifier = Arc::new(TokenVerifier::from_pem(&credentials.token_key_pem).expect("a key"));
-    tokio::spawn(async move {
-        while let Some(arriving) = server.accept().await {
-            tokio::spawn(serve_link(arriving, seen.clone(), verifier.clone()));
-        }
+fn serve(desk: &Desk) -> (SocketAddr, Runtime) {
+    let pem = desk.authority.server_credentials(&[]).expect("a certificate");
+    let tls = ServerTlsConfig::new()
+        .identity(TlsIdentity::from_pem(pem.cert_chain_pem, pem.key_pem))
+        .client_ca_root(Certificate::from_pem(pem.ca_pem))
+        .client_auth_optional(true);
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    listener.set_nonblocking(true).expect("set");
+    let address = listener.local_addr().expect("an address");
+    let server = Server::builder()
+        .tls_config(tls)
+        .expect("TLS")
+        .add_service(EnrolServiceServer::new(desk.clone()))
+        .add_service(EndpointServiceServer::new(desk.clone()));
+    let runtime = crate::relay::runtime();
+    runtime.spawn(async move {
+        let listener = tokio::net::TcpListener::from_std(listener).expect("a listener");
+        server.serve_with_incoming(TcpListenerStream::new(listener)).await
     });
-    address
-}
-
-async fn serve_link(arriving: muster_link::Arriving, seen: Arc<Mutex<Seen>>, verifier: Arc<TokenVerifier>) {
-    let mut link = arriving.finish().await.expect("an agent that shakes hands");
-    assert_eq!(link.peer, Identity::Agent(SITE.into()));
-    seen.lock().expect("whole").link = Some(link.sender.clone());
-    let mut camera = Camera::default();
-    loop {
-        tokio::select! {
-            message = link.control.recv() => {
-                let Ok(message) = message else { break };
-                take_control(message.message, &link.sender, &seen, &verifier);
-            }
-            datagram = link.media.recv() => {
-                let Ok((flow, packet)) = datagram else { break };
-                camera.take(flow, &packet, &mut seen.lock().expect("whole"));
-            }
-        }
-    }
-    seen.lock().expect("whole").links_lost += 1;
-}
-
-fn take_control(
-    message: Option<link_up::Message>,
-    link: &RelaySender,
-    seen: &Mutex<Seen>,
-    verifier: &TokenVerifier,
-) {
-    let mut seen = seen.lock().expect("whole");
-    match message {
-        Some(link_up::Message::Join(join)) => {
-            let claims = verifier.verify(&join.token, 0).expect("a good token");
-            assert_eq!((claims.site.as_str(), claims.meeting.as_str()), (SITE, MEETING));
-            let used = seen.joins.iter().any(|earlier| earlier.token == join.token);
-            assert!(!used, "a token was used twice");
-            seen.joins.push(join);
-            if let Some(code) = seen.refusals.pop() {
-                let refused = LinkRefused {
-                    code: code.into(),
-                    detail: "by the test".into(),
-                };
-                link.try_send_control(&LinkDown {
-                    message: Some(link_down::Message::Refused(refused)),
-                })
-                .expect("sent");
-                return;
-            }
-            let leg = format!("leg-{}", seen.joins.len());
-            let joined = LinkJoined {
-                leg,
-                slot_flows: SLOT_FLOWS.to_vec(),
-            };
-            link.try_send_control(&LinkDown {
-                message: Some(link_down::Message::Joined(joined)),
-            })
-            .expect("sent");
-        }
-        Some(link_up::Message::SetView(view)) => seen.views.push(view),
-        Some(link_up::Message::Leave(_)) => seen.leaves += 1,
-        Some(link_up::Message::KeyFrame(request)) => seen.key_requests.push(request.flow),
-        other => panic!("unexpected on the control stream: {other:?}"),
-    }
-}
-
-/// Decodes what the agent's camera sends (its first layer).
-#[derive(Default)]
-struct Camera {
-    depacketizer: Depacketizer,
-    decoder: Option<Decoder>,
-}
-
-impl Camera {
-    fn take(&mut self, flow: u64, packet: &[u8], seen: &mut Seen) {
-        let rtp = LinkRtp::parse(packet).expect("RTP");
-        if rtp.payload_type != PT_VP8 {
-            seen.audio += 1;
-            seen.audio_levels.extend(rtp.audio_level);
-            return;
-        }
-        if flow != 1 {
-            return;
-        }
-        let Some(frame) = self
-            .depacketizer
-            .push(rtp.seq, rtp.timestamp, rtp.marker, rtp.payload)
-        else {
-            return;
-        };
-        let key = muster_testcard::vp8::is_key_frame(frame);
-        let decoder = self
-            .decoder
-            .get_or_insert_with(|| Decoder::new().expect("a decoder"));
-        let luma = decoder.decode(frame).expect("decodable").expect("a picture");
-        let mark = Mark::read(luma.data, luma.width, luma.height, luma.stride).expect("a mark");
-        seen.pictures.push((mark, key));
-    }
+    (address, runtime)
 }
