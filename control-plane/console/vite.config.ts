@@ -4,7 +4,7 @@ import { gzipSync } from "node:zlib";
 import { svelte } from "@sveltejs/vite-plugin-svelte";
 import type { Plugin } from "vite";
 import { defineConfig } from "vitest/config";
-import { smallDescriptors } from "./build/descriptors";
+import { smallDescriptors } from "./build/descriptors.ts";
 
 /**
  * Leaves protobuf's JSON form out of the bundle: the console speaks binary gRPC-web only, and the first load must stay

@@ -1,9 +1,15 @@
 import { create } from "@bufbuild/protobuf";
 import { describe, expect, it } from "vitest";
 import {
+  ChairCause,
   Fallback,
+  FloorRequestSchema,
+  FloorState,
   MeetingEventSchema,
   Priority,
+  RollCallEntrySchema,
+  RollCallResult,
+  RollCallSchema,
   StageSchema,
   SummonsReason,
   SummonsSchema,
@@ -12,7 +18,7 @@ import {
   type MeetingEvent,
 } from "../src/gen/muster/command/v1/types_pb";
 import { Log } from "../src/model/log";
-import { apply, mayCallAgain, notOnAir, progress } from "../src/model/meeting";
+import { apply, floorOf, mayCallAgain, notOnAir, progress } from "../src/model/meeting";
 
 let seq = 0n;
 function event(of: MeetingEvent["event"], atMs = 1_000n): MeetingEvent {
@@ -64,6 +70,74 @@ describe("a meeting", () => {
   it("ends", () => {
     const ended = fold(convene("a"), { case: "ended", value: { $typeName: "muster.command.v1.MeetingEnded", reason: "" } });
     expect(ended.endedMs).toBe(1_000n);
+  });
+});
+
+describe("the events of command", () => {
+  const $ = "muster.command.v1.";
+  const chair = (to: string, before: string, cause: ChairCause): MeetingEvent["event"] => ({ case: "chair", value: { $typeName: `${$}ChairChanged`, chair: to, before, cause } });
+
+  it("add sites once each, called at the time of the event", () => {
+    const meeting = fold(convene("a"), summons("a", SummonsState.ON_AIR), { case: "sitesAdded", value: { $typeName: `${$}SitesAdded`, sites: ["a", "b"] } });
+    expect(meeting.summonses.map(({ site, state }) => [site, state])).toEqual([["a", SummonsState.ON_AIR], ["b", SummonsState.PAGED]]);
+  });
+
+  it("keep the first chair of a meeting that was taken over until it is handed back", () => {
+    const requested: MeetingEvent["event"] = { case: "chairRequested", value: { $typeName: `${$}ChairRequested`, account: "above", withdrawn: false } };
+    const taken = fold(convene("a"), requested, chair("above", "duty", ChairCause.TAKEN_OVER));
+    expect([taken.chair, taken.takenFrom, taken.chairRequests]).toEqual(["above", "duty", []]);
+    const higher = fold(taken, chair("top", "above", ChairCause.TAKEN_OVER));
+    expect(higher.takenFrom).toBe("duty");
+    expect(fold(higher, chair("duty", "top", ChairCause.HANDED_BACK))).toMatchObject({ chair: "duty", takenFrom: "" });
+  });
+
+  it("keep requests for the chair in order, and drop those taken back", () => {
+    const wants = (account: string, withdrawn = false): MeetingEvent["event"] => ({ case: "chairRequested", value: { $typeName: `${$}ChairRequested`, account, withdrawn } });
+    expect(fold(convene("a"), wants("x"), wants("y"), wants("x"), wants("y", true)).chairRequests).toEqual(["x"]);
+  });
+
+  it("fold a roll call, its entries and its end", () => {
+    const rollCall = create(RollCallSchema, { number: 2, entries: [{ site: "a", result: RollCallResult.WAITING }, { site: "b", result: RollCallResult.WAITING }] });
+    const started = fold(convene("a", "b"), { case: "rollCallStarted", value: { $typeName: `${$}RollCallStarted`, rollCall } });
+    const called = fold(started, { case: "rollCallEntry", value: { $typeName: `${$}RollCallEntryChanged`, entry: create(RollCallEntrySchema, { site: "b", result: RollCallResult.CALLED }) } });
+    expect(called.rollCall?.entries.map(({ result }) => result)).toEqual([RollCallResult.WAITING, RollCallResult.CALLED]);
+    expect(started.rollCall?.entries[1]?.result).toBe(RollCallResult.WAITING);
+    const ended = fold(called, { case: "rollCallEnded", value: { $typeName: `${$}RollCallEnded`, number: 2, endedMs: 5_000n } });
+    expect([ended.rollCall?.endedMs, ended.rollCall?.entries.length]).toEqual([5_000n, 2]);
+  });
+
+  it("fold lock, end, floor and placement", () => {
+    const floor = [create(FloorRequestSchema, { site: "b", state: FloorState.WAITING }), create(FloorRequestSchema, { site: "a", state: FloorState.GRANTED })];
+    const meeting = fold(
+      convene("a", "b"),
+      { case: "lock", value: { $typeName: `${$}LockChanged`, locked: true, desks: [] } },
+      { case: "endSet", value: { $typeName: `${$}EndSet`, endsMs: 9_000n } },
+      { case: "floor", value: { $typeName: `${$}FloorChanged`, floor } },
+      { case: "placed", value: { $typeName: `${$}MeetingPlaced`, before: "r1", placement: { $typeName: `${$}Placement`, relay: "r2", epoch: 2n } } },
+    );
+    expect([meeting.locked, meeting.endsMs, meeting.placement?.relay]).toEqual([true, 9_000n, "r2"]);
+    expect([floorOf(meeting).speaking.map(({ site }) => site), floorOf(meeting).waiting.map(({ site }) => site)]).toEqual([["a"], ["b"]]);
+  });
+
+  it("are one line each in the log, and no line twice", () => {
+    const log = new Log();
+    let meeting = convene("a", "b");
+    const happen = (of: MeetingEvent["event"], atMs: bigint): void => {
+      const next = event(of, atMs);
+      log.event(meeting, next);
+      meeting = apply(meeting, next)!;
+    };
+    const floor = (state: FloorState): MeetingEvent["event"] => ({ case: "floor", value: { $typeName: `${$}FloorChanged`, floor: [create(FloorRequestSchema, { site: "a", state })] } });
+    happen(floor(FloorState.WAITING), 1_000n);
+    happen(floor(FloorState.WAITING), 1_001n);
+    happen(floor(FloorState.GRANTED), 1_002n);
+    happen({ case: "lock", value: { $typeName: `${$}LockChanged`, locked: true, desks: [] } }, 1_003n);
+    happen(chair("above", "duty", ChairCause.TAKEN_OVER), 1_004n);
+    happen(summons("b", SummonsState.LEFT, SummonsReason.HUNG_UP_BY_CHAIR), 1_005n);
+    happen({ case: "placed", value: { $typeName: `${$}MeetingPlaced`, before: "", placement: { $typeName: `${$}Placement`, relay: "r1", epoch: 1n } } }, 1_006n);
+    expect(log.lines.map(({ kind, sites }) => [kind, sites])).toEqual([
+      ["floor_wanted", ["a"]], ["floor_granted", ["a"]], ["locked", []], ["chair_taken", ["above"]], ["hung_up", ["b"]],
+    ]);
   });
 });
 

@@ -360,7 +360,6 @@ export const en = {
   "middle.presets": "Presets",
   "middle.records": "Attendance",
 
-  "refusal.not_chair": "Only the chair may do this.",
   "refusal.locked": "The meeting is locked.",
 } as const;
 

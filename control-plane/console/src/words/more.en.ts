@@ -306,6 +306,23 @@ export const moreEn = {
   "join.ends": "Ends at {time}",
   "join.chair": "Chair: {who}",
   "join.content": "Content",
+  "refusal.not_the_chair": "Only the chair, or a commander of the meeting's unit or above, may do this: request the chair.",
+  "refusal.is_the_chair": "You have the chair already.",
+  "refusal.not_above": "Only a unit above, or a commander of the meeting's unit, may take it over: request the chair.",
+  "refusal.not_taken_over": "The meeting was not taken over: there is nothing to hand back.",
+  "refusal.beyond_own_end": "Your own role there ends earlier: you cannot give a role that lasts longer.",
+  "refusal.bad_number": "A number is outside what is possible.",
+  "refusal.hung_up": "The chair took the site out: call it again first.",
+  "refusal.not_on_air": "The site is not on air.",
+  "refusal.not_requested": "This account has not requested the chair.",
+  "refusal.too_many_chair_requests": "Too many have requested the chair already.",
+  "refusal.nobody_to_chair": "Nobody else has requested the chair: end the meeting, or wait for a request.",
+  "refusal.not_polling": "There is no polling.",
+  "refusal.roll_call_goes_on": "A roll call goes on already.",
+  "refusal.no_roll_call": "No roll call goes on.",
+  "refusal.not_in_roll_call": "The site is not in this roll call.",
+  "refusal.not_called": "It is not this site's turn in the roll call.",
+  "refusal.old_epoch": "The meeting has moved to another relay meanwhile.",
 } as const;
 
 export type MoreKey = keyof typeof moreEn;

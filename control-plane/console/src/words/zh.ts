@@ -362,6 +362,5 @@ export const zh: Record<MainKey, string> = {
   "middle.presets": "预案",
   "middle.records": "考勤",
 
-  "refusal.not_chair": "只有主席可以执行此操作。",
   "refusal.locked": "会议已锁定。",
 };
