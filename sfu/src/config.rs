@@ -27,8 +27,8 @@ pub struct RelayConfig {
     pub media_port_base: Option<u16>,
     /// Threads that carry media; 0: one a core.
     pub workers: usize,
-    /// `HOST:PORT` of the control plane's port for relays; none: the relay serves alone.
-    pub control_plane: Option<String>,
+    /// `HOST:PORT` of the control plane's port for relays, of each replica; none: the relay serves alone.
+    pub control_plane: Vec<String>,
     /// Certificate, key and CA of this relay.
     pub identity_dir: PathBuf,
     /// Used once, while `identity_dir` is empty.
@@ -52,7 +52,7 @@ impl Default for RelayConfig {
             announce_ip: None,
             media_port_base: None,
             workers: 0,
-            control_plane: None,
+            control_plane: Vec::new(),
             identity_dir: PathBuf::from("./data/relay"),
             enrol_token: None,
             max_legs: 2000,
@@ -119,9 +119,16 @@ pub struct Settings {
     /// Threads that carry media [default: one a core]
     #[arg(long, env = "MUSTER_RELAY_WORKERS", value_name = "N")]
     pub workers: Option<usize>,
-    /// The control plane's port for agents and relays [default: none, the relay serves alone]
-    #[arg(long, env = "MUSTER_CONTROL_PLANE", value_name = "HOST:PORT")]
-    pub control_plane: Option<String>,
+    /// The control plane's port for agents and relays; of several replicas, more of them, by comma or one flag each
+    /// [default: none, the relay serves alone]
+    #[arg(
+        long,
+        env = "MUSTER_CONTROL_PLANE",
+        value_name = "HOST:PORT",
+        value_delimiter = ','
+    )]
+    #[serde(default, deserialize_with = "one_or_more")]
+    pub control_plane: Vec<String>,
     /// Folder of the relay's certificate [default: ./data/relay]
     #[arg(long, env = "MUSTER_RELAY_IDENTITY_DIR", value_name = "FOLDER")]
     pub identity_dir: Option<PathBuf>,
@@ -173,6 +180,20 @@ impl Flags {
     }
 }
 
+/// A text (with commas, if need be), or a list of texts.
+fn one_or_more<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Told {
+        One(String),
+        More(Vec<String>),
+    }
+    Ok(match Told::deserialize(from)? {
+        Told::One(text) => text.split(',').map(str::to_owned).collect(),
+        Told::More(list) => list,
+    })
+}
+
 fn read_file(path: &Path) -> anyhow::Result<Settings> {
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     toml::from_str(&text).with_context(|| format!("in {}", path.display()))
@@ -187,7 +208,11 @@ impl Settings {
             announce_ip: self.announce_ip.or(file.announce_ip),
             media_port_base: self.media_port_base.or(file.media_port_base),
             workers: self.workers.or(file.workers),
-            control_plane: self.control_plane.or(file.control_plane),
+            control_plane: if self.control_plane.is_empty() {
+                file.control_plane
+            } else {
+                self.control_plane
+            },
             identity_dir: self.identity_dir.or(file.identity_dir),
             enrol_token: self.enrol_token.or(file.enrol_token),
             max_legs: self.max_legs.or(file.max_legs),
@@ -231,7 +256,11 @@ impl Settings {
             announce_ip: self.announce_ip,
             media_port_base: self.media_port_base,
             workers: self.workers.unwrap_or(default.workers),
-            control_plane: self.control_plane,
+            control_plane: self
+                .control_plane
+                .iter()
+                .map(|text| text.trim().to_owned())
+                .collect(),
             identity_dir: self.identity_dir.unwrap_or(default.identity_dir),
             enrol_token,
             max_legs: self.max_legs.unwrap_or(default.max_legs),
@@ -245,7 +274,7 @@ impl Settings {
         let dev = self.dev.unwrap_or(false);
         match &self.token {
             Some(token) if dev => {
-                if self.control_plane.is_some() || self.enrol_token.is_some() {
+                if !self.control_plane.is_empty() || self.enrol_token.is_some() {
                     bail!(
                         "--dev serves without a control plane: leave out --control-plane and --enrol-token, or --dev"
                     );
@@ -302,6 +331,19 @@ mod tests {
             assert!(error.contains(expected), "{flags:?}: {error}");
         }
         assert!(config(&[]).expect("config").dev.is_none());
+    }
+
+    #[test]
+    fn replicas_of_the_control_plane_stand_in_flags_or_in_the_file() {
+        let both = config(&["--control-plane", "a:1, b:2", "--control-plane", "c:3"]).expect("config");
+        assert_eq!(both.control_plane, ["a:1", "b:2", "c:3"]);
+        let dir = tempfile::tempdir().expect("temp dir");
+        let path = dir.path().join("relay.toml");
+        for text in ["\"a:1, b:2\"", "[\"a:1\", \"b:2\"]"] {
+            std::fs::write(&path, format!("control_plane = {text}\n")).expect("written");
+            let found = config(&["--config", path.to_str().expect("text")]).expect("config");
+            assert_eq!(found.control_plane, ["a:1", "b:2"]);
+        }
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! The relay's stream to the control plane: it dials out, says what it is and has, reports, and obeys stage documents.
 //!
-//! The relay serves on without it. Each connection begins with a hello that lists every leg, so a control plane that has
-//! restarted learns what it missed.
+//! The control plane may have several replicas; the stream is with one of them. When that is lost the others are tried at
+//! once, and all again with backoff. The relay serves on without any. Each connection begins with a hello that lists every
+//! leg, so a control plane that has restarted, or another replica, learns what it missed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,8 +31,8 @@ const QUALITY: Duration = Duration::from_secs(1);
 const REPORT: usize = 500;
 
 pub(crate) struct Fleet {
-    /// `HOST:PORT` of the control plane's port for relays.
-    pub authority: String,
+    /// `HOST:PORT` of the port for relays of each replica; at least one.
+    pub authorities: Vec<String>,
     pub credentials: Credentials,
     pub http_url: String,
     pub link_addrs: Vec<String>,
@@ -41,24 +42,30 @@ pub(crate) struct Fleet {
 /// Keeps the stream for as long as the relay runs.
 pub(crate) async fn keep(fleet: Fleet) {
     let mut backoff = BACKOFF_FIRST;
-    loop {
+    // Replicas that have failed since the last good stream.
+    let mut failed = 0;
+    for authority in fleet.authorities.iter().cycle() {
         let mut welcomed = false;
-        match fleet.serve(&mut welcomed).await {
-            Ok(()) => tracing::info!("the control plane closed the stream"),
-            Err(error) => tracing::info!(%error, authority = %fleet.authority, "no control plane"),
+        match fleet.serve(authority, &mut welcomed).await {
+            Ok(()) => tracing::info!(%authority, "the control plane closed the stream"),
+            Err(error) => tracing::info!(%error, %authority, "no control plane"),
         }
-        backoff = if welcomed {
-            BACKOFF_FIRST
-        } else {
-            (backoff * 2).min(BACKOFF_MOST)
-        };
+        if welcomed {
+            backoff = BACKOFF_FIRST;
+            failed = 0;
+        }
+        failed += 1;
+        if failed < fleet.authorities.len() {
+            continue;
+        }
         tokio::time::sleep(backoff.mul_f32(0.75 + rand::random::<f32>() / 2.0)).await;
+        backoff = (backoff * 2).min(BACKOFF_MOST);
     }
 }
 
 impl Fleet {
-    async fn serve(&self, welcomed: &mut bool) -> anyhow::Result<()> {
-        let channel: Channel = muster_identity::connect(&self.authority, &self.credentials).await?;
+    async fn serve(&self, authority: &str, welcomed: &mut bool) -> anyhow::Result<()> {
+        let channel: Channel = muster_identity::connect(authority, &self.credentials).await?;
         let (send, requests) = mpsc::channel(64);
         // The hello lists what is; of what waits, only those that have left say more.
         let waiting = self.shared.directory.reports.take();

@@ -40,14 +40,15 @@ pub(crate) async fn obtain(config: &RelayConfig) -> anyhow::Result<Credentials> 
 }
 
 async fn enrol(config: &RelayConfig) -> anyhow::Result<Credentials> {
-    let (Some(authority), Some(token)) = (&config.control_plane, &config.enrol_token) else {
+    let (false, Some(token)) = (config.control_plane.is_empty(), &config.enrol_token) else {
         bail!(
             "{} holds no certificate: give --control-plane HOST:PORT and --enrol-token TOKEN once to get one",
             config.identity_dir.display()
         );
     };
     let start = Instant::now();
-    loop {
+    // Any replica gives out certificates.
+    for authority in config.control_plane.iter().cycle() {
         match muster_identity::enrol(authority, token).await {
             Err(error @ EnrolError::Unreachable { .. }) if start.elapsed() < ENROL_FOR => {
                 tracing::info!(%error, "waiting to enrol");
@@ -56,4 +57,5 @@ async fn enrol(config: &RelayConfig) -> anyhow::Result<Credentials> {
             result => return result.context("cannot enrol"),
         }
     }
+    bail!("no address of the control plane")
 }

@@ -99,14 +99,14 @@ impl Relay {
             ),
         )));
         relay.tasks.push(tokio::spawn(forget_idle(shared.clone())));
-        if let Some(authority) = config.control_plane.clone() {
+        if !config.control_plane.is_empty() {
             let http_host = if http_addr.ip().is_unspecified() {
                 announce
             } else {
                 http_addr.ip()
             };
             let fleet = Fleet {
-                authority,
+                authorities: config.control_plane.clone(),
                 credentials,
                 http_url: config
                     .http_url
@@ -263,7 +263,7 @@ fn worker_count(configured: usize) -> anyhow::Result<usize> {
 fn share(config: &RelayConfig, credentials: &Credentials, workers: usize) -> anyhow::Result<Shared> {
     let metrics = Metrics::new();
     let signals: Vec<Arc<Signal>> = (0..workers).map(|_| Arc::default()).collect();
-    let reports = Reports::new(metrics.reports_dropped.clone(), config.control_plane.is_some());
+    let reports = Reports::new(metrics.reports_dropped.clone(), !config.control_plane.is_empty());
     let relay = match &credentials.identity {
         Identity::Relay(id) => id.clone(),
         other => other.to_string(),
@@ -272,7 +272,7 @@ fn share(config: &RelayConfig, credentials: &Credentials, workers: usize) -> any
         directory: Directory::new(signals.clone(), config.max_legs, relay, reports),
         admission: Admission::new(&credentials.token_key_pem).context("token key of the identity")?,
         metrics,
-        readiness: Readiness::new(config.control_plane.is_some()),
+        readiness: Readiness::new(!config.control_plane.is_empty()),
         certificate: Arc::new(Certificate::generate()?),
         signals,
         rings: ring::all(workers),

@@ -168,7 +168,7 @@ async fn start_relay(folder: &DataFolder, client: &Client, control_plane: &str) 
     };
     let config = RelayConfig {
         http_listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-        control_plane: Some(control_plane.to_owned()),
+        control_plane: vec![control_plane.to_owned()],
         identity_dir,
         enrol_token,
         ..RelayConfig::default()

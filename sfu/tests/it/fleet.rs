@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use muster_identity::Authority;
-use muster_proto::command::v1::LegState;
+use muster_proto::command::v1::{LegState, StageDocument};
 use muster_proto::media::v1::{QualityMark, QualityReason};
 use muster_sfu::Relay;
 
@@ -16,7 +16,7 @@ async fn with_control_plane() -> (Bench, ControlPlane) {
     let authority = Authority::load_or_create(&dir.path().join("authority")).expect("authority");
     let control_plane = ControlPlane::start(&authority, "127.0.0.1:0").await;
     let mut config = config(&authority, dir.path());
-    config.control_plane = Some(control_plane.addr.to_string());
+    config.control_plane = vec![control_plane.addr.to_string()];
     let relay = Relay::start(config).await.expect("relay starts");
     (
         Bench {
@@ -120,6 +120,39 @@ async fn the_relay_outlives_the_control_plane_and_says_what_it_has() {
         (left("a") && left("b")).then_some(())
     })
     .await;
+    bench.relay.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn when_a_replica_dies_the_next_one_is_told_what_there_is_at_once() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let authority = Authority::load_or_create(&dir.path().join("authority")).expect("authority");
+    let first = ControlPlane::start(&authority, "127.0.0.1:0").await;
+    let second = ControlPlane::start(&authority, "127.0.0.1:0").await;
+    let mut config = config(&authority, dir.path());
+    config.control_plane = [&first, &second].map(|replica| replica.addr.to_string()).into();
+    let bench = Bench {
+        relay: Relay::start(config).await.expect("relay starts"),
+        authority,
+        _dir: dir,
+    };
+    until("the first is told", || {
+        (first.heard().heartbeats > 0).then_some(())
+    })
+    .await;
+    let _agent = Agent::in_meeting(&bench, 0, "a", Vec::new()).await;
+    assert_eq!(second.heard().hellos.len(), 0, "one stream is enough");
+    let killed = std::time::Instant::now();
+    first.kill();
+    let hello = until("the second is told", || second.heard().hellos.first().cloned()).await;
+    println!("the other replica was told after {:?}", killed.elapsed());
+    let legs: Vec<_> = hello.legs.iter().map(|leg| leg.site.as_str()).collect();
+    assert_eq!(legs, ["a"]);
+    second.send_stage(StageDocument {
+        expelled_sites: vec!["a".into()],
+        ..stage("m", 4)
+    });
+    until("it is obeyed", || (bench.relay.leg_count() == 0).then_some(())).await;
     bench.relay.shutdown().await;
 }
 

@@ -130,7 +130,7 @@ async fn a_relay_is_ready_when_its_control_plane_was_there_once() {
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = nobody.local_addr().expect("bound").to_string();
     drop(nobody);
-    let bench = Bench::start_with(|config| config.control_plane = Some(address.clone())).await;
+    let bench = Bench::start_with(|config| config.control_plane = vec![address.clone()]).await;
     assert_eq!(get(&bench, "/healthz").await.status, 200, "it lives");
     let ready = get(&bench, "/readyz").await;
     assert_eq!(ready.status, 503);
