@@ -92,14 +92,11 @@ export const en = {
   "reason.17": "its control plane cannot be reached",
 
   "since": "since {time}",
-  "for": "{time}",
 
   "onair": "On air",
   "notonair": "Not on air",
   "notonair.none": "Everyone is on air.",
   "notonair.call": "Call again",
-  "notonair.calling": "in progress",
-  "meeting.none": "No meeting in view.",
   "attention.offline": "Offline now",
   "attention.none": "Nothing needs a person.",
   "attention.more": "and {n} more",
@@ -141,7 +138,6 @@ export const en = {
   "tile.refused.1": "This browser cannot show its format",
   "tile.refused.4": "Not permitted",
   "tile.refused": "Cannot be shown",
-  "tile.none": "not called",
 
   "quality.0": "Nothing is known yet",
   "quality.1": "Good",
@@ -176,14 +172,7 @@ export const en = {
 
   "bar.mic": "Microphone",
   "bar.camera": "Camera",
-  "bar.call": "Call unconnected",
-  "bar.muteall": "Mute all",
-  "bar.unmuteall": "Unmute all",
-  "bar.broadcast": "To everyone",
-  "bar.broadcast.off": "Take back",
-  "bar.broadcast.key": "B",
   "bar.leave": "Step out",
-  "bar.end": "End meeting",
   "bar.again": "Press again",
   "bar.sound": "Press to hear the meeting",
 
@@ -234,8 +223,6 @@ export const en = {
   "priority.1": "routine",
   "priority.2": "urgent",
   "priority.3": "emergency",
-  "tiles.0": "1",
-  "tiles.7": "1+7",
 
   "cmd.convene": "Convene the chosen",
   "cmd.plans": "Presets, schedules, drills",

@@ -94,14 +94,11 @@ export const zh: Record<MainKey, string> = {
   "reason.17": "所属控制面无法连接",
 
   "since": "自 {time}",
-  "for": "{time}",
 
   "onair": "已接通",
   "notonair": "未接通",
   "notonair.none": "全部会场已接通。",
   "notonair.call": "再次呼叫",
-  "notonair.calling": "进行中",
-  "meeting.none": "当前没有会议。",
   "attention.offline": "目前离线",
   "attention.none": "没有需要处理的事项。",
   "attention.more": "另有 {n} 个",
@@ -143,7 +140,6 @@ export const zh: Record<MainKey, string> = {
   "tile.refused.1": "浏览器无法显示该格式",
   "tile.refused.4": "没有权限",
   "tile.refused": "无法显示",
-  "tile.none": "未呼叫",
 
   "quality.0": "尚无数据",
   "quality.1": "良好",
@@ -178,14 +174,7 @@ export const zh: Record<MainKey, string> = {
 
   "bar.mic": "麦克风",
   "bar.camera": "摄像头",
-  "bar.call": "呼叫未接通",
-  "bar.muteall": "全体静音",
-  "bar.unmuteall": "取消全体静音",
-  "bar.broadcast": "广播会场",
-  "bar.broadcast.off": "收回广播",
-  "bar.broadcast.key": "B",
   "bar.leave": "暂离",
-  "bar.end": "结束会议",
   "bar.again": "再按一次",
   "bar.sound": "按此收听会议",
 
@@ -236,8 +225,6 @@ export const zh: Record<MainKey, string> = {
   "priority.1": "一般",
   "priority.2": "紧急",
   "priority.3": "特急",
-  "tiles.0": "1",
-  "tiles.7": "1+7",
 
   "cmd.convene": "召集所选会场",
   "cmd.plans": "预案、定时、演练",
