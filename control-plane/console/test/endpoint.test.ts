@@ -5,8 +5,8 @@ import { Check, type DrillResult } from "../src/gen/muster/command/v1/command_pb
 import { AttachResponseSchema, EndpointService, type AttachResponse, type SummonsCall } from "../src/gen/muster/command/v1/endpoint_pb";
 import { AnswerPolicy, FloorState, Priority, SummonsState } from "../src/gen/muster/command/v1/types_pb";
 import { MediaService } from "../src/gen/muster/media/v1/media_pb";
-import { createApi } from "../src/model/api";
 import { Endpoint } from "../src/model/endpoint";
+import { createEndpointApi } from "../src/model/endpoint-api";
 import { Queue } from "./mock/queue";
 import { settle, TestWorld } from "./world";
 
@@ -49,7 +49,7 @@ function start(policy = AnswerPolicy.UNSPECIFIED) {
   });
   const endpoint = new Endpoint({
     world,
-    api: createApi(plane),
+    api: createEndpointApi(plane),
     relay: () => relay,
     openLeg: async ({ token }) => {
       const leg = { token, down: (): void => undefined };

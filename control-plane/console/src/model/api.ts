@@ -5,7 +5,6 @@
 
 import { Code, ConnectError, createClient, type Client, type Interceptor, type Transport } from "@connectrpc/connect";
 import { AccountService, DirectoryService, LogService, MeetingService, PlanService, SessionService, WatchService } from "../gen/muster/command/v1/command_pb";
-import { EndpointService } from "../gen/muster/command/v1/endpoint_pb";
 
 export interface Reason {
   /** As in the metadata `muster-code`; empty where the server sent none (a proxy's answer, no answer at all). */
@@ -64,7 +63,6 @@ export interface Api {
   directory: Client<typeof DirectoryService>;
   meeting: Client<typeof MeetingService>;
   watch: Client<typeof WatchService>;
-  endpoint: Client<typeof EndpointService>;
   plan: Client<typeof PlanService>;
   account: Client<typeof AccountService>;
   log: Client<typeof LogService>;
@@ -76,7 +74,6 @@ export function createApi(transport: Transport): Api {
     directory: createClient(DirectoryService, transport),
     meeting: createClient(MeetingService, transport),
     watch: createClient(WatchService, transport),
-    endpoint: createClient(EndpointService, transport),
     plan: createClient(PlanService, transport),
     account: createClient(AccountService, transport),
     log: createClient(LogService, transport),

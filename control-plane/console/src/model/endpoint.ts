@@ -16,11 +16,12 @@ import {
   type SummonsCall,
 } from "../gen/muster/command/v1/endpoint_pb";
 import { AnswerPolicy, FloorState, Priority, SummonsReason, SummonsState, type Site } from "../gen/muster/command/v1/types_pb";
-import { outcome, type Api, type Failure, type Outcome } from "./api";
+import { outcome, type Failure, type Outcome } from "./api";
 import { Backoff } from "./backoff";
 import { Cell, computed, type Readable } from "./cell";
 import { capture, NO_CAPTURE, release, switched, type Capture } from "./media/devices";
 import { checkSelf } from "./drill";
+import type { EndpointApi } from "./endpoint-api";
 import { Keeper, type KeeperPorts, type Lost } from "./media/keeper";
 import type { Own } from "./media/rtc";
 import { sleep, type World } from "./ports";
@@ -69,7 +70,7 @@ function endOf(reason: string): Ended {
 
 export interface EndpointPorts {
   world: World;
-  api: Api;
+  api: EndpointApi;
   openLeg: KeeperPorts["openLeg"];
   relay: KeeperPorts["relay"];
   devices?: () => Promise<Capture>;
