@@ -198,7 +198,7 @@ pub fn target_of(meeting: &Meeting) -> Result<Target, Status> {
         (Some(unit), Some(chair)) => Ok(Target::Meeting {
             unit: unit.clone(),
             chair: chair.clone(),
-            taken_from: None,
+            taken_from: meeting.taken_from().cloned(),
         }),
         _ => Err(Failure::from(Refusal::NotConvened).into()),
     }

@@ -12,6 +12,7 @@ pub mod console;
 pub mod convert;
 pub mod core;
 pub mod endpoints;
+mod evidence;
 pub mod fleet;
 pub mod meetings;
 pub mod net;
@@ -90,6 +91,7 @@ impl ControlPlane {
         let mut tasks = JoinSet::new();
         tasks.spawn(upkeep::presence(core.clone()));
         tasks.spawn(upkeep::watch_relays(core.clone()));
+        tasks.spawn(evidence::watch(core.clone()));
         tasks.spawn(upkeep::record_refusals(core.clone(), audit));
         let acceptor = net::Acceptor {
             shutdown: core.shutdown.clone(),

@@ -123,16 +123,19 @@ impl Claims {
 }
 
 /// The sites that a meeting waits for and that their meeting no longer holds: to be called back with
-/// [`crate::Command::SiteReturned`].
+/// [`crate::Command::SiteReturned`]. It waits for those that were taken from it, and for those that one of higher
+/// priority had when they were called; for one of its own rank a person calls again.
 pub fn returning<'a>(waiting: &'a Meeting, claims: &'a Claims) -> impl Iterator<Item = &'a SiteId> {
     let waits = waiting
         .summonses()
         .iter()
         .filter(|summons| waiting.is_live() && summons.is_elsewhere());
+    let own = waiting.terms().priority;
     waits
-        .filter(|summons| {
-            let other = summons.other.as_ref().map(|other| &other.meeting);
-            claims.holder(&summons.site) != other
+        .filter(move |summons| {
+            let other = summons.other.as_ref();
+            let yields = summons.pages > 0 || other.is_some_and(|other| other.priority > own);
+            yields && claims.holder(&summons.site) != other.map(|other| &other.meeting)
         })
         .map(|summons| &summons.site)
 }

@@ -4,7 +4,9 @@
 //! is as before, who asked is refused with the reason, and facts are kept and tried again.
 
 use super::draft::Draft;
+use super::exchange::Concerned;
 use super::legs::Leg;
+use super::notices::{Notices, withdrawn};
 use super::{Ask, Fact, Shared, View, invitee};
 use crate::bus::Hint;
 use crate::clock::now_ms;
@@ -15,7 +17,6 @@ use crate::store::{Append, ChainHead, EndedRow, MeetingRow, NewEvent, StoreError
 use muster_domain::{
     Claims, Command, Event, LegEnd, Meeting, MeetingId, Millis, Reach, Reason, Refusal, SiteId, SummonsState,
 };
-use muster_proto::command::v1 as pb;
 use prost::Message as _;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -35,7 +36,8 @@ pub(crate) struct MeetingActor {
     pub(super) meeting: Meeting,
     head: ChainHead,
     view: View,
-    chair_shown: String,
+    pub(super) chair_shown: String,
+    pub(super) notices: Notices,
     pub(super) legs: HashMap<SiteId, Leg>,
     /// Which endpoint answered for a site.
     taken: HashMap<SiteId, Proof>,
@@ -78,6 +80,7 @@ impl MeetingActor {
             head,
             view,
             chair_shown,
+            notices: Notices::default(),
             legs: HashMap::new(),
             taken: HashMap::new(),
             kept: VecDeque::new(),
@@ -153,10 +156,15 @@ impl MeetingActor {
             }
         }
         self.mark_without_relay(&mut draft);
+        let concerned = Concerned::of(self.meeting.id(), &draft.events, &claims);
         let stored = self.store(&draft, &mut claims).await;
         drop(claims);
         match &stored {
-            Ok(()) => self.tell(draft),
+            Ok(()) => {
+                self.shared.exchange(self.meeting.id(), concerned).await;
+                self.know_chair(&draft.events).await;
+                self.tell(draft);
+            }
             Err(error) => {
                 tracing::error!(meeting = %self.meeting.id(), %error, "cannot store events");
                 self.kept
@@ -178,6 +186,7 @@ impl MeetingActor {
     fn asked(&mut self, ask: Ask, claims: &Claims, draft: &mut Draft) -> Pending {
         match ask {
             Ask::Do { command, by, reply } => {
+                let command = self.fresh(command, claims);
                 answer(reply, self.decide(command, &by, draft).map_err(Failure::from))
             }
             Ask::CallUnconnected { sites, by, reply } => answer(
@@ -310,6 +319,7 @@ impl MeetingActor {
     fn fact(&mut self, fact: &Fact, claims: &Claims, draft: &mut Draft) {
         match fact {
             Fact::Tick => self.system(Command::Tick, draft),
+            Fact::Claims { .. } => self.look_at_claims(claims, draft),
             Fact::Detached { site } => {
                 // It may have come back in the meantime.
                 if self.shared.endpoints.reach(site) != Reach::Online {
@@ -445,72 +455,23 @@ impl MeetingActor {
                 .fleet
                 .push_stage(&convert::stage_document_to_wire(&document));
         }
-        for (site, proof) in draft.taken {
+        for (site, proof) in &draft.taken {
             let others = withdrawn(self.meeting.id(), "taken by another endpoint");
             self.shared
                 .endpoints
-                .push(&site, To::Others(&proof), |_| others.clone());
-            self.taken.insert(site, proof);
-        }
-        for (site, endpoint) in &draft.recall {
-            self.page(site, To::One(*endpoint));
+                .push(site, To::Others(proof), |_| others.clone());
+            self.taken.insert(site.clone(), proof.clone());
         }
         for site in &draft.touched {
-            match self.meeting.summons(site).map(|summons| summons.state) {
-                Some(SummonsState::Paged) => {
-                    self.taken.remove(site);
-                    self.page(site, To::All);
-                }
-                Some(SummonsState::TimedOut) => self.withdraw(site, "timed out"),
-                _ => {}
+            let state = self.meeting.summons(site).map(|summons| summons.state);
+            if state == Some(SummonsState::Paged) {
+                self.taken.remove(site);
             }
         }
-        if self.meeting.ended().is_some() {
-            for summons in self
-                .meeting
-                .summonses()
-                .iter()
-                .filter(|summons| !summons.is_elsewhere())
-            {
-                self.withdraw(&summons.site, "ended");
-            }
-        }
+        self.tell_endpoints(&draft);
         for event in draft.wire {
             self.shared.bus.publish(Hint::Meeting(Arc::new(event)));
         }
-    }
-
-    fn withdraw(&self, site: &SiteId, reason: &str) {
-        let message = withdrawn(self.meeting.id(), reason);
-        self.shared.endpoints.push(site, To::All, |_| message.clone());
-    }
-
-    fn page(&self, site: &SiteId, to: To<'_>) {
-        self.shared.endpoints.push(site, to, |proof| {
-            let call = pb::SummonsCall {
-                meeting: self.meeting.id().to_string(),
-                title: self.meeting.title().to_owned(),
-                from: self.chair_shown.clone(),
-                // Without a relay at this moment the endpoint asks for its ticket once it has answered.
-                ticket: self.shared.tickets.issue(self.meeting.id(), site, false).ok(),
-                // A box answers by itself, a person presses once.
-                auto_answer: *proof == Proof::Certificate,
-                ..Default::default()
-            };
-            pb::AttachResponse {
-                event: Some(pb::attach_response::Event::Summons(call)),
-            }
-        });
-    }
-}
-
-fn withdrawn(meeting: &MeetingId, reason: &str) -> pb::AttachResponse {
-    let withdrawn = pb::SummonsWithdrawn {
-        meeting: meeting.to_string(),
-        reason: reason.to_owned(),
-    };
-    pb::AttachResponse {
-        event: Some(pb::attach_response::Event::Withdrawn(withdrawn)),
     }
 }
 

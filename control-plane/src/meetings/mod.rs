@@ -5,7 +5,9 @@
 
 mod actor;
 mod draft;
+mod exchange;
 mod legs;
+mod notices;
 
 use crate::bus::Bus;
 use crate::clock::now_ms;
@@ -17,6 +19,7 @@ use crate::store::{ChainHead, Store, StoreError, chain_hash};
 use crate::tickets::Tickets;
 use actor::MeetingActor;
 use draft::Draft;
+use exchange::Concerned;
 use legs::{Leg, follow_leg};
 use muster_domain::{
     AccountName, Claims, Command, Invitee, Meeting, MeetingId, Millis, Opening, Report, SiteId, Terms,
@@ -72,6 +75,10 @@ pub(crate) enum Fact {
     /// What was missing when these sites were called came before the meeting was known.
     Came {
         sites: Vec<SiteId>,
+    },
+    /// Others took sites of this meeting, or let go of sites that it waits for; `_done` is dropped once that is said.
+    Claims {
+        _done: Option<mpsc::Sender<()>>,
     },
     Tick,
 }
@@ -221,6 +228,7 @@ impl Meetings {
             actor.resume_legs(legs);
             this.start(actor, |_| ());
         }
+        this.look_at_all_claims();
         Ok(this)
     }
 
@@ -299,8 +307,10 @@ impl Meetings {
         let mut draft = Draft::new(Millis(now));
         actor.decide(command, &by, &mut draft)?;
         actor.mark_without_relay(&mut draft);
+        let concerned = Concerned::of(actor.id(), &draft.events, &claims);
         actor.store(&draft, &mut claims).await?;
         drop(claims);
+        self.shared.exchange(actor.id(), concerned).await;
         let answer = convert::meeting_to_wire(&actor.view().get());
         self.start(actor, |actor| actor.tell(draft));
         Ok(answer)

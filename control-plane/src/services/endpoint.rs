@@ -8,14 +8,13 @@ use crate::endpoints::{Attachment, Proof};
 use crate::fleet::Fleet as _;
 use crate::status::Failure;
 use futures_util::stream;
-use muster_domain::{EndpointKind, Millis, Refusal, Report};
+use muster_domain::{Command, EndpointKind, Millis, Refusal, Report, SiteId};
 use muster_proto::command::v1 as pb;
 use pb::attach_response::Event;
 use pb::endpoint_service_server::EndpointService;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Interval;
-use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 const HEARTBEAT: Duration = Duration::from_secs(2);
@@ -27,11 +26,32 @@ struct Attached {
     greeting: Option<pb::Attached>,
     attachment: Attachment,
     heartbeat: Interval,
-    shutdown: CancellationToken,
+    core: Arc<Core>,
     closed: bool,
 }
 
+/// Whether an endpoint of the site answers without a person: as its policy says, else boxes do.
+fn answers_by_itself(policy: pb::AnswerPolicy, by_default: bool) -> bool {
+    match policy {
+        pb::AnswerPolicy::Auto => true,
+        pb::AnswerPolicy::Ring => false,
+        pb::AnswerPolicy::Unspecified => by_default,
+    }
+}
+
 impl Attached {
+    /// What is pushed, with how the site answers at this moment.
+    fn with_policy(&self, mut message: pb::AttachResponse) -> pb::AttachResponse {
+        if let Some(Event::Summons(call)) = &mut message.event {
+            let tree = self.core.tree();
+            let policy = tree
+                .site(&self.attachment.site)
+                .map(|site| site_to_wire(site).answer());
+            call.auto_answer = answers_by_itself(policy.unwrap_or_default(), call.auto_answer);
+        }
+        message
+    }
+
     async fn next(mut self) -> Option<(Result<pb::AttachResponse, Status>, Self)> {
         if self.closed {
             return None;
@@ -41,12 +61,12 @@ impl Attached {
         } else {
             tokio::select! {
                 biased;
-                () = self.shutdown.cancelled() => {
+                () = self.core.shutdown.cancelled() => {
                     self.closed = true;
                     return Some((Err(Status::unavailable("the control plane is stopping")), self));
                 }
                 pushed = self.attachment.queue.recv() => match pushed {
-                    Some(message) => return Some((Ok(message), self)),
+                    Some(message) => return Some((Ok(self.with_policy(message)), self)),
                     None => {
                         self.closed = true;
                         let text = "the endpoint did not read what it was told: attach again";
@@ -59,6 +79,27 @@ impl Attached {
             }
         };
         Some((Ok(pb::AttachResponse { event: Some(event) }), self))
+    }
+}
+
+impl EndpointCalls {
+    /// Carries out what a person at the site asks for, by the endpoint that has the call.
+    async fn by_person_at(
+        &self,
+        meeting: &str,
+        site: &SiteId,
+        proof: &Proof,
+        command: Command,
+    ) -> Result<(), Failure> {
+        let answered = self.0.meetings.view(meeting).and_then(|view| {
+            let summons = view.summons(site)?;
+            Some(summons.answered_by.clone())
+        });
+        if answered.is_some_and(|by| !by.is_empty() && by != proof.shown()) {
+            return Err(Failure::Taken);
+        }
+        let by = format!("site:{site}");
+        self.0.meetings.command(meeting, command, by).await
     }
 }
 
@@ -96,12 +137,11 @@ impl EndpointService for EndpointCalls {
         core.meetings.attached(&site, attachment.id, &proof).await;
         let mut heartbeat = tokio::time::interval_at(tokio::time::Instant::now() + HEARTBEAT, HEARTBEAT);
         heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let shutdown = core.shutdown.clone();
         let state = Attached {
             greeting: Some(greeting),
             attachment,
             heartbeat,
-            shutdown,
+            core: core.clone(),
             closed: false,
         };
         Ok(Response::new(Box::pin(stream::unfold(state, Attached::next))))
@@ -146,16 +186,30 @@ impl EndpointService for EndpointCalls {
 
     async fn request_floor(
         &self,
-        _: Request<pb::RequestFloorRequest>,
+        request: Request<pb::RequestFloorRequest>,
     ) -> Result<Response<pb::RequestFloorResponse>, Status> {
-        Err(Status::unimplemented("not built yet"))
+        let (site, proof) = self.0.endpoint(&request).await?;
+        let pb::RequestFloorRequest { meeting, withdraw } = request.into_inner();
+        let command = Command::RequestFloor {
+            site: site.clone(),
+            withdraw,
+        };
+        self.by_person_at(&meeting, &site, &proof, command).await?;
+        Ok(Response::new(pb::RequestFloorResponse {}))
     }
 
     async fn answer_roll_call(
         &self,
-        _: Request<pb::AnswerRollCallRequest>,
+        request: Request<pb::AnswerRollCallRequest>,
     ) -> Result<Response<pb::AnswerRollCallResponse>, Status> {
-        Err(Status::unimplemented("not built yet"))
+        let (site, proof) = self.0.endpoint(&request).await?;
+        let command = Command::Acknowledge {
+            site: site.clone(),
+            by: None,
+        };
+        self.by_person_at(&request.into_inner().meeting, &site, &proof, command)
+            .await?;
+        Ok(Response::new(pb::AnswerRollCallResponse {}))
     }
 
     async fn report_drill(
@@ -163,5 +217,23 @@ impl EndpointService for EndpointCalls {
         _: Request<pb::ReportDrillRequest>,
     ) -> Result<Response<pb::ReportDrillResponse>, Status> {
         Err(Status::unimplemented("not built yet"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sites_policy_says_who_answers_and_without_one_boxes_do() {
+        use pb::AnswerPolicy::{Auto, Ring, Unspecified};
+        for (policy, agent, browser) in [
+            (Auto, true, true),
+            (Ring, false, false),
+            (Unspecified, true, false),
+        ] {
+            assert_eq!(answers_by_itself(policy, true), agent);
+            assert_eq!(answers_by_itself(policy, false), browser);
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! The services of the wire schema, one module each. They check who asks and what may be asked, translate, and leave
 //! the rest to the domain and the meetings.
 
+mod act;
 mod directory;
 mod endpoint;
 mod enrol;

@@ -2,6 +2,7 @@
 //! the generated clients, with endpoints and a relay that only speak the protocol.
 
 mod authority;
+mod command;
 mod directory;
 mod meeting;
 mod races;
@@ -9,6 +10,7 @@ mod restart;
 mod scale;
 mod servers;
 mod sign_in;
+mod stage;
 mod stores;
 mod support;
 mod watch;

@@ -185,6 +185,50 @@ impl Person {
         Ok(answer.meeting.expect("a meeting"))
     }
 
+    /// Convenes these sites under the terms of the message.
+    pub async fn convene_as(&self, sites: &[&str], mut message: pb::ConveneRequest) -> pb::Meeting {
+        message.selector = Some(pb::Selector {
+            sites: sites.iter().map(|&s| s.to_owned()).collect(),
+            ..Default::default()
+        });
+        if message.title.is_empty() {
+            message.title = "Flood".into();
+        }
+        let answer = self.meetings().convene(self.request(message)).await;
+        answer.expect("convened").into_inner().meeting.expect("a meeting")
+    }
+
+    /// Carries out a verb.
+    pub async fn act(&self, meeting: &str, verb: pb::act_request::Verb) -> Result<pb::ActResponse, Status> {
+        let message = pb::ActRequest {
+            meeting: meeting.into(),
+            verb: Some(verb),
+        };
+        Ok(self.meetings().act(self.request(message)).await?.into_inner())
+    }
+
+    pub async fn end(&self, meeting: &str) {
+        let message = pb::EndMeetingRequest {
+            meeting: meeting.into(),
+        };
+        let ended = self.meetings().end_meeting(self.request(message)).await;
+        ended.expect("ended");
+    }
+
+    /// Waits until the meeting is as asked.
+    pub async fn until_meeting(&self, id: &str, wanted: impl Fn(&pb::Meeting) -> bool) -> pb::Meeting {
+        let mut last = None;
+        for _ in 0..500 {
+            let found = self.meeting(id).await;
+            if wanted(&found) {
+                return found;
+            }
+            last = Some(found);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("the meeting is not as expected within 10 s: {last:?}");
+    }
+
     /// The meeting as it is listed now.
     pub async fn meeting(&self, id: &str) -> pb::Meeting {
         let message = pb::ListMeetingsRequest { include_ended: true };
@@ -284,8 +328,39 @@ impl Endpoint {
         }
     }
 
-    /// The next message that is no heartbeat.
+    /// The next message that is neither a heartbeat nor a notice.
     pub async fn next(&mut self) -> Pushed {
+        loop {
+            match self.any().await {
+                Pushed::Notice(_) => {}
+                other => return other,
+            }
+        }
+    }
+
+    /// The next notice that is as asked.
+    pub async fn notice(&mut self, wanted: impl Fn(&pb::EndpointNotice) -> bool) -> pb::EndpointNotice {
+        let found = async {
+            loop {
+                if let Pushed::Notice(notice) = self.any().await
+                    && wanted(&notice)
+                {
+                    return notice;
+                }
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), found)
+            .await
+            .expect("a notice within 10 s")
+    }
+
+    /// The same endpoint, attached anew.
+    pub async fn again(&self, channel: Channel) -> Self {
+        Self::attach(channel, &self.secret).await.expect("attached")
+    }
+
+    /// The next message that is no heartbeat.
+    async fn any(&mut self) -> Pushed {
         loop {
             let message = tokio::time::timeout(Duration::from_secs(10), self.events.message());
             let message = message
@@ -322,6 +397,38 @@ impl Endpoint {
         };
         self.client
             .report_summons(with_bearer(&self.secret, message))
+            .await
+            .map(|_| ())
+    }
+
+    /// Says why the site cannot come.
+    pub async fn refuse(&mut self, meeting: &str, reason: pb::SummonsReason) -> Result<(), Status> {
+        let message = pb::ReportSummonsRequest {
+            meeting: meeting.into(),
+            state: pb::SummonsState::Refused.into(),
+            reason: reason.into(),
+            ..Default::default()
+        };
+        self.client
+            .report_summons(with_bearer(&self.secret, message))
+            .await
+            .map(|_| ())
+    }
+
+    pub async fn request_floor(&mut self, meeting: &str, withdraw: bool) -> Result<(), Status> {
+        let meeting = meeting.into();
+        let message = pb::RequestFloorRequest { meeting, withdraw };
+        self.client
+            .request_floor(with_bearer(&self.secret, message))
+            .await
+            .map(|_| ())
+    }
+
+    pub async fn answer_roll_call(&mut self, meeting: &str) -> Result<(), Status> {
+        let meeting = meeting.into();
+        let message = pb::AnswerRollCallRequest { meeting };
+        self.client
+            .answer_roll_call(with_bearer(&self.secret, message))
             .await
             .map(|_| ())
     }
@@ -433,6 +540,26 @@ impl FakeRelay {
             pb::serve_request::Message::Quality(pb::QualityReport { sites }),
         )
         .await;
+    }
+
+    /// Tells how much goes up from and down to the leg of a site.
+    pub async fn flows(&self, meeting: &str, site: &str, up_bps: u32, down_bps: u32) {
+        let mut told = quality(meeting, site, up_bps);
+        if let Some(quality) = &mut told.quality {
+            quality.down_bps = down_bps;
+        }
+        let sites = vec![told];
+        send(
+            &self.up,
+            pb::serve_request::Message::Quality(pb::QualityReport { sites }),
+        )
+        .await;
+    }
+
+    /// Brings a site on air.
+    pub async fn on_air(&self, person: &Person, meeting: &str, site: &str) {
+        self.leg(meeting, site, pb::LegState::OnAir, "").await;
+        person.until(meeting, site, pb::SummonsState::OnAir).await;
     }
 
     /// The next stage document that is as asked.

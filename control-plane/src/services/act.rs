@@ -1,0 +1,191 @@
+//! Every verb of a meeting beside those that have a call of their own: which action it takes, and which command it is.
+//!
+//! Invariant: nothing is asked of the meeting before the caller may. What a verb does is the domain's.
+
+use super::meeting::{MeetingCalls, sites};
+use crate::convert::{layout_from_wire, polling_order_from_wire};
+use crate::core::Caller;
+use crate::status::Failure;
+use muster_domain::{AccountName, Action, Command, Invitee, Meeting, Reach, Seat, SiteId};
+use muster_proto::command::v1 as pb;
+use pb::act_request::Verb;
+use tonic::Status;
+
+/// An id, where the empty text is none.
+fn optional_site(name: String) -> Result<Option<SiteId>, Failure> {
+    if name.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(SiteId::new(name)?))
+}
+
+/// The action that a verb takes.
+fn action_of(verb: &Verb) -> Action {
+    match verb {
+        Verb::AddSites(_) => Action::AddSites,
+        Verb::HangUp(_) => Action::HangUp,
+        Verb::Lock(_) => Action::Lock,
+        Verb::Extend(_) => Action::Extend,
+        Verb::RequestChair(_) => Action::RequestChair,
+        Verb::AnswerChairRequest(_) | Verb::ReleaseChair(_) => Action::ReleaseChair,
+        Verb::TakeOver(_) => Action::TakeOver,
+        Verb::HandBack(_) => Action::HandBack,
+        Verb::SetLayout(_)
+        | Verb::SetPolling(_)
+        | Verb::TurnPage(_)
+        | Verb::SetVoiceSwitching(_)
+        | Verb::SetContent(_) => Action::SetStage,
+        Verb::WatchSite(_) => Action::WatchSite,
+        Verb::StartRollCall(_)
+        | Verb::NextRollCall(_)
+        | Verb::AcknowledgeRollCall(_)
+        | Verb::EndRollCall(_) => Action::RollCall,
+        Verb::GrantFloor(_) | Verb::TakeFloor(_) => Action::Floor,
+    }
+}
+
+impl MeetingCalls {
+    /// Carries a verb out; answers the meeting's last event afterwards, and how many sites it touched.
+    pub(super) async fn carry_out(
+        &self,
+        caller: &Caller,
+        request: pb::ActRequest,
+    ) -> Result<pb::ActResponse, Status> {
+        let pb::ActRequest { meeting: id, verb } = request;
+        let verb =
+            verb.ok_or_else(|| Failure::BadRequest("verb: found none, expected what is to be done".into()))?;
+        let before = self.0.meeting_for(caller, &id, action_of(&verb)).await?;
+        let command = self.command_of(caller, &before, verb)?;
+        let named = touched(&command, &before);
+        let by = caller.account.name.clone();
+        self.0.meetings.command(&id, command, by).await?;
+        let seq = match self.0.meetings.view(&id) {
+            Some(view) => view.seq(),
+            None => self.0.meetings.find(&id).await?.seq,
+        };
+        Ok(pb::ActResponse {
+            seq,
+            sites: u32::try_from(named).unwrap_or(u32::MAX),
+        })
+    }
+
+    fn command_of(&self, caller: &Caller, meeting: &Meeting, verb: Verb) -> Result<Command, Status> {
+        let by = caller.actor.account.clone();
+        Ok(match verb {
+            Verb::AddSites(add) => self.add_sites(caller, add)?,
+            Verb::Lock(lock) => Command::Lock {
+                locked: lock.locked,
+                desks: self.desks_in(meeting),
+            },
+            Verb::RequestChair(request) => Command::RequestChair {
+                by,
+                withdraw: request.withdraw,
+            },
+            Verb::ReleaseChair(_) => Command::ReleaseChair { by },
+            Verb::TakeOver(_) => Command::TakeOver { by },
+            Verb::HandBack(_) => Command::HandBack { by },
+            Verb::StartRollCall(start) => Command::StartRollCall {
+                by,
+                answer_s: start.answer_s,
+                sites: sites(start.sites)?,
+            },
+            Verb::AcknowledgeRollCall(acknowledge) => Command::Acknowledge {
+                site: SiteId::new(acknowledge.site).map_err(Failure::from)?,
+                by: Some(by),
+            },
+            other => plain_command(other)?,
+        })
+    }
+
+    fn add_sites(&self, caller: &Caller, add: pb::AddSites) -> Result<Command, Status> {
+        let chosen = self.chosen(caller, Action::AddSites, add.selector)?;
+        // What is known of each is put in when it is decided.
+        let invitee = |site| Invitee {
+            site,
+            reach: Reach::NeverSeen,
+            claimed_by: None,
+        };
+        Ok(Command::AddSites {
+            sites: chosen.into_iter().map(invitee).collect(),
+        })
+    }
+
+    /// The consoles that are in a meeting, as relays tell it.
+    fn desks_in(&self, meeting: &Meeting) -> Vec<AccountName> {
+        let known = self.0.qualities.of(meeting.id());
+        let desks = known
+            .iter()
+            .filter_map(|quality| quality.site.strip_prefix("desk:"));
+        desks
+            .filter_map(|account| AccountName::new(account).ok())
+            .collect()
+    }
+}
+
+/// The command of a verb that needs nothing but its own words.
+fn plain_command(verb: Verb) -> Result<Command, Failure> {
+    Ok(match verb {
+        Verb::HangUp(hang_up) => Command::HangUp {
+            sites: sites(hang_up.sites)?,
+        },
+        Verb::Extend(extend) => Command::Extend {
+            minutes: extend.minutes,
+        },
+        Verb::AnswerChairRequest(answer) => Command::AnswerChairRequest {
+            account: AccountName::new(answer.account)?,
+            granted: answer.granted,
+        },
+        Verb::SetLayout(set) => Command::SetLayout {
+            layout: match set.layout {
+                0 => None,
+                number => Some(layout_from_wire(number).ok_or_else(|| {
+                    Failure::BadRequest(format!("layout: found {number}, expected a layout from 0 to 8"))
+                })?),
+            },
+        },
+        Verb::SetPolling(set) => Command::SetPolling {
+            polling: polling_order_from_wire(&set),
+        },
+        Verb::TurnPage(turn) if turn.by == 1 || turn.by == -1 => Command::TurnPage {
+            forward: turn.by == 1,
+        },
+        Verb::TurnPage(turn) => {
+            let text = format!("by: found {}, expected 1 or -1", turn.by);
+            return Err(Failure::BadRequest(text));
+        }
+        Verb::SetVoiceSwitching(set) => Command::SetVoiceSwitching { on: set.on },
+        Verb::WatchSite(watch) => Command::WatchSite {
+            site: optional_site(watch.site)?,
+        },
+        Verb::SetContent(set) if set.site.is_empty() => Command::SetContent { seat: None },
+        Verb::SetContent(set) => Command::SetContent {
+            seat: Some(set.site.parse::<Seat>()?),
+        },
+        Verb::NextRollCall(next) => Command::NextRollCall {
+            site: optional_site(next.site)?,
+        },
+        Verb::EndRollCall(_) => Command::EndRollCall,
+        Verb::GrantFloor(grant) => Command::GrantFloor {
+            site: SiteId::new(grant.site)?,
+            seconds: grant.seconds,
+        },
+        Verb::TakeFloor(take) => Command::TakeFloor {
+            site: SiteId::new(take.site)?,
+        },
+        other => return Err(Failure::BadRequest(format!("verb: {other:?} needs its caller"))),
+    })
+}
+
+/// How many sites a command touches, as far as that is told.
+fn touched(command: &Command, meeting: &Meeting) -> usize {
+    match command {
+        Command::AddSites { sites } => {
+            let new = |invitee: &&Invitee| meeting.summons(&invitee.site).is_none();
+            sites.iter().filter(new).count()
+        }
+        Command::HangUp { sites } => sites.len(),
+        Command::StartRollCall { sites, .. } if sites.is_empty() => meeting.summonses().len(),
+        Command::StartRollCall { sites, .. } => sites.len(),
+        _ => 0,
+    }
+}
