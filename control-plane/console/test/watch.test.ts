@@ -88,6 +88,23 @@ describe("the watch stream", () => {
     watch.stop();
   });
 
+  it("tries again at once when a stream that was well is lost, and then less and less often", async () => {
+    const { world, remote, watch } = start();
+    await settle();
+    remote.beat();
+    await world.pass(6_000);
+    remote.streams[0]!.queue.close();
+    await settle();
+    expect(remote.streams).toHaveLength(2);
+    // The replica that took over dies as well: that one was not well yet.
+    remote.streams[1]!.queue.close();
+    await settle();
+    expect(remote.streams).toHaveLength(2);
+    await world.pass(600);
+    expect(remote.streams).toHaveLength(3);
+    watch.stop();
+  });
+
   it("says since when it is lost, over many attempts", async () => {
     const { world, remote, watch } = start();
     await settle();
