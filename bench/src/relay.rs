@@ -12,7 +12,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::Context as _;
 use muster_identity::{Authority, Credentials, Identity, JoinClaims, TokenSigner};
 use muster_proto::command::v1::StageDocument;
-use muster_sfu::{Relay, RelayConfig};
+use muster_sfu::{HttpTls, Relay, RelayConfig};
 
 use crate::args::RelayArgs;
 use crate::http::{Http, RelayDoor};
@@ -119,6 +119,7 @@ fn credentials(authority: &Authority) -> anyhow::Result<Credentials> {
 pub fn serve(args: &RelayArgs) -> anyhow::Result<()> {
     let config = RelayConfig {
         http_listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        http_tls: HttpTls::LOCAL,
         workers: args.workers.into(),
         identity_dir: args.identity_dir.clone(),
         max_legs: 10_000,

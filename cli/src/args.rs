@@ -33,6 +33,10 @@ pub struct Access {
         default_value = "http://127.0.0.1:8080"
     )]
     pub server: String,
+    /// PEM file of the CA that an https control plane is to be trusted by: its DATA_DIR/ca/ca.pem (otherwise: the CAs of
+    /// this system)
+    #[arg(long, global = true, env = "MUSTER_CA", value_name = "FILE")]
+    pub ca: Option<PathBuf>,
     /// Sign in as this account for this command only (otherwise: the session of `muster sign-in`)
     #[arg(long, global = true, env = "MUSTER_ACCOUNT", value_name = "NAME")]
     pub account: Option<String>,

@@ -1,6 +1,6 @@
 //! A signed-in connection to the control plane.
 
-use std::time::Duration;
+use std::path::Path;
 
 use muster_proto::command::v1::SignOutRequest;
 use muster_proto::command::v1::directory_service_client::DirectoryServiceClient;
@@ -11,11 +11,12 @@ use tonic::Status;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 
 use crate::args::Access;
 use crate::failure::Failure;
 use crate::session;
+pub use crate::transport::connect;
 
 /// Responses of 10,000 sites fit.
 const MAX_RESPONSE: usize = 32 << 20;
@@ -57,11 +58,11 @@ impl Client {
         match &access.account {
             Some(account) => {
                 let password = session::password(access, account)?;
-                Self::sign_in(&access.server, account, &password).await
+                Self::sign_in(&access.server, access.ca.as_deref(), account, &password).await
             }
             None => {
                 let token = session::kept_token(&access.server)?;
-                let channel = connect(&access.server).await?;
+                let channel = connect(&access.server, access.ca.as_deref()).await?;
                 Ok(Self {
                     channel,
                     bearer: Bearer::new(&token)?,
@@ -71,8 +72,13 @@ impl Client {
         }
     }
 
-    pub async fn sign_in(server: &str, account: &str, password: &str) -> Result<Self, Failure> {
-        let channel = connect(server).await?;
+    pub async fn sign_in(
+        server: &str,
+        ca: Option<&Path>,
+        account: &str,
+        password: &str,
+    ) -> Result<Self, Failure> {
+        let channel = connect(server, ca).await?;
         let session = session::request_session(channel.clone(), account, password).await?;
         Ok(Self {
             channel,
@@ -107,25 +113,4 @@ impl Client {
             let _ = self.sessions().sign_out(SignOutRequest {}).await;
         }
     }
-}
-
-/// Connects to the control plane, or says plainly that it is not there.
-pub async fn connect(server: &str) -> Result<Channel, Failure> {
-    let endpoint = Endpoint::from_shared(server.to_owned())
-        .map_err(|_| Failure::Usage(format!("--server {server}: expected http://HOST:PORT")))?
-        .connect_timeout(Duration::from_secs(5));
-    endpoint.connect().await.map_err(|error| {
-        Failure::Unreachable(format!(
-            "no control plane answers at {server} ({}); is it running, and is --server right?",
-            root_cause(&error)
-        ))
-    })
-}
-
-fn root_cause(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(next) = cause.source() {
-        cause = next;
-    }
-    cause.to_string()
 }

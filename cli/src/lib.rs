@@ -13,6 +13,7 @@ mod meeting;
 mod output;
 mod session;
 mod site;
+mod transport;
 pub mod viewer;
 mod watch;
 

@@ -32,7 +32,12 @@ pub async fn sign_in(access: &Access) -> Result<(), Failure> {
         .as_deref()
         .ok_or_else(|| Failure::Usage("sign-in needs --account NAME".to_owned()))?;
     let password = password(access, account)?;
-    let session = request_session(connect(&access.server).await?, account, &password).await?;
+    let session = request_session(
+        connect(&access.server, access.ca.as_deref()).await?,
+        account,
+        &password,
+    )
+    .await?;
     let kept = KeptSession {
         server: access.server.clone(),
         account: account.to_owned(),
@@ -57,7 +62,7 @@ pub async fn sign_out(access: &Access) -> Result<(), Failure> {
     let path = session_path()?;
     fs::remove_file(&path).map_err(|e| Failure::Refused(format!("{}: {e}", path.display())))?;
     let bearer = Bearer::new(&token)?;
-    SessionServiceClient::with_interceptor(connect(&access.server).await?, bearer)
+    SessionServiceClient::with_interceptor(connect(&access.server, access.ca.as_deref()).await?, bearer)
         .sign_out(SignOutRequest {})
         .await?;
     Ok(())

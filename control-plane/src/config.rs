@@ -3,6 +3,7 @@
 
 use anyhow::{Context as _, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use muster_identity::PairFiles;
 use muster_proto::command::v1 as pb;
 use serde::Deserialize;
 use std::fmt;
@@ -16,30 +17,47 @@ const DEFAULT_DATA_DIR: &str = "data/control-plane";
 /// Everything that [`crate::ControlPlane::start`] needs to know.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Console, gRPC and gRPC-web (HTTP/1.1 and h2c). Port 0 means any.
+    /// Console, gRPC and gRPC-web (HTTP/1.1 and h2). Port 0 means any.
     pub listen: SocketAddr,
+    /// What the console's port speaks.
+    pub console: ConsoleTls,
+    /// Sources that the console's pages may call beside its own, as in CSP; empty: any by https.
+    pub relay_origins: Vec<String>,
     /// gRPC over TLS 1.3 for agents and relays. Port 0 means any.
     pub agents_listen: SocketAddr,
     /// Where the database and the certificate authority live.
     pub data_dir: PathBuf,
-    /// Further DNS names and addresses for the TLS certificate of `agents_listen`.
+    /// Further DNS names and addresses for the certificates that are made here. No relay gets one of them.
     pub tls_names: Vec<String>,
     /// An account that is made (or given this password) at start.
     pub bootstrap: Option<Bootstrap>,
 }
 
 impl Config {
-    /// Any free ports of this machine, for tests and `muster demo`.
+    /// Any free ports of this machine and plain HTTP for the console, for tests and `muster demo`.
     pub fn local(data_dir: impl Into<PathBuf>) -> Self {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         Self {
             listen: any,
+            console: ConsoleTls::Plain { anywhere: false },
+            relay_origins: Vec::new(),
             agents_listen: any,
             data_dir: data_dir.into(),
             tls_names: Vec::new(),
             bootstrap: None,
         }
     }
+}
+
+/// What the console's port speaks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ConsoleTls {
+    /// HTTP without TLS; refused on an address that is not loopback, unless `anywhere`.
+    Plain { anywhere: bool },
+    /// TLS with a certificate of the built-in CA, kept in `data_dir/tls`.
+    Own,
+    /// TLS with these files, taken up again when they change.
+    Files(PairFiles),
 }
 
 /// The first account. The unit need not exist yet: so the first import has somebody to do it.
@@ -70,7 +88,13 @@ impl fmt::Debug for Bootstrap {
     version,
     after_help = "Examples:\n  \
     printf %s \"$PASSWORD\" | muster-control-plane account add wang --role commander --unit WH-EL\n  \
-    muster-control-plane --listen 0.0.0.0:8080 --data-dir /var/lib/muster\n\n\
+    muster-control-plane --listen 0.0.0.0:8080 --data-dir /var/lib/muster --tls-name muster.city.example\n  \
+    muster-control-plane --listen 0.0.0.0:8080 --tls-cert fullchain.pem --tls-key privkey.pem\n\n\
+    TLS: without --tls-cert the console's certificate is made at the first start and signed by the built-in CA, whose\n\
+    certificate is DATA_DIR/ca/ca.pem. To trust it: `muster --ca ca.pem ...`; Chromium and Chrome on Linux:\n\
+    certutil -d sql:$HOME/.pki/nssdb -A -t C,, -n Muster -i ca.pem; Firefox: Settings, Certificates, Authorities, Import;\n\
+    Windows: certutil -addstore Root ca.pem; Debian: copy it to /usr/local/share/ca-certificates/muster.crt and run\n\
+    update-ca-certificates. Files given by --tls-cert and --tls-key are taken up within seconds of a change.\n\n\
     Every flag has an environment variable (shown in brackets) and a key in the file of --config\n\
     (the flag's name with _ for -). A flag wins over the environment, that over the file."
 )]
@@ -133,7 +157,7 @@ pub struct Settings {
     #[arg(long, env = "MUSTER_CONFIG", global = true)]
     #[serde(skip)]
     pub config: Option<PathBuf>,
-    /// HOST:PORT of the console and the API (HTTP/1.1 and h2c) [default: 127.0.0.1:8080].
+    /// IP:PORT of the console and the API, over TLS (HTTP/1.1 and h2) [default: 127.0.0.1:8080].
     #[arg(long, env = "MUSTER_LISTEN")]
     pub listen: Option<SocketAddr>,
     /// HOST:PORT for agents and relays (TLS 1.3) [default: 127.0.0.1:8443].
@@ -142,10 +166,32 @@ pub struct Settings {
     /// Folder of the database and the certificate authority [default: data/control-plane].
     #[arg(long, env = "MUSTER_DATA_DIR", global = true)]
     pub data_dir: Option<PathBuf>,
-    /// A further DNS name or address for the TLS certificate; may be given several times.
+    /// A further DNS name or address for the certificates made here; may be given several times. No relay gets it.
     #[arg(long = "tls-name", env = "MUSTER_TLS_NAMES", value_delimiter = ',')]
     #[serde(default)]
     pub tls_names: Vec<String>,
+    /// PEM file of the console's certificate and those above it, in place of one of the built-in CA.
+    #[arg(long, env = "MUSTER_TLS_CERT", value_name = "FILE")]
+    pub tls_cert: Option<PathBuf>,
+    /// PEM file of that certificate's key.
+    #[arg(long, env = "MUSTER_TLS_KEY", value_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
+    /// Plain HTTP for the console, without TLS: for development, on loopback alone.
+    #[arg(long, env = "MUSTER_PLAIN", num_args = 0..=1, default_missing_value = "true", value_name = "true|false")]
+    pub plain: Option<bool>,
+    /// With --plain: on any address. Passwords and tokens can then be read on the network.
+    #[arg(long, env = "MUSTER_INSECURE_PLAIN_ANYWHERE", num_args = 0..=1, default_missing_value = "true", value_name = "true|false")]
+    pub insecure_plain_anywhere: Option<bool>,
+    /// Origin of relays that the console's pages may call, such as https://*.relays.example; may be given several times
+    /// [default: any by https].
+    #[arg(
+        long = "relay-origin",
+        env = "MUSTER_RELAY_ORIGINS",
+        value_delimiter = ',',
+        value_name = "ORIGIN"
+    )]
+    #[serde(default)]
+    pub relay_origins: Vec<String>,
     /// Name of an account to make at start.
     #[arg(long, env = "MUSTER_BOOTSTRAP_ACCOUNT")]
     pub bootstrap_account: Option<String>,
@@ -177,13 +223,25 @@ impl Settings {
             } else {
                 self.tls_names
             },
+            tls_cert: self.tls_cert.or(file.tls_cert),
+            tls_key: self.tls_key.or(file.tls_key),
+            plain: self.plain.or(file.plain),
+            insecure_plain_anywhere: self.insecure_plain_anywhere.or(file.insecure_plain_anywhere),
+            relay_origins: if self.relay_origins.is_empty() {
+                file.relay_origins
+            } else {
+                self.relay_origins
+            },
             bootstrap_account: self.bootstrap_account.or(file.bootstrap_account),
             bootstrap_password_file: self.bootstrap_password_file.or(file.bootstrap_password_file),
             bootstrap_role: self.bootstrap_role.or(file.bootstrap_role),
             bootstrap_unit: self.bootstrap_unit.or(file.bootstrap_unit),
         };
         let bootstrap = merged.bootstrap()?;
+        let console = merged.console()?;
         Ok(Config {
+            console,
+            relay_origins: merged.relay_origins,
             listen: merged.listen.map_or_else(|| DEFAULT_LISTEN.parse(), Ok)?,
             agents_listen: merged
                 .agents_listen
@@ -192,6 +250,21 @@ impl Settings {
             tls_names: merged.tls_names,
             bootstrap,
         })
+    }
+
+    fn console(&self) -> anyhow::Result<ConsoleTls> {
+        let anywhere = self.insecure_plain_anywhere.unwrap_or(false);
+        match (self.plain.unwrap_or(false), &self.tls_cert, &self.tls_key) {
+            (true, None, None) => Ok(ConsoleTls::Plain { anywhere }),
+            (true, ..) => bail!("--plain speaks no TLS: leave out --tls-cert and --tls-key, or --plain"),
+            (false, ..) if anywhere => bail!("--insecure-plain-anywhere is for --plain"),
+            (false, Some(cert), Some(key)) => Ok(ConsoleTls::Files(PairFiles {
+                cert: cert.clone(),
+                key: key.clone(),
+            })),
+            (false, None, None) => Ok(ConsoleTls::Own),
+            _ => bail!("--tls-cert and --tls-key: expected both or neither"),
+        }
     }
 
     fn bootstrap(&self) -> anyhow::Result<Option<Bootstrap>> {
@@ -253,6 +326,23 @@ mod tests {
         assert_eq!(config.listen.port(), 9);
         assert_eq!(config.agents_listen.port(), 2);
         assert_eq!(config.data_dir, PathBuf::from(DEFAULT_DATA_DIR));
+    }
+
+    #[test]
+    fn the_console_speaks_tls_unless_told_otherwise_in_words_that_fit() {
+        let console = |flags: &[&str]| settings(flags).resolve().map(|config| config.console);
+        assert_eq!(console(&[]).expect("config"), ConsoleTls::Own);
+        let plain = ConsoleTls::Plain { anywhere: false };
+        assert_eq!(console(&["--plain"]).expect("config"), plain);
+        let files = console(&["--tls-cert", "c.pem", "--tls-key", "k.pem"]).expect("config");
+        assert!(matches!(files, ConsoleTls::Files(files) if files.key.ends_with("k.pem")));
+        for bad in [
+            &["--tls-cert", "c.pem"][..],
+            &["--insecure-plain-anywhere"],
+            &["--plain", "--tls-cert", "c.pem", "--tls-key", "k.pem"],
+        ] {
+            assert!(console(bad).is_err(), "{bad:?}");
+        }
     }
 
     #[test]

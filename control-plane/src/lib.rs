@@ -14,6 +14,7 @@ pub mod core;
 pub mod endpoints;
 mod evidence;
 pub mod fleet;
+mod headers;
 pub mod meetings;
 pub mod net;
 pub mod quality;
@@ -22,9 +23,10 @@ pub mod status;
 pub mod store;
 pub mod throttle;
 pub mod tickets;
+mod tls;
 mod upkeep;
 
-pub use config::{Bootstrap, Config};
+pub use config::{Bootstrap, Config, ConsoleTls};
 
 use crate::core::Core;
 use accounts::Accounts;
@@ -32,6 +34,7 @@ use anyhow::Context as _;
 use bus::Bus;
 use endpoints::Endpoints;
 use fleet::Relays;
+use headers::Headers;
 use meetings::Meetings;
 use muster_identity::Authority;
 use std::net::SocketAddr;
@@ -39,6 +42,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use store::{AccountRow, GrantRow, Store};
 use tickets::Tickets;
+use tls::Certificates;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -53,6 +57,7 @@ pub struct ControlPlane {
     tasks: JoinSet<()>,
     addr: SocketAddr,
     agents_addr: SocketAddr,
+    tls: bool,
 }
 
 impl Drop for ControlPlane {
@@ -78,8 +83,10 @@ impl ControlPlane {
             .with_context(|| format!("cannot make the folder {shown}"))?;
         let listener = listen(config.listen, "--listen").await?;
         let agents_listener = listen(config.agents_listen, "--agents-listen").await?;
-        let authority = Authority::load_or_create(&config.data_dir.join("ca"))?;
-        let tls = net::agents_tls(&authority, &config.tls_names)?;
+        let mut authority = Authority::load_or_create(&config.data_dir.join("ca"))?;
+        let certificates = Certificates::prepare(&config, &mut authority)?;
+        let (console_tls, agents_tls) = (certificates.console_tls()?, certificates.agents_tls.clone());
+        let headers = Headers::new(console_tls.is_some(), &config.relay_origins)?;
         let store = Store::open(&config.data_dir)
             .await
             .with_context(|| format!("cannot open the database in {shown}"))?;
@@ -96,19 +103,31 @@ impl ControlPlane {
         let acceptor = net::Acceptor {
             shutdown: core.shutdown.clone(),
         };
-        tasks.spawn(
-            acceptor
-                .clone()
-                .serve_plain(listener, services::console_router(&core)),
-        );
-        tasks.spawn(acceptor.serve_tls(agents_listener, services::agents_router(&core), tls));
+        let tls = console_tls.is_some();
+        let console = headers.on(services::console_router(&core));
+        match console_tls {
+            Some(config) => tasks.spawn(acceptor.clone().serve_tls(listener, console, config)),
+            None => tasks.spawn(acceptor.clone().serve_plain(listener, console)),
+        };
+        tasks.spawn(acceptor.serve_tls(agents_listener, services::agents_router(&core), agents_tls));
+        certificates.keep(core.clone(), &mut tasks);
         tracing::info!(%addr, %agents_addr, sites = core.tree().site_count(), "control plane started");
         Ok(Self {
             core,
             tasks,
             addr,
             agents_addr,
+            tls,
         })
+    }
+
+    /// Address of the console for a browser on this machine: `https://IP:PORT`, or `http://…` without TLS.
+    pub fn url(&self) -> String {
+        let mut addr = self.addr;
+        if addr.ip().is_unspecified() {
+            addr.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
+        }
+        format!("{}://{addr}", if self.tls { "https" } else { "http" })
     }
 
     /// Console, gRPC and gRPC-web.

@@ -42,7 +42,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
 async fn serve(config: Config) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let control_plane = ControlPlane::start(config).await?;
-    println!("console and API: http://{}", control_plane.addr());
+    println!("console and API: {}", control_plane.url());
     println!("agents and relays: {}", control_plane.agents_addr());
     tokio::select! {
         result = tokio::signal::ctrl_c() => result?,

@@ -1,15 +1,16 @@
 //! The two listening ports: accept loops, TLS, keep-alive and an orderly end.
 //!
 //! Invariants: a handshake has a deadline and never holds up the next one; the number of connections is bounded;
-//! every request carries its [`Peer`]. What is asked and answered is not looked at here.
+//! every request carries its [`Peer`]. What is asked and answered is not looked at here; whoever speaks plain HTTP to a
+//! port with TLS is told so, and nothing that they sent is read.
 
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
-use muster_identity::{Authority, Identity, identity_of};
+use muster_identity::{Authority, Identity, LiveCertificate, accept_tls, identity_of};
 use rustls::server::WebPkiClientVerifier;
+use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,7 +52,7 @@ impl Acceptor {
         self.accept(listener, router, None).await;
     }
 
-    /// Serves TLS 1.3; a client certificate is verified if one is shown.
+    /// Serves TLS as configured; a client certificate is verified if one is shown and the configuration has a verifier.
     pub async fn serve_tls(
         self,
         listener: TcpListener,
@@ -98,7 +99,8 @@ impl Acceptor {
         let Some(tls) = tls else {
             return self.http(stream, Peer { addr, identity: None }, router).await;
         };
-        match tokio::time::timeout(HANDSHAKE_DEADLINE, tls.accept(stream)).await {
+        let handshake = accept_tls(&tls, stream);
+        match tokio::time::timeout(HANDSHAKE_DEADLINE, handshake).await {
             Ok(Ok(stream)) => {
                 let shown = stream
                     .get_ref()
@@ -157,12 +159,14 @@ fn prepare(stream: &TcpStream) -> std::io::Result<()> {
     socket2::SockRef::from(stream).set_tcp_user_timeout(Some(UNACKNOWLEDGED))
 }
 
-/// TLS 1.3 with a certificate of the built-in CA; client certificates are optional and must be of that CA.
-pub fn agents_tls(authority: &Authority, names: &[String]) -> anyhow::Result<Arc<rustls::ServerConfig>> {
+/// TLS 1.3 with a certificate of the built-in CA; client certificates are optional and must be of that CA. The
+/// certificate is exchanged while the port serves, since it ends after a year.
+pub fn agents_tls(
+    authority: &Authority,
+    names: &[String],
+) -> anyhow::Result<(Arc<rustls::ServerConfig>, Arc<LiveCertificate>)> {
     let pem = authority.server_credentials(names)?;
-    let chain =
-        CertificateDer::pem_slice_iter(pem.cert_chain_pem.as_bytes()).collect::<Result<Vec<_>, _>>()?;
-    let key = PrivateKeyDer::from_pem_slice(pem.key_pem.as_bytes())?;
+    let certificate = LiveCertificate::from_pem(&pem.cert_chain_pem, &pem.key_pem)?;
     let mut roots = rustls::RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(pem.ca_pem.as_bytes())?)?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -172,9 +176,9 @@ pub fn agents_tls(authority: &Authority, names: &[String]) -> anyhow::Result<Arc
     let mut config = rustls::ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_client_cert_verifier(verifier)
-        .with_single_cert(chain, key)?;
+        .with_cert_resolver(certificate.clone());
     config.alpn_protocols = vec![b"h2".to_vec()];
-    Ok(Arc::new(config))
+    Ok((Arc::new(config), certificate))
 }
 
 #[cfg(test)]

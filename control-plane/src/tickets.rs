@@ -5,7 +5,7 @@
 use crate::clock::now_ms;
 use crate::fleet::Fleet;
 use crate::status::Failure;
-use muster_identity::{JoinClaims, TokenSigner};
+use muster_identity::{JoinClaims, TokenSigner, View};
 use muster_proto::command::v1 as pb;
 use std::sync::Arc;
 
@@ -24,7 +24,15 @@ impl Tickets {
     /// A ticket for a site, or for a desk (`desk:ACCOUNT`); `chair` if it is the desk of the meeting's chair.
     pub fn issue(&self, meeting: &str, site: &str, chair: bool) -> Result<pb::JoinTicket, Failure> {
         let place = self.fleet.place(site).ok_or(Failure::NoRelay)?;
-        let claims = JoinClaims::new(meeting, site, chair, true, now_ms() / 1000);
+        // Who runs the meeting sees any site; a site sees what everyone is made to see.
+        let view = if site.starts_with("desk:") {
+            View::All
+        } else {
+            View::Stage
+        };
+        let claims = JoinClaims::new(meeting, site, chair, true, now_ms() / 1000)
+            .at_relay(&place.relay)
+            .viewing(view);
         let token = self.signer.sign(&claims).map_err(|error| {
             tracing::error!(%error, "cannot sign a join token");
             Failure::NoRelay

@@ -35,6 +35,8 @@ impl DevRelay {
                 TOKEN,
                 "--listen",
                 &format!("{ADDRESS}:{PORT}"),
+                "--plain",
+                "--insecure-plain-anywhere",
             ])
             .args(more)
             .env("MUSTER_LOG", "info,muster_sfu=debug")

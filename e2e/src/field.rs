@@ -65,6 +65,7 @@ impl Field {
     pub fn start_control_plane(&mut self) -> Result<()> {
         let mut command = command("muster-control-plane")?;
         command
+            .arg("--plain")
             .args(["--listen", &format!("127.0.0.1:{}", self.console_port)])
             .args(["--agents-listen", &format!("127.0.0.1:{}", self.agents_port)])
             .arg("--data-dir")
@@ -89,6 +90,7 @@ impl Field {
         let mut command = command("muster-sfu")?;
         command
             .args([
+                "--plain",
                 "--http-listen",
                 "127.0.0.1:0",
                 "--control-plane",

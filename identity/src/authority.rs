@@ -2,6 +2,7 @@
 //! `ca.pem`, `ca-key.pem` and `token-key.pem`, the keys readable by their owner alone.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
@@ -11,11 +12,18 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 
 use crate::credentials::{read_optional, write_private};
-use crate::{CONTROL_PLANE_NAME, Credentials, Identity, IdentityError, RELAY_NAME, TokenSigner, sha256_text};
+use crate::names::{all_named, for_relay};
+use crate::server::now_s;
+use crate::{
+    CONTROL_PLANE_NAME, Credentials, Identity, IdentityError, LiveCertificate, PairFiles, RELAY_NAME,
+    TokenSigner, sha256_text,
+};
 
 /// Certificates of agents and relays hold for a year, the CA for twenty.
 const LEAF_DAYS: i64 = 366;
 const CA_DAYS: i64 = 20 * 366;
+/// A kept server certificate that ends sooner is made anew.
+const RENEW_S: i64 = 30 * 24 * 3600;
 
 /// The CA of one installation.
 pub struct Authority {
@@ -23,6 +31,9 @@ pub struct Authority {
     ca_der: CertificateDer<'static>,
     issuer: Issuer<'static, KeyPair>,
     token_key: KeyPair,
+    /// What the control plane itself goes by, so that no relay may.
+    own_names: Vec<String>,
+    own_certificate: Option<Arc<LiveCertificate>>,
 }
 
 /// What a TLS server of the control plane presents.
@@ -94,7 +105,25 @@ impl Authority {
             ca_der,
             issuer,
             token_key,
+            own_names: Vec::new(),
+            own_certificate: None,
         })
+    }
+
+    /// Says what the control plane is called: such a name is never signed for a relay, nor any that stands in the
+    /// certificate that it presents.
+    pub fn set_own(&mut self, names: Vec<String>, certificate: Option<Arc<LiveCertificate>>) {
+        self.own_names = names;
+        self.own_certificate = certificate;
+    }
+
+    fn own_names(&self) -> Vec<String> {
+        let presented = self
+            .own_certificate
+            .as_ref()
+            .map(|certificate| certificate.names());
+        let presented = presented.unwrap_or_default();
+        self.own_names.iter().cloned().chain(presented).collect()
     }
 
     /// The CA's certificate.
@@ -107,11 +136,19 @@ impl Authority {
         sha256_text(&self.ca_der)
     }
 
-    /// Signs the key of a certificate request for `identity`; what the request says of itself is ignored.
+    /// Signs the key of a certificate request for `identity`. Of what the request says, the DNS names and addresses of a
+    /// relay are taken; all else is ignored.
+    ///
+    /// # Errors
+    /// A request of the wrong form, or a name that a relay may not have.
     pub fn issue(&self, csr_pem: &str, identity: &Identity) -> Result<String, IdentityError> {
         let mut request = CertificateSigningRequestParams::from_pem(csr_pem)
             .map_err(|e| IdentityError::malformed("certificate request", e))?;
-        request.params = leaf_params(identity, &[])?;
+        let names = match identity {
+            Identity::Relay(_) => for_relay(&request.params.subject_alt_names, &self.own_names())?,
+            Identity::Agent(_) | Identity::ControlPlane => Vec::new(),
+        };
+        request.params = leaf_params(identity, &names)?;
         let cert = request
             .signed_by(&self.issuer)
             .map_err(|e| IdentityError::malformed("certificate request", e))?;
@@ -149,6 +186,45 @@ impl Authority {
             key_pem: key.serialize_pem(),
             ca_pem: self.ca_pem.clone(),
         })
+    }
+
+    /// The server certificate for people, kept in two files of `dir` and made anew if a name is missing, the CA is
+    /// another, or it ends within a month. So a browser that was told to trust it does so after a restart too.
+    ///
+    /// # Errors
+    /// A folder that cannot be written, or a name that cannot stand in a certificate.
+    pub fn kept_server_certificate(&self, dir: &Path, names: &[String]) -> Result<PairFiles, IdentityError> {
+        let files = PairFiles {
+            cert: dir.join("server.pem"),
+            key: dir.join("server-key.pem"),
+        };
+        let (chain, key) = (read_optional(&files.cert)?, read_optional(&files.key)?);
+        if let (Some(chain), Some(key)) = (chain, key)
+            && chain.ends_with(&self.ca_pem)
+            && let Ok(kept) = LiveCertificate::from_pem(&chain, &key)
+            && kept.ends_s() > now_s() + RENEW_S
+            && all_named(&kept.names(), names)
+        {
+            return Ok(files);
+        }
+        std::fs::create_dir_all(dir).map_err(|source| IdentityError::File {
+            path: dir.to_owned(),
+            source,
+        })?;
+        let failed = |e| IdentityError::malformed("server certificate", e);
+        let key = KeyPair::generate().map_err(failed)?;
+        let mut params = CertificateParams::new(names).map_err(failed)?;
+        let title = names.first().map_or("Muster", String::as_str);
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, title);
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        params.use_authority_key_identifier_extension = true;
+        set_validity(&mut params, LEAF_DAYS);
+        let cert = params.signed_by(&key, &self.issuer).map_err(failed)?;
+        write_private(&files.key, &key.serialize_pem())?;
+        write_private(&files.cert, &(cert.pem() + &self.ca_pem))?;
+        Ok(files)
     }
 
     /// Signs join tokens.

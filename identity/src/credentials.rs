@@ -81,6 +81,20 @@ impl Credentials {
         write_private(&dir.join("cert.pem"), &self.cert_pem)
     }
 
+    /// The DNS names and addresses that the certificate is for.
+    pub fn names(&self) -> Vec<String> {
+        let cert = CertificateDer::from_pem_slice(self.cert_pem.as_bytes());
+        cert.map(|cert| crate::names::names_in(&cert)).unwrap_or_default()
+    }
+
+    /// The certificate as that of a port for browsers; the CA stands in the chain.
+    ///
+    /// # Errors
+    /// A certificate and key that do not fit each other.
+    pub fn live_certificate(&self) -> Result<std::sync::Arc<crate::LiveCertificate>, IdentityError> {
+        crate::LiveCertificate::from_pem(&format!("{}{}", self.cert_pem, self.ca_pem), &self.key_pem)
+    }
+
     pub(crate) fn chain(&self) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
         CertificateDer::pem_slice_iter(self.cert_pem.as_bytes())
             .collect::<Result<_, _>>()

@@ -14,7 +14,9 @@ use rustls::crypto::{verify_tls12_signature, verify_tls13_signature};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
-use crate::tls::{channel, provider};
+use tonic::transport::Channel;
+
+use crate::tls::{channel, connect, provider};
 use crate::{Credentials, EnrolError, IdentityError, random_secret, sha256_text};
 
 /// A one-time enrolment token, as text `met1.SECRET.FINGERPRINT`.
@@ -68,13 +70,23 @@ impl FromStr for EnrolToken {
 }
 
 /// Enrols at the control plane's port for agents (`HOST:PORT`). The key never leaves the caller.
+///
+/// # Errors
+/// [`EnrolError`]: nobody there, somebody else there, or a token that is refused.
 pub async fn enrol(authority: &str, token: &EnrolToken) -> Result<Credentials, EnrolError> {
-    let failed = |e| EnrolError::Identity(IdentityError::malformed("certificate request", e));
-    let key = KeyPair::generate().map_err(failed)?;
-    let request = CertificateParams::default()
-        .serialize_request(&key)
-        .and_then(|csr| csr.pem())
-        .map_err(failed)?;
+    enrol_as(authority, token, &[]).await
+}
+
+/// As [`enrol`]; a relay asks for these DNS names and addresses, by which browsers will call it.
+///
+/// # Errors
+/// As there; the control plane refuses names that are its own.
+pub async fn enrol_as(
+    authority: &str,
+    token: &EnrolToken,
+    names: &[String],
+) -> Result<Credentials, EnrolError> {
+    let (key, request) = request_for(names)?;
     let verifier = Arc::new(PinnedCa {
         fingerprint: token.ca_fingerprint.clone(),
     });
@@ -85,12 +97,43 @@ pub async fn enrol(authority: &str, token: &EnrolToken) -> Result<Credentials, E
         .with_custom_certificate_verifier(verifier)
         .with_no_client_auth();
     tls.alpn_protocols = vec![b"h2".to_vec()];
-    let mut client = EnrolServiceClient::new(channel(authority, tls)?);
+    let client = EnrolServiceClient::new(channel(authority, tls)?);
+    ask(client, authority, token.to_string(), key, request).await
+}
+
+/// A relay's certificate made anew, for these names: it shows the one that it has in place of a token.
+///
+/// # Errors
+/// As [`enrol_as`].
+pub async fn renew(
+    authority: &str,
+    credentials: &Credentials,
+    names: &[String],
+) -> Result<Credentials, EnrolError> {
+    let (key, request) = request_for(names)?;
+    let client = EnrolServiceClient::new(connect(authority, credentials).await?);
+    ask(client, authority, String::new(), key, request).await
+}
+
+fn request_for(names: &[String]) -> Result<(KeyPair, String), IdentityError> {
+    let failed = |e| IdentityError::malformed("certificate request", e);
+    let key = KeyPair::generate().map_err(failed)?;
+    let request = CertificateParams::new(names)
+        .and_then(|params| params.serialize_request(&key))
+        .and_then(|csr| csr.pem())
+        .map_err(failed)?;
+    Ok((key, request))
+}
+
+async fn ask(
+    mut client: EnrolServiceClient<Channel>,
+    authority: &str,
+    token: String,
+    key: KeyPair,
+    csr_pem: String,
+) -> Result<Credentials, EnrolError> {
     let answer = client
-        .enrol(EnrolRequest {
-            token: token.to_string(),
-            csr_pem: request,
-        })
+        .enrol(EnrolRequest { token, csr_pem })
         .await
         .map_err(|status| refusal(authority, &status))?
         .into_inner();

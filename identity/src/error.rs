@@ -14,6 +14,9 @@ pub enum IdentityError {
     /// The certificate names no identity of ours.
     #[error("the certificate names no agent, relay or control plane (expected a URI `muster:agent:SITE`)")]
     Unnamed,
+    /// A name in a certificate request that is not signed.
+    #[error(transparent)]
+    Name(#[from] crate::NameRefused),
 }
 
 impl IdentityError {

@@ -11,16 +11,23 @@ mod credentials;
 mod enrol;
 mod error;
 mod name;
+mod names;
+mod server;
 mod tls;
 mod token;
 
 pub use authority::{Authority, ServerPem};
 pub use credentials::Credentials;
-pub use enrol::{EnrolToken, enrol};
+pub use enrol::{EnrolToken, enrol, enrol_as, renew};
 pub use error::{EnrolError, IdentityError};
 pub use name::{Identity, identity_of};
-pub use tls::{CONTROL_PLANE_NAME, LINK_ALPN, RELAY_NAME, connect, link_client_config, link_server_config};
-pub use token::{JoinClaims, TOKEN_VALID_S, TokenError, TokenSigner, TokenVerifier};
+pub use names::{LOOPBACK_NAMES, NameRefused, all_named, names_of_listener};
+pub use server::{LOOK_EVERY, LiveCertificate, PairFiles, accept_tls};
+pub use tls::{
+    CONTROL_PLANE_NAME, LINK_ALPN, RELAY_NAME, connect, connect_web, link_client_config, link_server_config,
+    web_channel, web_client_config, web_client_config_of,
+};
+pub use token::{JoinClaims, Role, TOKEN_VALID_S, TokenError, TokenSigner, TokenVerifier, Track, View};
 
 /// A random secret of 256 bits as base64url text, for tokens and sessions.
 pub fn random_secret() -> String {

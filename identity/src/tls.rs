@@ -1,5 +1,6 @@
 //! TLS between agents, relays and the control plane: TLS 1.3, certificates of the built-in CA, fixed server names
-//! (an address may change, the name in the certificate does not).
+//! (an address may change, the name in the certificate does not). And TLS of commands towards the port for people, where
+//! the certificate must be for the host that was asked for.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use tonic::transport::{Channel, Endpoint, Uri};
 
 use crate::{Credentials, IdentityError};
@@ -74,6 +76,80 @@ pub fn link_server_config(credentials: &Credentials) -> Result<ServerConfig, Ide
 pub async fn connect(authority: &str, credentials: &Credentials) -> Result<Channel, IdentityError> {
     let tls = client_config(credentials, b"h2")?;
     channel(authority, tls)
+}
+
+/// TLS of a command that speaks gRPC to a port for people: a certificate of one of these roots, for the host asked for.
+///
+/// # Errors
+/// PEM that holds no certificate.
+pub fn web_client_config(roots_pem: &[u8]) -> Result<ClientConfig, IdentityError> {
+    let mut roots = RootCertStore::empty();
+    let certs = CertificateDer::pem_slice_iter(roots_pem)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|e| IdentityError::malformed("CA certificate", e))?;
+    // Of a system's roots some may be of a kind that webpki does not take.
+    let (taken, _) = roots.add_parsable_certificates(certs);
+    if taken == 0 {
+        return Err(IdentityError::malformed(
+            "CA certificate",
+            "expected PEM with BEGIN CERTIFICATE",
+        ));
+    }
+    web_config(roots)
+}
+
+/// As [`web_client_config`], with roots in DER form.
+///
+/// # Errors
+/// None that a configuration of ours could meet.
+pub fn web_client_config_of(roots_der: Vec<CertificateDer<'static>>) -> Result<ClientConfig, IdentityError> {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(roots_der);
+    web_config(roots)
+}
+
+fn web_config(roots: RootCertStore) -> Result<ClientConfig, IdentityError> {
+    Ok(ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(|e| IdentityError::malformed("TLS versions", e))?
+        .with_root_certificates(roots)
+        .with_no_client_auth())
+}
+
+/// A TLS connection to a port for people, `HOST:PORT`; the certificate must be for that host.
+///
+/// # Errors
+/// Nobody there, or a certificate that is not trusted: then the cause is a [`rustls::Error`].
+pub async fn connect_web(address: &str, config: Arc<ClientConfig>) -> std::io::Result<TlsStream<TcpStream>> {
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+    let name = ServerName::try_from(host).map_err(std::io::Error::other)?;
+    let tcp = TcpStream::connect(address).await?;
+    tcp.set_nodelay(true)?;
+    TlsConnector::from(config).connect(name, tcp).await
+}
+
+/// A gRPC channel to a port for people, `HOST:PORT`, over TLS. Connected when this returns.
+///
+/// # Errors
+/// As [`connect_web`], somewhere among the causes.
+pub async fn web_channel(
+    address: &str,
+    mut config: ClientConfig,
+) -> Result<Channel, tonic::transport::Error> {
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let config = Arc::new(config);
+    let mut endpoint =
+        Endpoint::from_shared(format!("http://{address}"))?.connect_timeout(Duration::from_secs(5));
+    if let Ok(origin) = format!("https://{address}").parse() {
+        endpoint = endpoint.origin(origin);
+    }
+    let target = address.to_owned();
+    let service = tower::service_fn(move |_: Uri| {
+        let (config, target) = (config.clone(), target.clone());
+        async move { Ok::<_, std::io::Error>(TokioIo::new(connect_web(&target, config).await?)) }
+    });
+    endpoint.connect_with_connector(service).await
 }
 
 pub(crate) fn channel(authority: &str, tls: ClientConfig) -> Result<Channel, IdentityError> {

@@ -54,17 +54,20 @@ fn token_id(jti: &str) -> TokenId {
 }
 
 pub(crate) struct Admission {
+    /// The relay's own id: a token for another one is not taken.
+    relay: String,
     key: RwLock<Key>,
     taken: Mutex<HashMap<TokenId, Taken>>,
 }
 
 impl Admission {
-    pub fn new(token_key_pem: &str) -> Result<Self, IdentityError> {
+    pub fn new(relay: &str, token_key_pem: &str) -> Result<Self, IdentityError> {
         let key = Key {
             pem: token_key_pem.to_owned(),
             verifier: TokenVerifier::from_pem(token_key_pem)?,
         };
         Ok(Self {
+            relay: relay.to_owned(),
             key: RwLock::new(key),
             taken: Mutex::default(),
         })
@@ -103,6 +106,13 @@ impl Admission {
                 401,
                 "token_invalid",
                 "the token names no meeting and site",
+            ));
+        }
+        if claims.relay.as_ref().is_some_and(|relay| *relay != self.relay) {
+            return Err(Refusal::new(
+                401,
+                "wrong_relay",
+                "the join token is for another relay; ask for a new one",
             ));
         }
         let place = self.place(&claims, now_s)?;
@@ -187,7 +197,7 @@ mod tests {
     fn a_token_is_remembered_until_it_expires_and_its_answer_while_somebody_keeps_it() {
         let dir = tempfile::tempdir().expect("temp dir");
         let authority = Authority::load_or_create(dir.path()).expect("authority");
-        let admission = Admission::new(&authority.token_key_pem()).expect("a key");
+        let admission = Admission::new("r1", &authority.token_key_pem()).expect("a key");
         let signer = authority.token_signer().expect("signer");
         let now_s = now_ms() / 1000;
         let token = |site: &str| {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use clap::Parser;
-use muster_identity::EnrolToken;
+use muster_identity::{EnrolToken, PairFiles};
 use serde::Deserialize;
 
 use crate::dev::DevToken;
@@ -16,8 +16,12 @@ use crate::ice_servers::IceServer;
 pub struct RelayConfig {
     /// HTTP and gRPC-web for browsers. Port 0: any.
     pub http_listen: SocketAddr,
+    /// What the HTTP port speaks.
+    pub http_tls: HttpTls,
+    /// Further DNS names and addresses for the relay's certificate.
+    pub tls_names: Vec<String>,
     /// Base of the relay's address as browsers reach it (`https://relay.example`), told to the control plane; by default
-    /// `http://ANNOUNCE_IP:PORT`.
+    /// `https://ANNOUNCE_IP:PORT`.
     pub http_url: Option<String>,
     /// Address that the media ports are bound to.
     pub media_ip: IpAddr,
@@ -43,10 +47,28 @@ pub struct RelayConfig {
     pub dev: Option<DevToken>,
 }
 
+/// What the HTTP port speaks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HttpTls {
+    /// HTTP without TLS; refused on an address that is not loopback, unless `anywhere`.
+    Plain { anywhere: bool },
+    /// TLS with the certificate of the relay's identity.
+    Own,
+    /// TLS with these files, taken up again when they change.
+    Files(PairFiles),
+}
+
+impl HttpTls {
+    /// Plain HTTP on loopback, for tests and `muster demo`.
+    pub const LOCAL: Self = Self::Plain { anywhere: false };
+}
+
 impl Default for RelayConfig {
     fn default() -> Self {
         Self {
             http_listen: (Ipv4Addr::LOCALHOST, 8081).into(),
+            http_tls: HttpTls::Own,
+            tls_names: Vec::new(),
             http_url: None,
             media_ip: Ipv4Addr::LOCALHOST.into(),
             announce_ip: None,
@@ -72,11 +94,18 @@ impl Default for RelayConfig {
 ///   muster-sfu --control-plane cp.example:8443 --enrol-token met1.… --announce-ip 203.0.113.7 \
 ///              --media-ip 0.0.0.0 --http-listen 0.0.0.0:8081
 ///
+/// TLS: the HTTP port presents the relay's own certificate, for the host of --http-url (or the announced address) and each
+/// --tls-name; browsers and commands trust it that trust the control plane's ca.pem (muster-control-plane --help says how).
+/// A name of the control plane itself is not given to a relay: one on the same machine takes other names, or files by
+/// --tls-cert and --tls-key (such as the control plane's DATA_DIR/tls/server.pem and server-key.pem). Files are taken up
+/// within seconds of a change.
+///
 /// To try it alone, or with OBS, GStreamer and other WHIP clients (no control plane, no certificate; not for production):
 ///
-///   muster-sfu --dev --token SECRET-OF-8-OR-MORE --listen 127.0.0.1:8081
+///   muster-sfu --dev --token SECRET-OF-8-OR-MORE --listen 127.0.0.1:8081 --plain
 ///
 ///   publish: POST http://127.0.0.1:8081/whip/MEETING   view: POST http://127.0.0.1:8081/whep/MEETING
+///   Without --plain it speaks https, by a CA of its own that --identity-dir keeps (dev-ca/ca.pem).
 ///   Both take `Authorization: Bearer TOKEN`. A meeting opens at its first use; its name has 1 to 64 of A-Z a-z 0-9 . _ -
 ///   The k-th video of a viewer shows the k-th publisher, in the order they came; its sound is that of the loudest.
 ///
@@ -104,9 +133,31 @@ pub struct Settings {
         value_name = "IP:PORT"
     )]
     pub http_listen: Option<SocketAddr>,
-    /// The relay's base address as browsers reach it, if a proxy stands before it [default: http://ANNOUNCE_IP:PORT]
+    /// The relay's base address as browsers reach it [default: https://ANNOUNCE_IP:PORT]
     #[arg(long, env = "MUSTER_RELAY_HTTP_URL", value_name = "URL")]
     pub http_url: Option<String>,
+    /// A further DNS name or address for the relay's certificate; may be given several times
+    #[arg(
+        long = "tls-name",
+        env = "MUSTER_RELAY_TLS_NAMES",
+        value_delimiter = ',',
+        value_name = "NAME"
+    )]
+    #[serde(default)]
+    pub tls_names: Vec<String>,
+    /// PEM file of a certificate for the HTTP port and those above it, in place of the relay's own
+    #[arg(long, env = "MUSTER_RELAY_TLS_CERT", value_name = "FILE")]
+    pub tls_cert: Option<PathBuf>,
+    /// PEM file of that certificate's key
+    #[arg(long, env = "MUSTER_RELAY_TLS_KEY", value_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
+    /// Plain HTTP, without TLS: for development, on loopback alone
+    #[arg(long, env = "MUSTER_RELAY_PLAIN", num_args = 0..=1, default_missing_value = "true", value_name = "true|false")]
+    pub plain: Option<bool>,
+    /// With --plain: on any address; tokens can then be read on the network
+    #[arg(long, env = "MUSTER_RELAY_INSECURE_PLAIN_ANYWHERE", num_args = 0..=1, default_missing_value = "true",
+        value_name = "true|false")]
+    pub insecure_plain_anywhere: Option<bool>,
     /// Address to bind the media ports to [default: 127.0.0.1; with --dev that of --listen]
     #[arg(long, env = "MUSTER_RELAY_MEDIA_IP", value_name = "IP")]
     pub media_ip: Option<IpAddr>,
@@ -204,6 +255,15 @@ impl Settings {
         Self {
             http_listen: self.http_listen.or(file.http_listen),
             http_url: self.http_url.or(file.http_url),
+            tls_names: if self.tls_names.is_empty() {
+                file.tls_names
+            } else {
+                self.tls_names
+            },
+            tls_cert: self.tls_cert.or(file.tls_cert),
+            tls_key: self.tls_key.or(file.tls_key),
+            plain: self.plain.or(file.plain),
+            insecure_plain_anywhere: self.insecure_plain_anywhere.or(file.insecure_plain_anywhere),
             media_ip: self.media_ip.or(file.media_ip),
             announce_ip: self.announce_ip.or(file.announce_ip),
             media_port_base: self.media_port_base.or(file.media_port_base),
@@ -230,6 +290,7 @@ impl Settings {
     fn into_config(self) -> anyhow::Result<RelayConfig> {
         let default = RelayConfig::default();
         let dev = self.dev_token()?;
+        let http_tls = self.http_tls()?;
         let http_listen = self.http_listen.unwrap_or(default.http_listen);
         let media_ip = if dev.is_some() {
             http_listen.ip()
@@ -251,6 +312,8 @@ impl Settings {
             .transpose()?;
         Ok(RelayConfig {
             http_listen,
+            http_tls,
+            tls_names: self.tls_names,
             http_url: self.http_url,
             media_ip: self.media_ip.unwrap_or(media_ip),
             announce_ip: self.announce_ip,
@@ -268,6 +331,21 @@ impl Settings {
             ice_servers,
             dev,
         })
+    }
+
+    fn http_tls(&self) -> anyhow::Result<HttpTls> {
+        let anywhere = self.insecure_plain_anywhere.unwrap_or(false);
+        match (self.plain.unwrap_or(false), &self.tls_cert, &self.tls_key) {
+            (true, None, None) => Ok(HttpTls::Plain { anywhere }),
+            (true, ..) => bail!("--plain speaks no TLS: leave out --tls-cert and --tls-key, or --plain"),
+            (false, ..) if anywhere => bail!("--insecure-plain-anywhere is for --plain"),
+            (false, Some(cert), Some(key)) => Ok(HttpTls::Files(PairFiles {
+                cert: cert.clone(),
+                key: key.clone(),
+            })),
+            (false, None, None) => Ok(HttpTls::Own),
+            _ => bail!("--tls-cert and --tls-key: expected both or neither"),
+        }
     }
 
     fn dev_token(&self) -> anyhow::Result<Option<DevToken>> {
@@ -343,6 +421,23 @@ mod tests {
             std::fs::write(&path, format!("control_plane = {text}\n")).expect("written");
             let found = config(&["--config", path.to_str().expect("text")]).expect("config");
             assert_eq!(found.control_plane, ["a:1", "b:2"]);
+        }
+    }
+
+    #[test]
+    fn http_is_tls_unless_told_otherwise() {
+        let tls = |flags: &[&str]| config(flags).map(|config| config.http_tls);
+        assert_eq!(tls(&[]), Ok(HttpTls::Own));
+        assert_eq!(tls(&["--plain"]), Ok(HttpTls::LOCAL));
+        let anywhere = tls(&["--plain", "--insecure-plain-anywhere"]);
+        assert_eq!(anywhere, Ok(HttpTls::Plain { anywhere: true }));
+        assert!(tls(&["--tls-cert", "a", "--tls-key", "b"]).is_ok());
+        for bad in [
+            &["--tls-cert", "a"][..],
+            &["--insecure-plain-anywhere"],
+            &["--plain", "--tls-key", "b"],
+        ] {
+            assert!(tls(bad).is_err(), "{bad:?}");
         }
     }
 

@@ -62,6 +62,15 @@ pub(crate) fn kind_of_leg(kind: webrtc::SourceKind) -> forward::SourceKind {
     }
 }
 
+/// A kind of source as join tokens name it.
+pub(crate) fn track_of(kind: forward::SourceKind) -> muster_identity::Track {
+    match kind {
+        forward::SourceKind::Camera => muster_identity::Track::Camera,
+        forward::SourceKind::Content => muster_identity::Track::Content,
+        forward::SourceKind::Audio => muster_identity::Track::Audio,
+    }
+}
+
 /// `None` for unspecified and for kinds of a later version.
 pub(crate) fn kind_of_wire(kind: i32) -> Option<forward::SourceKind> {
     match wire::SourceKind::try_from(kind) {

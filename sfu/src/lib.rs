@@ -22,10 +22,11 @@ mod relay;
 mod reports;
 mod ring;
 mod tcp_listener;
+mod tls;
 mod watch;
 mod worker;
 
-pub use config::{Flags, RelayConfig};
+pub use config::{Flags, HttpTls, RelayConfig};
 pub use dev::{BadDevToken, DevToken};
 pub use ice_servers::{IceServer, NoIceServer};
 pub use relay::Relay;

@@ -82,7 +82,7 @@ const FAMILIES: &[(&str, Kind, &str)] = &[
     (
         "muster_relay_http_closed_total",
         Kind::Counter,
-        "HTTP connections that the relay closed: silent (asked nothing in time), idle, or full (no room for all).",
+        "HTTP connections that the relay closed: silent (asked nothing in time), idle, full (no room for all), or handshake (of TLS, that failed).",
     ),
     (
         "muster_relay_srtp_agreed_total",
@@ -97,7 +97,7 @@ const FAMILIES: &[(&str, Kind, &str)] = &[
     (
         "muster_relay_joins_refused_total",
         Kind::Counter,
-        "Joins and links that were refused, by reason.",
+        "Joins and links, and calls with a leg's secret, sources and views, that were refused, by reason.",
     ),
     (
         "muster_relay_reports_dropped_total",

@@ -22,6 +22,7 @@ use crate::readiness::Readiness;
 use crate::reports::Reports;
 use crate::ring;
 use crate::tcp_listener;
+use crate::tls::{self, HttpCertificate};
 use crate::watch::now_ms;
 use crate::worker::state::Shared;
 use crate::worker::{self, Command, Handle, Start};
@@ -50,7 +51,12 @@ impl Relay {
     /// A port in use, no identity, or configuration that cannot be: the message says what to do.
     pub async fn start(config: RelayConfig) -> anyhow::Result<Self> {
         let announce = announce_ip(&config)?;
-        let credentials = identity::obtain(&config).await?;
+        tls::check_plain(&config)?;
+        let names = tls::wanted_names(&config, announce);
+        let credentials = identity::obtain(&config, &names).await?;
+        let certificate = HttpCertificate::load(&config, &credentials, &names)?;
+        let acceptor = certificate.as_ref().map(HttpCertificate::acceptor).transpose()?;
+        let scheme = if acceptor.is_some() { "https" } else { "http" };
         let count = worker_count(config.workers)?;
         let listener = tokio::net::TcpListener::bind(config.http_listen)
             .await
@@ -97,7 +103,11 @@ impl Relay {
                 (&relay.media_addrs, tcp_candidate),
                 &config,
             ),
+            acceptor,
         )));
+        if let Some(certificate) = certificate {
+            relay.tasks.push(tokio::spawn(certificate.follow()));
+        }
         relay.tasks.push(tokio::spawn(forget_idle(shared.clone())));
         if !config.control_plane.is_empty() {
             let http_host = if http_addr.ip().is_unspecified() {
@@ -108,10 +118,9 @@ impl Relay {
             let fleet = Fleet {
                 authorities: config.control_plane.clone(),
                 credentials,
-                http_url: config
-                    .http_url
-                    .clone()
-                    .unwrap_or_else(|| format!("http://{}", SocketAddr::new(http_host, http_addr.port()))),
+                http_url: config.http_url.clone().unwrap_or_else(|| {
+                    format!("{scheme}://{}", SocketAddr::new(http_host, http_addr.port()))
+                }),
                 link_addrs: relay.link_addrs.iter().map(SocketAddr::to_string).collect(),
                 shared,
             };
@@ -120,8 +129,8 @@ impl Relay {
         tracing::info!(http = %http_addr, workers = count, links = ?relay.link_addrs, "relay serves");
         if config.dev.is_some() {
             tracing::warn!(
-                whip = %format!("http://{http_addr}/whip/MEETING"),
-                whep = %format!("http://{http_addr}/whep/MEETING"),
+                whip = %format!("{scheme}://{http_addr}/whip/MEETING"),
+                whep = %format!("{scheme}://{http_addr}/whep/MEETING"),
                 "DEVELOPMENT MODE, NOT FOR PRODUCTION: no control plane, whoever has the token may do everything"
             );
         }
@@ -269,8 +278,8 @@ fn share(config: &RelayConfig, credentials: &Credentials, workers: usize) -> any
         other => other.to_string(),
     };
     Ok(Shared {
+        admission: Admission::new(&relay, &credentials.token_key_pem).context("token key of the identity")?,
         directory: Directory::new(signals.clone(), config.max_legs, relay, reports),
-        admission: Admission::new(&credentials.token_key_pem).context("token key of the identity")?,
         metrics,
         readiness: Readiness::new(!config.control_plane.is_empty()),
         certificate: Arc::new(Certificate::generate()?),

@@ -10,7 +10,7 @@ use muster_control_plane::{Bootstrap, Config, ControlPlane};
 use muster_identity::Credentials;
 use muster_proto::command::v1::create_enrol_token_request::Target;
 use muster_proto::command::v1::{CreateEnrolTokenRequest, ImportSitesRequest, Role};
-use muster_sfu::{Relay, RelayConfig};
+use muster_sfu::{HttpTls, Relay, RelayConfig};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
@@ -48,7 +48,7 @@ impl Running {
         let sites: Vec<_> = sites::choose(count).into_iter().map(str::to_owned).collect();
         let password = folder.password()?;
         let (control_plane, client) = start_control_plane(&folder, listen, &password).await?;
-        let url = format!("http://{}", control_plane.addr());
+        let url = control_plane.url();
         let agents_address = control_plane.agents_addr().to_string();
         let relay = start_relay(&folder, &client, &agents_address)
             .await
@@ -137,7 +137,7 @@ async fn start_control_plane(
     let control_plane = ControlPlane::start(config)
         .await
         .map_err(|error| explain(&error, folder))?;
-    let client = Client::sign_in(&format!("http://{}", control_plane.addr()), ACCOUNT, password).await?;
+    let client = Client::sign_in(&control_plane.url(), None, ACCOUNT, password).await?;
     let request = ImportSitesRequest {
         csv: sites::TREE.as_bytes().to_vec(),
         dry_run: false,
@@ -168,6 +168,7 @@ async fn start_relay(folder: &DataFolder, client: &Client, control_plane: &str) 
     };
     let config = RelayConfig {
         http_listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        http_tls: HttpTls::LOCAL,
         control_plane: vec![control_plane.to_owned()],
         identity_dir,
         enrol_token,

@@ -1,11 +1,12 @@
-//! Enrolment: a one-time token for a certificate. The caller has no certificate yet.
+//! Enrolment: a one-time token for a certificate. The caller has no certificate yet; or it is a relay that has one and
+//! wants it made anew, for its names of now, and sends no token. A name that is not signed spends no token.
 
 use crate::clock::now_ms;
 use crate::convert::site_to_wire;
-use crate::core::Core;
+use crate::core::{Core, peer_identity};
 use crate::status::{Failure, unauthenticated};
 use crate::store::StoreError;
-use muster_identity::{EnrolToken, Identity, sha256_text};
+use muster_identity::{EnrolToken, Identity, IdentityError, sha256_text};
 use muster_proto::command::v1::enrol_service_server::EnrolService;
 use muster_proto::command::v1::{EnrolRequest, EnrolResponse};
 use std::sync::Arc;
@@ -13,20 +14,57 @@ use tonic::{Request, Response, Status};
 
 pub struct Enrolment(pub Arc<Core>);
 
-fn refused() -> Status {
-    metrics::counter!("muster_enrolments_refused").increment(1);
+fn refused(reason: &'static str) -> Status {
+    metrics::counter!("muster_enrolments_refused_total", "reason" => reason).increment(1);
     unauthenticated("the enrolment token is not known, was used already, or has run out")
+}
+
+impl Enrolment {
+    /// A certificate for the key of the request, in the name of `identity`.
+    fn issue(&self, csr_pem: &str, identity: &Identity) -> Result<String, Status> {
+        self.0.authority.issue(csr_pem, identity).map_err(|error| {
+            metrics::counter!("muster_enrolments_refused_total", "reason" => "request").increment(1);
+            match error {
+                IdentityError::Name(name) => Failure::BadRequest(name.to_string()).into(),
+                other => Failure::BadRequest(format!("csr_pem: {other}")).into(),
+            }
+        })
+    }
+
+    fn answer(&self, certificate_pem: String, identity: &Identity) -> EnrolResponse {
+        let site = match identity {
+            Identity::Agent(site) => self.0.tree().site(site).map(site_to_wire),
+            Identity::Relay(_) | Identity::ControlPlane => None,
+        };
+        EnrolResponse {
+            certificate_pem,
+            ca_pem: self.0.authority.ca_pem().to_owned(),
+            identity: identity.to_string(),
+            token_key_pem: self.0.authority.token_key_pem(),
+            site,
+        }
+    }
 }
 
 #[tonic::async_trait]
 impl EnrolService for Enrolment {
     async fn enrol(&self, request: Request<EnrolRequest>) -> Result<Response<EnrolResponse>, Status> {
+        let shown = peer_identity(&request);
         let EnrolRequest { token, csr_pem } = request.into_inner();
-        let token: EnrolToken = token.parse().map_err(|_| refused())?;
+        if let (true, Some(identity @ Identity::Relay(_))) = (token.is_empty(), shown) {
+            let certificate_pem = self.issue(&csr_pem, &identity)?;
+            tracing::info!(%identity, "certificate made anew");
+            return Ok(Response::new(self.answer(certificate_pem, &identity)));
+        }
+        let token: EnrolToken = token.parse().map_err(|_| refused("malformed"))?;
         let hash = sha256_text(token.secret.as_bytes());
-        let row = self.0.store.enrol_token(&hash).await?.ok_or_else(refused)?;
-        if row.used || row.expires_ms <= now_ms() {
-            return Err(refused());
+        let row = self.0.store.enrol_token(&hash).await?;
+        let row = row.ok_or_else(|| refused("unknown"))?;
+        if row.used {
+            return Err(refused("used"));
+        }
+        if row.expires_ms <= now_ms() {
+            return Err(refused("expired"));
         }
         let identity: Identity = row.identity.parse().map_err(|_| {
             StoreError::Corrupt(format!(
@@ -34,11 +72,7 @@ impl EnrolService for Enrolment {
                 row.identity
             ))
         })?;
-        let certificate_pem = self
-            .0
-            .authority
-            .issue(&csr_pem, &identity)
-            .map_err(|error| Failure::BadRequest(format!("csr_pem: {error}")))?;
+        let certificate_pem = self.issue(&csr_pem, &identity)?;
         let fingerprint = sha256_text(certificate_pem.as_bytes());
         if !self
             .0
@@ -46,19 +80,9 @@ impl EnrolService for Enrolment {
             .use_enrol_token(&hash, &fingerprint, now_ms())
             .await?
         {
-            return Err(refused());
+            return Err(refused("used"));
         }
         tracing::info!(%identity, "enrolled");
-        let site = match &identity {
-            Identity::Agent(site) => self.0.tree().site(site).map(site_to_wire),
-            Identity::Relay(_) | Identity::ControlPlane => None,
-        };
-        Ok(Response::new(EnrolResponse {
-            certificate_pem,
-            ca_pem: self.0.authority.ca_pem().to_owned(),
-            identity: identity.to_string(),
-            token_key_pem: self.0.authority.token_key_pem(),
-            site,
-        }))
+        Ok(Response::new(self.answer(certificate_pem, &identity)))
     }
 }

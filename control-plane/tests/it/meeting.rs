@@ -1,4 +1,5 @@
 use crate::support::{FakeRelay, Person, attached, small};
+use muster_identity::{Identity, Role, View};
 use muster_proto::command::v1 as pb;
 use pb::{LegState, SummonsReason, SummonsState};
 use tonic::Code;
@@ -31,8 +32,17 @@ async fn a_convened_site_comes_on_air_and_the_relay_obeys_the_stage() {
         .verify(&ticket.token, now_s)
         .expect("a token that the relay takes");
     assert_eq!(
-        (claims.meeting.as_str(), claims.site.as_str(), claims.chair),
-        (&*meeting.id, "A1", false)
+        (claims.meeting.as_str(), claims.site.as_str(), claims.role),
+        (&*meeting.id, "A1", Role::Site)
+    );
+    assert_eq!(
+        claims.view,
+        View::Stage,
+        "a site sees what everyone is made to see"
+    );
+    assert_eq!(
+        Identity::Relay(claims.relay.expect("one")),
+        relay.credentials.identity
     );
 
     endpoints[0]
@@ -311,7 +321,7 @@ async fn the_same_key_gives_the_same_meeting_and_the_desk_gets_a_ticket() {
         .verifier()
         .verify(&ticket.token, muster_control_plane::clock::now_ms() / 1000)
         .expect("token");
-    assert!(claims.chair);
+    assert_eq!(claims.role, Role::Chair);
 }
 
 async fn convene_with_key(person: &Person) -> String {

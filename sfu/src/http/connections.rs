@@ -1,4 +1,4 @@
-//! The connections of the HTTP port: taken, served, and closed where they say nothing.
+//! The connections of the HTTP port: taken, served over TLS or without, and closed where they say nothing.
 //!
 //! Accepting never waits for a connection that is there already: where all room is taken, the one that has been quiet for
 //! longest gives way, those that never asked anything first. Only a gRPC stream that a handler agreed to keeps a connection
@@ -21,9 +21,12 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use metrics::Counter;
+use muster_identity::accept_tls;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
+use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt as _;
 
 use crate::metrics::Metrics;
@@ -58,6 +61,8 @@ pub(super) struct Closed {
     silent: Counter,
     idle: Counter,
     full: Counter,
+    /// Their TLS handshake failed, or took too long.
+    handshake: Counter,
 }
 
 impl Closed {
@@ -67,8 +72,18 @@ impl Closed {
             silent: counter("silent"),
             idle: counter("idle"),
             full: counter("full"),
+            handshake: counter("handshake"),
         }
     }
+}
+
+/// What all connections of a port share.
+#[derive(Clone)]
+pub(super) struct Port {
+    pub router: Router,
+    pub tls: Option<TlsAcceptor>,
+    pub limits: Limits,
+    pub closed: Closed,
 }
 
 #[derive(Clone, Copy)]
@@ -137,7 +152,8 @@ struct Live {
 }
 
 /// Serves until the task is aborted; the connections end with it.
-pub(super) async fn serve(listener: TcpListener, router: Router, limits: Limits, closed: Closed) {
+pub(super) async fn serve(listener: TcpListener, port: Port) {
+    let (limits, closed) = (port.limits, port.closed.clone());
     let mut tasks = JoinSet::new();
     let mut live: HashMap<tokio::task::Id, Live> = HashMap::new();
     loop {
@@ -155,8 +171,7 @@ pub(super) async fn serve(listener: TcpListener, router: Router, limits: Limits,
                     }
                 }
                 let activity = Activity::new();
-                let served = connection(stream, router.clone(), activity.clone(), limits, closed.clone());
-                let abort = tasks.spawn(served);
+                let abort = tasks.spawn(connection(stream, port.clone(), activity.clone()));
                 live.insert(abort.id(), Live { activity, abort });
             }
             Err(error) => {
@@ -185,14 +200,31 @@ fn make_room(live: &mut HashMap<tokio::task::Id, Live>) -> bool {
     true
 }
 
-async fn connection(
-    stream: TcpStream,
-    router: Router,
-    activity: Arc<Activity>,
-    limits: Limits,
-    closed: Closed,
-) {
+async fn connection(stream: TcpStream, port: Port, activity: Arc<Activity>) {
     let _ = stream.set_nodelay(true);
+    let Some(tls) = &port.tls else {
+        return http(stream, port, activity).await;
+    };
+    match tokio::time::timeout(port.limits.first_within, accept_tls(tls, stream)).await {
+        Ok(Ok(stream)) => http(stream, port, activity).await,
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "TLS handshake");
+            port.closed.handshake.increment(1);
+        }
+        Err(_) => port.closed.handshake.increment(1),
+    }
+}
+
+async fn http<S>(stream: S, port: Port, activity: Arc<Activity>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let Port {
+        router,
+        limits,
+        closed,
+        tls: _,
+    } = port;
     let mut server = auto::Builder::new(TokioExecutor::new());
     server
         .http1()
@@ -288,7 +320,13 @@ mod tests {
             end_within: Duration::from_millis(100),
         };
         let mut task = JoinSet::new();
-        task.spawn(serve(listener, router, limits, Closed::new(&Metrics::new())));
+        let port = Port {
+            router,
+            tls: None,
+            limits,
+            closed: Closed::new(&Metrics::new()),
+        };
+        task.spawn(serve(listener, port));
         (addr, task)
     }
 

@@ -68,6 +68,11 @@ pub(super) async fn patch(
 }
 
 fn find(surface: &Surface, leg: &str, headers: &HeaderMap) -> Result<Found, Refusal> {
+    let found = try_find(surface, leg, headers);
+    found.inspect_err(|refusal| surface.shared.metrics.refused(refusal.code))
+}
+
+fn try_find(surface: &Surface, leg: &str, headers: &HeaderMap) -> Result<Found, Refusal> {
     let secret =
         bearer(headers).ok_or_else(|| Refusal::no_bearer("expected `Authorization: Bearer LEG_SECRET`"))?;
     let hashed = muster_identity::sha256_text(secret.as_bytes());

@@ -19,12 +19,14 @@ impl Media {
     fn find<T>(&self, request: &Request<T>) -> Result<Found, Status> {
         let secret = bearer(&request.metadata().clone().into_headers())
             .map(|secret| muster_identity::sha256_text(secret.as_bytes()))
-            .ok_or_else(|| Status::unauthenticated("expected `authorization: Bearer LEG_SECRET`"))?;
-        self.0
-            .shared
-            .directory
-            .find_by_secret(&secret)
-            .ok_or_else(|| Status::unauthenticated("no leg has this secret; it may have left"))
+            .ok_or_else(|| {
+                self.0.shared.metrics.refused("token_missing");
+                Status::unauthenticated("expected `authorization: Bearer LEG_SECRET`")
+            })?;
+        self.0.shared.directory.find_by_secret(&secret).ok_or_else(|| {
+            self.0.shared.metrics.refused("no_such_leg");
+            Status::unauthenticated("no leg has this secret; it may have left")
+        })
     }
 }
 
@@ -41,7 +43,10 @@ impl MediaService for Media {
             })
             .await
             .flatten()
-            .map_err(status)?;
+            .map_err(|refusal| {
+                self.0.shared.metrics.refused(refusal.code);
+                status(refusal)
+            })?;
         Ok(Response::new(SetViewResponse {}))
     }
 
@@ -69,6 +74,7 @@ fn status(refusal: Refusal) -> Status {
     let message = refusal.message.into_owned();
     match refusal.status {
         400 => Status::invalid_argument(message),
+        403 => Status::permission_denied(message),
         404 => Status::not_found(message),
         _ => Status::unavailable(message),
     }

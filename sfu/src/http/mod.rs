@@ -1,6 +1,5 @@
 //! The HTTP surface: `/v1/legs` (join, patch, leave), in development mode `/whip` and `/whep`, the gRPC and gRPC-web
-//! `MediaService`, `/healthz`, `/readyz` and `/metrics`, on one port, over HTTP/1.1 and HTTP/2 without TLS (a proxy before it has
-//! that).
+//! `MediaService`, `/healthz`, `/readyz` and `/metrics`, on one port, over HTTP/1.1 and HTTP/2, with TLS unless `--plain`.
 //!
 //! Open to any origin: what opens doors is a bearer token, never a cookie. A slow peer is cut off: headers and bodies have
 //! a time and a size, connections a number.
@@ -24,6 +23,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use muster_proto::media::v1::media_service_server::MediaServiceServer;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
+use tokio_rustls::TlsAcceptor;
 
 use crate::RelayConfig;
 use crate::dev::DevToken;
@@ -181,6 +181,10 @@ async fn cross_origin(State(surface): State<Surface>, request: Request, next: Ne
         next.run(request).await
     };
     let headers = response.headers_mut();
+    headers.insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
     headers.insert(
         header::ACCESS_CONTROL_EXPOSE_HEADERS,
@@ -208,9 +212,15 @@ const OPTIONS: [(HeaderName, &str); 5] = [
 ];
 
 /// Serves until the task is aborted.
-pub(crate) async fn serve(listener: TcpListener, surface: Surface) {
+pub(crate) async fn serve(listener: TcpListener, surface: Surface, tls: Option<TlsAcceptor>) {
     let closed = connections::Closed::new(&surface.shared.metrics);
-    connections::serve(listener, router(surface), connections::Limits::default(), closed).await;
+    let port = connections::Port {
+        router: router(surface),
+        tls,
+        limits: connections::Limits::default(),
+        closed,
+    };
+    connections::serve(listener, port).await;
 }
 
 /// The token in `Authorization: Bearer TOKEN`.

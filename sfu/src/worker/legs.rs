@@ -8,8 +8,8 @@ use muster_forward::quality::Meter;
 use muster_forward::{
     Codec, LayerSpec, LegId, Meeting, SlotSpec, SourceId, SourceKind, SourceSpec, Wish, WishWhat,
 };
-use muster_identity::JoinClaims;
-use muster_proto::command::v1::LegState;
+use muster_identity::{JoinClaims, View};
+use muster_proto::command::v1::{LegState, StageDocument};
 use muster_proto::media::v1::{self as wire, SlotWish, Speakers, slot_wish};
 use muster_webrtc::{IceCredentials, Leg, LegConfig, host_candidates};
 
@@ -195,21 +195,29 @@ impl Worker {
         let name: Arc<str> = muster_identity::random_secret().into();
         let (meeting, site): (Arc<str>, Arc<str>) =
             (claims.meeting.as_str().into(), claims.site.as_str().into());
-        let specs: Vec<SourceSpec> = sources
+        let offered: Vec<(bool, SourceSpec)> = sources
             .into_iter()
-            .filter(|_| claims.may_publish)
             .map(|(kind, codec, layers)| {
-                let id_of_source = SourceId(shared.directory.next_id());
-                SourceSpec {
-                    id: id_of_source,
+                let spec = SourceSpec {
+                    id: SourceId(shared.directory.next_id()),
                     leg: id,
                     site: site.clone(),
                     kind,
                     codec,
                     layers,
-                }
+                };
+                (claims.may_publish(convert::track_of(kind)), spec)
             })
             .collect();
+        let granted = || {
+            offered
+                .iter()
+                .filter(|(granted, _)| *granted)
+                .map(|(_, spec)| spec)
+        };
+        if granted().count() < offered.len() {
+            shared.metrics.refused("source_not_granted");
+        }
         shared.directory.enter(NewLeg {
             id,
             name: name.clone(),
@@ -217,16 +225,20 @@ impl Worker {
             site: site.clone(),
             worker: self.index,
             secret,
-            sources: specs.clone(),
+            sources: granted().cloned().collect(),
         })?;
         let is_first = !self.meeting_keys.contains_key(&meeting);
         let key = self.open_meeting(&meeting);
         let link = matches!(wire, Wire::Link(_));
         let slots = self.add_slots(now, key, (id, link), &site, slots);
-        for (index, spec) in specs.iter().enumerate() {
+        for (index, (_, spec)) in offered.iter().enumerate().filter(|(_, (granted, _))| *granted) {
             self.add_source(now, key, Home::Here { leg: id, index }, spec.clone());
         }
-        let sources = specs.iter().map(|spec| spec.id).collect();
+        // What is not granted keeps its place, since packets come by it, under an id that nothing knows.
+        let sources = match granted().next() {
+            Some(_) => offered.iter().map(|(_, spec)| spec.id).collect(),
+            None => Vec::new(),
+        };
         let known = self.meetings.get(&key).and_then(|meeting| meeting.stage.clone());
         let notice = known
             .map(|stage| notice(&stage, &site, false))
@@ -236,6 +248,7 @@ impl Worker {
             name: name.clone(),
             meeting: key,
             site,
+            view: claims.view,
             wire,
             sources,
             slots,
@@ -427,7 +440,11 @@ impl Worker {
     /// Takes the whole wish of a leg.
     pub fn set_view(&mut self, id: LegId, wishes: &[SlotWish]) -> Result<(), Refusal> {
         let now = Instant::now();
-        let leg = self.legs.get_mut(&id).ok_or_else(Refusal::no_such_leg)?;
+        let leg = self.legs.get(&id).ok_or_else(Refusal::no_such_leg)?;
+        let stage = self
+            .meetings
+            .get(&leg.meeting)
+            .and_then(|meeting| meeting.stage.clone());
         if wishes.len() > MAX_WISHES {
             return Err(Refusal::bad_request(format!(
                 "wishes: {} of them, expected at most {MAX_WISHES}",
@@ -436,8 +453,9 @@ impl Worker {
         }
         let wishes = wishes
             .iter()
-            .filter_map(|wish| leg.wish(wish).transpose())
+            .filter_map(|wish| leg.wish(wish, stage.as_deref()).transpose())
             .collect::<Result<Vec<_>, _>>()?;
+        let leg = self.legs.get_mut(&id).ok_or_else(Refusal::no_such_leg)?;
         leg.follows = None;
         if matches!(&leg.wire, Wire::WebRtc(wire) if !wire.leg.is_connected()) {
             leg.waiting_view = Some(wishes);
@@ -536,7 +554,7 @@ impl Purpose {
 
 impl LegEntry {
     /// A wish in the core's words; `None` for a slot that is to be empty.
-    fn wish(&self, wish: &SlotWish) -> Result<Option<Wish>, Refusal> {
+    fn wish(&self, wish: &SlotWish, stage: Option<&StageDocument>) -> Result<Option<Wish>, Refusal> {
         let slot = self
             .slots
             .iter()
@@ -560,6 +578,16 @@ impl LegEntry {
                     return Err(Refusal::bad_request("stage.kind: expected CAMERA or CONTENT"));
                 }
             },
+            Some(slot_wish::What::Source(source)) if !self.may_view(&source.site, stage) => {
+                return Err(Refusal::new(
+                    403,
+                    "view_not_granted",
+                    format!(
+                        "slot `{}`: the join token grants the stage, not any site",
+                        slot.name
+                    ),
+                ));
+            }
             Some(slot_wish::What::Source(source)) => WishWhat::Source {
                 site: source.site.as_str().into(),
                 kind: convert::kind_of_wire(source.kind)
@@ -574,6 +602,16 @@ impl LegEntry {
             max_width: pixels(wish.max_width),
             max_height: pixels(wish.max_height),
         }))
+    }
+}
+
+impl LegEntry {
+    /// Whether the token grants this site's pictures; what the stage names everyone may see.
+    fn may_view(&self, site: &str, stage: Option<&StageDocument>) -> bool {
+        let on_stage = |stage: &StageDocument| {
+            [&stage.broadcast_site, &stage.content_site, &stage.chair].contains(&&site.to_owned())
+        };
+        self.view == View::All || stage.is_some_and(on_stage)
     }
 }
 

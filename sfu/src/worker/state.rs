@@ -142,8 +142,10 @@ pub(crate) struct LegEntry {
     pub name: Arc<str>,
     pub meeting: MeetingKey,
     pub site: Arc<str>,
+    /// Which pictures it may ask for, as its token says.
+    pub view: muster_identity::View,
     pub wire: Wire,
-    /// Empty where the leg may not publish.
+    /// In the order of the offer; empty where the leg may not publish. One that its token does not grant is in no table.
     pub sources: Vec<SourceId>,
     pub slots: Vec<SlotEntry>,
     pub state: LegState,

@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use muster_identity::{Authority, Credentials, Identity, JoinClaims};
 use muster_proto::command::v1::StageDocument;
-use muster_sfu::{Relay, RelayConfig};
+use muster_sfu::{HttpTls, Relay, RelayConfig};
 
 use agent::{Agent, slot, wish};
 use browser::Browser;
@@ -57,6 +57,7 @@ pub fn config(authority: &Authority, dir: &Path) -> RelayConfig {
         .expect("saved");
     RelayConfig {
         http_listen: "127.0.0.1:0".parse().expect("address"),
+        http_tls: HttpTls::LOCAL,
         workers: 1,
         identity_dir,
         ..RelayConfig::default()
