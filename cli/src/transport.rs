@@ -15,10 +15,14 @@ pub async fn connect(server: &str, ca: Option<&Path>) -> Result<Channel, Failure
     let usage = || Failure::Usage(format!("--server {server}: expected https://HOST:PORT"));
     let uri: Uri = server.parse().map_err(|_| usage())?;
     let authority = uri.authority().ok_or_else(usage)?.as_str();
-    if uri.scheme_str() == Some("https") {
-        let address = with_port(authority, uri.port_u16());
-        let connected = web_channel(&address, trust(ca)?).await;
-        return connected.map_err(|error| why_not(server, ca, &error));
+    match uri.scheme_str() {
+        Some("https") => {
+            let address = with_port(authority, uri.port_u16());
+            let connected = web_channel(&address, trust(ca)?).await;
+            return connected.map_err(|error| why_not(server, ca, &error));
+        }
+        Some("http") => {}
+        _ => return Err(usage()),
     }
     let endpoint = Endpoint::from_shared(server.to_owned())
         .map_err(|_| usage())?
@@ -60,7 +64,7 @@ fn why_not(server: &str, ca: Option<&Path>, error: &tonic::transport::Error) -> 
         ));
     };
     let advice = match (refused, ca) {
-        (CertificateError::UnknownIssuer | CertificateError::UnhandledCriticalExtension, None) => {
+        (CertificateError::UnknownIssuer | CertificateError::BadSignature, None) => {
             "it is of a CA that this system does not know; where that is the control plane's own, give --ca FILE \
              (or MUSTER_CA) with its DATA_DIR/ca/ca.pem, fetched over a way that you trust"
                 .to_owned()

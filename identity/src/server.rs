@@ -65,7 +65,11 @@ impl PairFiles {
 }
 
 /// The certificate that a port presents now.
-pub struct LiveCertificate(RwLock<Arc<CertifiedKey>>);
+pub struct LiveCertificate {
+    pair: RwLock<Arc<CertifiedKey>>,
+    /// Fingerprint of the text that it was first made from, so that a change before the first look is seen too.
+    first: String,
+}
 
 impl fmt::Debug for LiveCertificate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -77,8 +81,14 @@ impl LiveCertificate {
     /// # Errors
     /// A chain or key of the wrong form, or a key that is not the certificate's.
     pub fn from_pem(chain_pem: &str, key_pem: &str) -> Result<Arc<Self>, IdentityError> {
-        let pair = certified(chain_pem, key_pem)?;
-        Ok(Arc::new(Self(RwLock::new(Arc::new(pair)))))
+        let text = PairText {
+            chain: chain_pem.to_owned(),
+            key: key_pem.to_owned(),
+        };
+        Ok(Arc::new(Self {
+            pair: RwLock::new(Arc::new(certified(chain_pem, key_pem)?)),
+            first: text.fingerprint(),
+        }))
     }
 
     /// As [`LiveCertificate::from_pem`], from files; the ones that have run out are taken too, since a port with such a
@@ -104,12 +114,12 @@ impl LiveCertificate {
             let ago = format!("it ran out {} hours ago", -left / 3600);
             return Err(IdentityError::malformed("certificate", ago));
         }
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(pair);
+        *self.pair.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(pair);
         Ok(())
     }
 
     fn now(&self) -> Arc<CertifiedKey> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.pair.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The DNS names and addresses that the certificate is for.
@@ -140,7 +150,7 @@ impl LiveCertificate {
     /// Looks every so often at the files and takes up what they hold when that has changed, until it is dropped. A pair that will not do is told of once, and
     /// only when it is still there at the next look: two files are never exchanged at one instant.
     pub async fn follow(self: Arc<Self>, files: PairFiles, every: Duration) {
-        let mut known = look(&files).await.map(|text| text.fingerprint()).ok();
+        let mut known = Some(self.first.clone());
         let mut suspect: Option<String> = None;
         let mut every = tokio::time::interval(every);
         every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

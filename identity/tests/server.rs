@@ -138,7 +138,12 @@ async fn only_the_right_name_and_the_right_ca_are_trusted_and_plain_http_gets_wo
     assert!(error.to_string().contains("not valid for name"), "{error}");
     let stranger = Authority::in_memory().expect("a CA");
     let error = connect(&stranger, address).await.expect_err("another CA");
-    assert!(error.to_string().contains("UnknownIssuer"), "{error}");
+    // All such CAs have one name, so it may be the signature that gives it away.
+    let told = error.to_string();
+    assert!(
+        told.contains("UnknownIssuer") || told.contains("BadSignature"),
+        "{told}"
+    );
 
     let mut plain = TcpStream::connect(address).await.expect("connected");
     plain
