@@ -284,6 +284,19 @@ describe("the worker's page", () => {
     expect(endpoint.notice.get()).toBeUndefined();
   });
 
+  it("keeps what it was told between the answer and the way in, and nothing of another meeting", async () => {
+    const { endpoint, call, push } = start();
+    await settle();
+    call();
+    await settle();
+    push({ case: "notice", value: { meeting: "m", chair: "Duty" } as never });
+    push({ case: "notice", value: { meeting: "other", chair: "Nobody" } as never });
+    await settle();
+    await endpoint.press();
+    await settle();
+    expect([endpoint.state.get().kind, endpoint.notice.get()?.chair]).toEqual(["in", "Duty"]);
+  });
+
   it("answers the roll call, and says why an answer came too late", async () => {
     const { endpoint, call, asked, answersLate } = start();
     await settle();

@@ -115,7 +115,7 @@ step("muting one site and then all reaches the worker's page in words", async ()
   await byId(desk, "mute-all").click();
   await until("all are muted", async () => (await words()) === muted);
   assert.equal((await demo.command("status"))[0].muted_sites.length, AGENTS + 1);
-  await byId(desk, "mute-all", '[data-muted="true"]').click();
+  await byId(desk, "mute-all", '[data-on="true"]').click();
   await until("all are heard again", async () => (await words()) === before);
 });
 

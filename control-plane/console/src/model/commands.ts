@@ -54,6 +54,16 @@ export function allMuted(meeting: Meeting | undefined): boolean {
   return meeting !== undefined && meeting.summonses.length > 0 && meeting.summonses.every(({ site }) => quiet.has(site));
 }
 
+/** The chair's large picture is a thing of the meeting; anybody else's is their own. */
+function watched({ desk, meeting, site }: Context): boolean {
+  return (desk.isChair() ? meeting?.stage?.watchedSite : desk.enlarged.get()) === site;
+}
+function watch(at: Context): void {
+  const site = watched(at) ? "" : at.site!;
+  if (at.desk.isChair()) void at.desk.verbs.watchSite(site);
+  else at.desk.enlarged.set(site || undefined);
+}
+
 const BEFORE_MEETING: readonly Command[] = [
   { id: "convene", words: "convene", action: "convene", alias: "convene call zhaoji zj", fits: (at) => idle(at) && at.desk.selection.count.get() > 0, run: (at) => at.open("convene") },
   { id: "plans", words: "plans", key: "o", alias: "presets schedules drills plans yuan dingshi yanlian yushe ys", fits: () => true, run: (at) => at.open("plans") },
@@ -100,7 +110,7 @@ const WHOLE_MEETING: readonly Command[] = [
 
 const ONE_SITE: readonly Command[] = [
   { id: "broadcast", words: "broadcast", action: "broadcast", site: true, key: "b", alias: "broadcast large guangbo gb", on: (at) => at.meeting?.stage?.broadcastSite === at.site, fits: inMeeting, run: (at) => void at.desk.broadcast(at.site!) },
-  { id: "watch", words: "watch", action: "watch_site", site: true, key: "w", alias: "watch guankan gk", on: (at) => at.meeting?.stage?.watchedSite === at.site, fits: inMeeting, run: (at) => void at.desk.verbs.watchSite(at.meeting?.stage?.watchedSite === at.site ? "" : at.site!) },
+  { id: "watch", words: "watch", action: "watch_site", site: true, key: "w", alias: "watch guankan gk", on: watched, fits: inMeeting, run: watch },
   { id: "mute", words: "mute", action: "mute", site: true, key: "m", alias: "mute unmute jingyin jy", on: muted, fits: inMeeting, run: (at) => void at.desk.toggleMute(at.site!) },
   {
     id: "floor", words: "floor", action: "floor", site: true, key: "g", alias: "floor give grant take fayan fy",

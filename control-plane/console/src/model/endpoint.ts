@@ -266,8 +266,10 @@ export class Endpoint {
       case "withdrawn":
         return this.withdrawn(event.value.meeting, event.value.reason);
       case "notice": {
+        // It may come between the answer and the way in.
         const place = this.place.get();
-        if (place.kind === "inside" && place.meeting === event.value.meeting) this.notice.set(event.value);
+        const meeting = place.kind === "inside" ? place.meeting : place.kind === "called" ? place.call.meeting : "";
+        if (meeting === event.value.meeting) this.notice.set(event.value);
         return;
       }
       case "drill":

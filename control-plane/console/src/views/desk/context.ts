@@ -20,8 +20,8 @@ export function provideDesk(desk: Desk): void {
 
 /** What commands depend on, anew whenever any of it changes. */
 export function provideSituation(desk: Desk, open: (panel: Panel) => void): Readable<Context> {
-  const { meeting, authority, wall, selection, keeper, shared } = desk;
-  const situation = computed([meeting, authority.may, wall.view, wall.focus, selection.count, keeper.phase, shared], (meeting, may): Context => ({
+  const { meeting, authority, wall, selection, keeper, shared, enlarged } = desk;
+  const situation = computed([meeting, authority.may, wall.view, wall.focus, selection.count, keeper.phase, shared, enlarged], (meeting, may): Context => ({
     desk, meeting, may, site: meeting && !meeting.endedMs ? wall.focused() : undefined, open,
   }));
   setContext(SITUATION, situation);
