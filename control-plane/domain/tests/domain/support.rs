@@ -172,7 +172,12 @@ pub fn convene(sites: Vec<Invitee>) -> Command {
 
 /// A convening of these sites, all online, under these terms.
 pub fn convene_under(ids: &[&str], own: Terms) -> Command {
-    match convene(ids.iter().map(|id| online(id)).collect()) {
+    convene_with(ids.iter().map(|id| online(id)).collect(), own)
+}
+
+/// A convening of these sites under these terms.
+pub fn convene_with(sites: Vec<Invitee>, own: Terms) -> Command {
+    match convene(sites) {
         Command::Convene {
             title,
             chair,
