@@ -133,16 +133,26 @@ impl Accounts {
         put_account(&self.store, account, password).await
     }
 
-    /// Like [`Accounts::put`], but leaves an account that has this password and these grants alone, so that a
-    /// restart with the same bootstrap account ends nobody's session.
+    /// Like [`Accounts::put`], but leaves an account that has this password and at least these grants alone, so that a
+    /// restart with the same bootstrap account ends nobody's session and takes nothing away.
     pub async fn ensure(&self, account: &AccountRow, password: String) -> anyhow::Result<()> {
         if let Some(hash) = self.store.password_hash(&account.name).await?
-            && self.store.account(&account.name).await?.as_ref() == Some(account)
+            && let Some(known) = self.store.account(&account.name).await?
+            && account.grants.iter().all(|grant| known.grants.contains(grant))
             && self.check(password.clone(), hash).await?
         {
             return Ok(());
         }
         self.put(account, password).await
+    }
+
+    /// The argon2 string of a new password, made when there is a processor for it.
+    pub async fn hash(&self, password: String) -> Result<String, SignInError> {
+        let slot = tokio::time::timeout(CHECK_QUEUE, self.checks.clone().acquire_owned()).await;
+        let Ok(Ok(_slot)) = slot else {
+            return Err(SignInError::Busy);
+        };
+        hash_password(password).await.map_err(|_| SignInError::Busy)
     }
 
     async fn check(&self, password: String, hash: String) -> Result<bool, SignInError> {

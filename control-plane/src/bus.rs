@@ -22,6 +22,14 @@ pub enum Hint {
     Fleet(Arc<pb::FleetChanged>),
     /// The newest quality of sites of which something changed.
     Quality(Arc<Vec<pb::SiteQuality>>),
+    /// Presets, schedules or drills changed.
+    Plans,
+    /// The grants, the password or the sessions of this account changed.
+    Account(Arc<str>),
+    /// A drill began: who has endpoints of these sites pushes to them.
+    DrillStarted(Arc<pb::DrillStarted>),
+    /// What an endpoint found in a drill, for whoever runs it; the result names its site.
+    DrillReported(Arc<pb::ReportDrillRequest>),
 }
 
 /// Sends hints to all subscribers. Cloning shares it.

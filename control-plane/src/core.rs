@@ -7,14 +7,16 @@ use crate::accounts::Accounts;
 use crate::bus::Bus;
 use crate::clock::{now, now_ms};
 use crate::convert::actor_from_row;
+use crate::drills::Drills;
 use crate::endpoints::{Endpoints, Proof};
 use crate::fleet::Relays;
 use crate::meetings::Meetings;
 use crate::net::Peer;
 use crate::quality::Qualities;
 use crate::status::{Failure, unauthenticated};
-use crate::store::{AccountRow, Store};
+use crate::store::{AccountRow, Store, StoreError};
 use crate::tickets::Tickets;
+use crate::units::Units;
 use muster_domain::{Action, Actor, Meeting, Refusal, SiteId, Target, Tree, authorize};
 use muster_identity::{Authority, Identity, sha256_text};
 use muster_proto::command::v1 as pb;
@@ -43,6 +45,8 @@ pub struct Core {
     pub meetings: Arc<Meetings>,
     pub tickets: Tickets,
     pub qualities: Qualities,
+    pub units: Units,
+    pub drills: Drills,
     pub bus: Bus,
     pub authority: Authority,
     pub shutdown: CancellationToken,
@@ -64,6 +68,7 @@ pub struct Parts {
     pub authority: Authority,
     pub shutdown: CancellationToken,
     pub audit: mpsc::Sender<Refused>,
+    pub units: Units,
     pub tree: Tree,
 }
 
@@ -73,6 +78,19 @@ pub struct Caller {
     pub actor: Actor,
     pub token: String,
     pub expires_ms: i64,
+}
+
+impl Caller {
+    /// Somebody in whose name something is done, without a session: what a schedule convenes.
+    pub fn without_session(account: AccountRow) -> Result<Self, StoreError> {
+        let actor = actor_from_row(&account)?;
+        Ok(Self {
+            account,
+            actor,
+            token: String::new(),
+            expires_ms: 0,
+        })
+    }
 }
 
 impl Core {
@@ -88,6 +106,7 @@ impl Core {
             authority,
             shutdown,
             audit,
+            units,
             tree,
         } = parts;
         let (import, tree) = (tokio::sync::Mutex::default(), RwLock::new(Arc::new(tree)));
@@ -99,6 +118,8 @@ impl Core {
             meetings,
             tickets,
             qualities: Qualities::new(bus.clone()),
+            units,
+            drills: Drills::default(),
             bus,
             authority,
             shutdown,
@@ -159,6 +180,11 @@ impl Core {
     pub fn authorize(&self, caller: &Caller, action: Action, target: &Target) -> Result<(), Status> {
         authorize(&caller.actor, action, target, &self.tree(), now())
             .map_err(|refusal| self.refused(caller, action, refusal))
+    }
+
+    /// Whether the caller may, where a no is nothing that anybody tried.
+    pub fn permits(&self, caller: &Caller, action: Action, target: &Target) -> bool {
+        authorize(&caller.actor, action, target, &self.tree(), now()).is_ok()
     }
 
     /// Records a refusal and turns it into the answer.

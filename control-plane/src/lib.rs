@@ -11,6 +11,7 @@ pub mod config;
 pub mod console;
 pub mod convert;
 pub mod core;
+pub mod drills;
 pub mod endpoints;
 mod evidence;
 pub mod fleet;
@@ -18,12 +19,14 @@ mod headers;
 pub mod meetings;
 pub mod net;
 pub mod quality;
+mod scheduler;
 mod services;
 pub mod status;
 pub mod store;
 pub mod throttle;
 pub mod tickets;
 mod tls;
+pub mod units;
 mod upkeep;
 
 pub use config::{Bootstrap, Config, ConsoleTls};
@@ -47,6 +50,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use units::Units;
 
 /// Longest wait for tasks at shutdown.
 const STOP: Duration = Duration::from_secs(5);
@@ -90,7 +94,7 @@ impl ControlPlane {
         let store = Store::open(&config.data_dir)
             .await
             .with_context(|| format!("cannot open the database in {shown}"))?;
-        let (core, audit) = assemble(store, authority).await?;
+        let (core, audit, links) = assemble(store, authority).await?;
         if let Some(bootstrap) = &config.bootstrap {
             bootstrap_account(&core.accounts, bootstrap).await?;
         }
@@ -100,6 +104,9 @@ impl ControlPlane {
         tasks.spawn(upkeep::watch_relays(core.clone()));
         tasks.spawn(evidence::watch(core.clone()));
         tasks.spawn(upkeep::record_refusals(core.clone(), audit));
+        tasks.spawn(upkeep::record_links(core.clone(), links));
+        tasks.spawn(drills::follow(core.clone()));
+        tasks.spawn(scheduler::run(core.clone()));
         let acceptor = net::Acceptor {
             shutdown: core.shutdown.clone(),
         };
@@ -161,7 +168,11 @@ impl ControlPlane {
 async fn assemble(
     store: Store,
     authority: Authority,
-) -> anyhow::Result<(Arc<Core>, mpsc::Receiver<core::Refused>)> {
+) -> anyhow::Result<(
+    Arc<Core>,
+    mpsc::Receiver<core::Refused>,
+    mpsc::Receiver<muster_domain::SiteId>,
+)> {
     let (units, sites) = store.directory().await?;
     let tree = convert::tree_from_rows(units, sites)?;
     let bus = Bus::default();
@@ -180,6 +191,7 @@ async fn assemble(
     .await?;
     let accounts = Accounts::new(store.clone()).await?;
     let (audit, refusals) = mpsc::channel(core::AUDIT_QUEUE);
+    let (units, links) = Units::new(store.clone(), bus.clone());
     let core = Core::new(core::Parts {
         store,
         accounts,
@@ -191,9 +203,10 @@ async fn assemble(
         authority,
         shutdown,
         audit,
+        units,
         tree,
     });
-    Ok((core, refusals))
+    Ok((core, refusals, links))
 }
 
 async fn bootstrap_account(accounts: &Accounts, bootstrap: &Bootstrap) -> anyhow::Result<()> {

@@ -19,6 +19,14 @@ pub enum Failure {
     Store(#[from] StoreError),
     #[error("there is no meeting {0:?}")]
     NoMeeting(String),
+    #[error("there is no account {0:?}")]
+    NoAccount(String),
+    #[error("account {account:?} has no role {role} on unit {unit}")]
+    NoSuchGrant {
+        account: String,
+        role: String,
+        unit: String,
+    },
     #[error("no relay is online: nobody can join at this moment")]
     NoRelay,
     #[error("{0}")]
@@ -62,8 +70,12 @@ fn refused_code(refusal: &Refusal) -> Code {
         | Refusal::NotTheChair { .. }
         | Refusal::NotAbove { .. }
         | Refusal::BeyondOwnEnd { .. } => Code::PermissionDenied,
-        Refusal::UnknownUnit(_) | Refusal::UnknownSite(_) | Refusal::NotConvened => Code::NotFound,
+        Refusal::UnknownUnit(_)
+        | Refusal::UnknownSite(_)
+        | Refusal::UnknownPlan { .. }
+        | Refusal::NotConvened => Code::NotFound,
         Refusal::NoSites
+        | Refusal::PastTime { .. }
         | Refusal::TooManySites { .. }
         | Refusal::SiteTwice(_)
         | Refusal::BadText { .. }
@@ -72,6 +84,8 @@ fn refused_code(refusal: &Refusal) -> Code {
         Refusal::AlreadyConvened
         | Refusal::MeetingEnded
         | Refusal::IsTheChair
+        | Refusal::AlreadyDone
+        | Refusal::PresetInUse { .. }
         | Refusal::NotTakenOver
         | Refusal::NotInMeeting(_)
         | Refusal::InOtherMeeting { .. }
@@ -86,7 +100,9 @@ fn refused_code(refusal: &Refusal) -> Code {
         | Refusal::NotInRollCall(_)
         | Refusal::NotCalled(_)
         | Refusal::OldEpoch { .. } => Code::FailedPrecondition,
-        Refusal::TooManyEndpoints { .. } | Refusal::TooManyChairRequests => Code::ResourceExhausted,
+        Refusal::TooManyEndpoints { .. } | Refusal::TooManyChairRequests | Refusal::TooManyPlans { .. } => {
+            Code::ResourceExhausted
+        }
     }
 }
 
@@ -97,6 +113,8 @@ impl From<Failure> for Status {
             Failure::Refused(refusal) => coded(refused_code(&refusal), refusal.code(), message),
             Failure::Store(error) => error.into(),
             Failure::NoMeeting(_) => coded(Code::NotFound, "unknown_meeting", message),
+            Failure::NoAccount(_) => coded(Code::NotFound, "unknown_account", message),
+            Failure::NoSuchGrant { .. } => coded(Code::NotFound, "unknown_grant", message),
             Failure::NoRelay => coded(Code::Unavailable, "no_relay", message),
             Failure::BadRequest(_) => coded(Code::InvalidArgument, "bad_request", message),
             Failure::Taken => coded(Code::FailedPrecondition, "taken", message),

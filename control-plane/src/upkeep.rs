@@ -6,6 +6,9 @@ use crate::convert::presence_to_wire;
 use crate::core::{Core, Refused};
 use crate::meetings::GRACE;
 use crate::store::{AuditRow, SeenRow};
+use crate::units::By;
+use muster_domain::unit::LINK;
+use muster_domain::{Order, Record, SiteId};
 use muster_identity::random_secret;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -72,6 +75,29 @@ pub async fn watch_relays(core: Arc<Core>) {
         if starting && started.elapsed() >= AWAY {
             starting = false;
             core.meetings.relay_lost(None).await;
+        }
+    }
+}
+
+/// Writes first uses of site links to their units' streams.
+pub async fn record_links(core: Arc<Core>, mut used: mpsc::Receiver<SiteId>) {
+    loop {
+        let site = tokio::select! {
+            () = core.shutdown.cancelled() => return,
+            site = used.recv() => match site { Some(site) => site, None => return },
+        };
+        let Some(unit) = core.tree().site(&site).map(|site| site.unit.clone()) else {
+            continue;
+        };
+        let identity = format!("{LINK}{site}");
+        let actor = format!("site:{site}");
+        let by = By {
+            actor: &actor,
+            cause: "attach",
+        };
+        let order = Order::Record(Record::SecretUsed { identity });
+        if let Err(error) = core.units.act(&unit, by, order, Vec::new()).await {
+            tracing::warn!(%error, "cannot record that a link was used");
         }
     }
 }

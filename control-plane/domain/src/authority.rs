@@ -213,6 +213,11 @@ impl Actor {
     /// The unit over whose subtree a meeting of these sites is convened: the lowest of the actor's units that
     /// has all of them, else the first of them. None if the actor may not convene at all.
     pub fn convening_unit(&self, sites: &[SiteId], tree: &Tree, now: Millis) -> Option<UnitId> {
+        self.unit_over(Action::Convene, sites, tree, now)
+    }
+
+    /// The same for any action that is done to several sites at once.
+    pub fn unit_over(&self, action: Action, sites: &[SiteId], tree: &Tree, now: Millis) -> Option<UnitId> {
         let has_all = |unit: &UnitId| {
             sites.iter().all(|site| {
                 tree.site(site)
@@ -220,13 +225,13 @@ impl Actor {
             })
         };
         let depth = |unit: &UnitId| tree.path(unit).len();
-        let mut units: Vec<&UnitId> = self.granted(Action::Convene, now).map(|g| &g.unit).collect();
+        let mut units: Vec<&UnitId> = self.granted(action, now).map(|g| &g.unit).collect();
         units.sort_by_key(|unit| (std::cmp::Reverse(depth(unit)), *unit));
         let lowest = units.iter().find(|unit| has_all(unit));
         lowest
             .copied()
             .cloned()
-            .or_else(|| self.units_for(Action::Convene, tree, now).into_iter().next())
+            .or_else(|| self.units_for(action, tree, now).into_iter().next())
     }
 
     /// The actions that may be done to this now. In a meeting only those that are done in meetings.

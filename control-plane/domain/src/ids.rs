@@ -165,6 +165,10 @@ name_type!(
     MeetingId, "meeting id", is_id, ID_EXPECTED
 );
 name_type!(
+    /// A preset, a schedule or a drill. The shell makes it up.
+    PlanId, "plan id", is_id, ID_EXPECTED
+);
+name_type!(
     /// The account of a person who signs in. Lower case only, so that no two differ by case.
     AccountName, "account name", is_account, ACCOUNT_EXPECTED
 );

@@ -8,6 +8,7 @@
 //!
 //! It does not place meetings on relays, sign tokens, hash the log, or know the wire format.
 
+pub mod attendance;
 pub mod authority;
 pub mod claims;
 pub mod credentials;
@@ -24,15 +25,17 @@ pub mod stage;
 pub mod summons;
 pub mod terms;
 pub mod tree;
+pub mod unit;
 pub mod words;
 
+pub use attendance::{Attendance, Span, attendance};
 pub use authority::{
     Action, Actor, Grant, Target, authorize, authorize_account, authorize_grant, authorize_import,
 };
 pub use claims::{Claims, Holder};
 pub use credentials::{PasswordError, check_password};
 pub use floor::{Floor, FloorRequest, FloorState};
-pub use ids::{AccountName, IdError, MeetingId, Millis, SiteId, UnitId};
+pub use ids::{AccountName, IdError, MeetingId, Millis, PlanId, SiteId, UnitId};
 pub use import::{ImportError, ImportPlan, RawRow, plan_import};
 pub use meeting::{ChairCause, Command, Event, Meeting, Notice, PollingOrder, Until};
 pub use polling::Polling;
@@ -44,4 +47,7 @@ pub use stage::{Layout, Placement, Seat, Stage, StageDocument};
 pub use summons::{Caller, Invitee, LegEnd, Reason, Report, Summons, SummonsState, Timeouts};
 pub use terms::{Fallback, Media, Opening, Priority, Terms};
 pub use tree::{Site, TierCounts, Tree, TreeError, Unit};
-pub use words::{Access, EndpointKind, Role, Tier, WordError};
+pub use unit::{
+    Administration, Check, Drill, DrillResult, Order, Outcome, Preset, Record, Repeat, Schedule, UnitEvent,
+};
+pub use words::{Access, Answer, EndpointKind, Role, Tier, WordError};

@@ -37,6 +37,25 @@ pub enum Refusal {
     BeyondOwnEnd {
         until: Millis,
     },
+    /// There is no such preset, schedule or drill.
+    UnknownPlan {
+        what: &'static str,
+        id: String,
+    },
+    TooManyPlans {
+        what: &'static str,
+        limit: usize,
+    },
+    /// A schedule needs the preset.
+    PresetInUse {
+        schedule: String,
+    },
+    /// A time must be in the future.
+    PastTime {
+        field: &'static str,
+    },
+    /// It was done already, by this or another.
+    AlreadyDone,
     UnknownUnit(String),
     UnknownSite(String),
     /// The meeting has no events yet.
@@ -107,6 +126,11 @@ impl Refusal {
             Refusal::NotAbove { .. } => "not_above",
             Refusal::NotTakenOver => "not_taken_over",
             Refusal::BeyondOwnEnd { .. } => "beyond_own_end",
+            Refusal::UnknownPlan { .. } => "unknown_plan",
+            Refusal::TooManyPlans { .. } => "too_many_plans",
+            Refusal::PresetInUse { .. } => "preset_in_use",
+            Refusal::PastTime { .. } => "past_time",
+            Refusal::AlreadyDone => "already_done",
             Refusal::UnknownUnit(_) => "unknown_unit",
             Refusal::UnknownSite(_) => "unknown_site",
             Refusal::NotConvened => "not_convened",
@@ -163,6 +187,16 @@ impl fmt::Display for Refusal {
                 f,
                 "your own role there ends at {until}: you can neither give nor take a role that lasts longer"
             ),
+            Refusal::UnknownPlan { what, id } => write!(f, "there is no {what} {id:?}"),
+            Refusal::TooManyPlans { what, limit } => write!(f, "too many {what}: expected {limit} at most"),
+            Refusal::PresetInUse { schedule } => {
+                write!(
+                    f,
+                    "schedule {schedule} convenes this preset: delete the schedule first"
+                )
+            }
+            Refusal::PastTime { field } => write!(f, "{field}: expected a time in the future"),
+            Refusal::AlreadyDone => f.write_str("it was done already"),
             Refusal::UnknownUnit(id) => write!(f, "there is no unit {id:?}"),
             Refusal::UnknownSite(id) => write!(f, "there is no site {id:?}"),
             Refusal::NotConvened => f.write_str("the meeting has not been convened"),

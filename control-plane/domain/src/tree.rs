@@ -12,7 +12,7 @@ use std::fmt;
 use std::ops::Range;
 
 use crate::ids::{SiteId, UnitId};
-use crate::words::{Access, Tier};
+use crate::words::{Access, Answer, Tier};
 
 /// An element of the administrative tree.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,6 +42,8 @@ pub struct Site {
     pub access: Access,
     /// The phase of the import ("existing" or "new") and what was added by hand.
     pub tags: BTreeSet<String>,
+    /// How its endpoints answer a call; set by hand, never by an import.
+    pub answer: Answer,
 }
 
 /// Why units and sites do not make a tree.

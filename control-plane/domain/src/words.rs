@@ -80,6 +80,18 @@ words!(
 );
 
 words!(
+    /// How endpoints of a site answer a call.
+    Answer, "default, auto or ring", {
+        /// Agents by themselves, browsers by a person.
+        Default = "default",
+        /// Every endpoint by itself.
+        Auto = "auto",
+        /// Every endpoint rings until a person answers.
+        Ring = "ring",
+    }
+);
+
+words!(
     /// What is attached at a site.
     EndpointKind, "agent or browser", {
         Agent = "agent", Browser = "browser",

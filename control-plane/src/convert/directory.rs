@@ -5,8 +5,8 @@
 use super::{corrupt, known_time, paired};
 use crate::store::{AccountRow, GrantRow, SiteRow, StoreError, UnitRow};
 use muster_domain::{
-    Access, AccountName, Actor, EndpointKind, Grant, Presence, Role, Selector, Site, SiteId, Tier, Tree,
-    Unit, UnitId,
+    Access, AccountName, Actor, Answer, EndpointKind, Grant, Presence, Role, Selector, Site, SiteId, Tier,
+    Tree, Unit, UnitId,
 };
 use muster_proto::command::v1 as pb;
 
@@ -19,6 +19,24 @@ paired!(Access, pb::Access, access_to_wire, access_from_wire, {
 paired!(Role, pb::Role, role_to_wire, role_from_wire, {
     Commander = Commander, DutyOfficer = DutyOfficer, Engineer = Engineer, Auditor = Auditor,
 });
+// Unspecified is what holds where nothing was set.
+pub fn answer_to_wire(answer: Answer) -> pb::AnswerPolicy {
+    match answer {
+        Answer::Default => pb::AnswerPolicy::Unspecified,
+        Answer::Auto => pb::AnswerPolicy::Auto,
+        Answer::Ring => pb::AnswerPolicy::Ring,
+    }
+}
+
+/// `None` for numbers of a newer schema.
+pub fn answer_from_wire(number: i32) -> Option<Answer> {
+    Some(match pb::AnswerPolicy::try_from(number).ok()? {
+        pb::AnswerPolicy::Unspecified => Answer::Default,
+        pb::AnswerPolicy::Auto => Answer::Auto,
+        pb::AnswerPolicy::Ring => Answer::Ring,
+    })
+}
+
 pub fn unit_to_wire(unit: &Unit) -> pb::Unit {
     pb::Unit {
         id: unit.id.to_string(),
@@ -42,7 +60,7 @@ pub fn site_to_wire(site: &Site) -> pb::Site {
         lon: site.lon,
         access: access_to_wire(site.access).into(),
         tags: site.tags.iter().cloned().collect(),
-        ..Default::default()
+        answer: answer_to_wire(site.answer).into(),
     }
 }
 
@@ -106,6 +124,8 @@ fn site_from_row(row: SiteRow) -> Result<Site, StoreError> {
         lat: row.lat,
         lon: row.lon,
         tags: row.tags.into_iter().collect(),
+        answer: answer_from_wire(row.answer)
+            .ok_or_else(|| corrupt(format!("site {}: answer {}", row.id, row.answer)))?,
     })
 }
 
@@ -164,6 +184,21 @@ pub fn presence_to_wire(site: &str, presence: Presence) -> pb::Presence {
             .map(EndpointKind::as_str)
             .unwrap_or_default()
             .to_owned(),
+    }
+}
+
+pub fn selector_to_wire(selector: &Selector) -> pb::Selector {
+    pb::Selector {
+        subtrees: selector.subtrees.clone(),
+        tiers: selector
+            .tiers
+            .iter()
+            .map(|tier| tier_to_wire(*tier).into())
+            .collect(),
+        sites: selector.sites.clone(),
+        tags: selector.tags.clone(),
+        exclude_subtrees: selector.exclude_subtrees.clone(),
+        exclude_sites: selector.exclude_sites.clone(),
     }
 }
 

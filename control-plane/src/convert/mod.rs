@@ -11,6 +11,7 @@ mod stage;
 mod summons;
 #[cfg(test)]
 mod tests;
+mod unit;
 
 use crate::store::StoreError;
 use muster_domain::{IdError, Millis};
@@ -19,12 +20,13 @@ use std::str::FromStr;
 pub use directory::*;
 pub use event::{event_from_wire, event_to_wire};
 pub use meeting::{
-    fallback_from_wire, meeting_to_wire, notice_to_wire, priority_from_wire, priority_to_wire,
-    stage_document_to_wire,
+    fallback_from_wire, fallback_to_wire, meeting_to_wire, notice_to_wire, priority_from_wire,
+    priority_to_wire, stage_document_to_wire,
 };
 pub use roll_call::roll_call_to_wire;
 pub use stage::{layout_from_wire, layout_to_wire, polling_order_from_wire};
 pub use summons::{reason_from_wire, reason_to_wire, state_from_wire, summons_to_wire};
+pub use unit::*;
 
 /// A closed set of words on both sides.
 macro_rules! paired {

@@ -2,6 +2,7 @@
 //!
 //! Invariant: nothing is asked of the meeting before the caller may. What a verb does is the domain's.
 
+use super::chosen_for;
 use super::meeting::{MeetingCalls, sites};
 use crate::convert::{layout_from_wire, polling_order_from_wire};
 use crate::core::Caller;
@@ -98,7 +99,7 @@ impl MeetingCalls {
     }
 
     fn add_sites(&self, caller: &Caller, add: pb::AddSites) -> Result<Command, Status> {
-        let chosen = self.chosen(caller, Action::AddSites, add.selector)?;
+        let chosen = chosen_for(&self.0, caller, Action::AddSites, add.selector)?;
         // What is known of each is put in when it is decided.
         let invitee = |site| Invitee {
             site,

@@ -6,21 +6,31 @@ use crate::clock::{now, now_ms};
 use crate::convert::{site_to_row, site_to_wire, unit_to_row, unit_to_wire};
 use crate::core::{Caller, Core};
 use crate::status::Failure;
-use crate::store::StoreError;
+use crate::store::UnitEffect;
+use crate::units::By;
+use futures_util::stream;
+use muster_domain::unit::LINK;
 use muster_domain::{
-    Action, ImportPlan, Refusal, SiteId, Target, Tree, UnitId, authorize_import, plan_import,
+    Action, ImportPlan, Millis, Order, Record, Refusal, SiteId, Target, Tree, UnitId, authorize_import,
+    plan_import,
 };
 use muster_identity::{EnrolToken, Identity, random_secret, sha256_text};
 use muster_proto::command::v1 as pb;
 use pb::create_enrol_token_request::Target as EnrolTarget;
 use pb::directory_service_server::DirectoryService;
+use pb::import_sites_with_progress_response::Step;
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tonic::{Request, Response, Status};
 
 const DAY_S: u32 = 24 * 3600;
 /// The longest time that a secret which is given out may hold.
 const MAX_VALID_S: u32 = 90 * DAY_S;
+
+/// What an import came to.
+type Imported = Result<pb::ImportSitesResponse, Status>;
 
 pub struct Directory(pub Arc<Core>);
 
@@ -83,16 +93,84 @@ fn ends(valid_s: u32) -> Result<i64, Failure> {
     }
 }
 
+/// Rows of one step of an import: what progress is told in.
+const STEP: usize = 500;
+
+/// The rows of a plan in steps, parents first, and how many rows each step has.
+fn steps(plan: &ImportPlan) -> (Vec<UnitEffect>, Vec<usize>) {
+    let units: Vec<_> = plan.units.iter().map(unit_to_row).collect();
+    let sites: Vec<_> = plan.sites.iter().map(site_to_row).collect();
+    let (mut effects, mut sizes) = (Vec::new(), Vec::new());
+    for units in units.chunks(STEP) {
+        sizes.push(units.len());
+        effects.push(UnitEffect::PutDirectory {
+            units: units.to_vec(),
+            sites: Vec::new(),
+        });
+    }
+    for sites in sites.chunks(STEP) {
+        sizes.push(sites.len());
+        effects.push(UnitEffect::PutDirectory {
+            units: Vec::new(),
+            sites: sites.to_vec(),
+        });
+    }
+    (effects, sizes)
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
+    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Where an import tells how far it has come: the newest counts, whoever is slow.
+type Telling = watch::Sender<pb::ImportProgress>;
+
 impl Directory {
-    async fn store_plan(&self, plan: ImportPlan) -> Result<(), StoreError> {
-        let units: Vec<_> = plan.units.iter().map(unit_to_row).collect();
-        let sites: Vec<_> = plan.sites.iter().map(site_to_row).collect();
-        if !units.is_empty() || !sites.is_empty() {
-            self.0.store.put_directory(&units, &sites).await?;
-            self.0.set_tree(plan.tree);
-            self.0.bus.publish(Hint::Directory);
-            tracing::info!(units = units.len(), sites = sites.len(), "tree imported");
+    async fn store_plan(
+        &self,
+        caller: &Caller,
+        plan: ImportPlan,
+        sha256: String,
+        told: &Telling,
+    ) -> Result<(), Failure> {
+        let (effects, sizes) = steps(&plan);
+        let units = caller.actor.units_for(Action::ImportSites, &plan.tree, now());
+        let (Some(unit), false) = (units.first(), effects.is_empty()) else {
+            return Ok(());
+        };
+        let record = Record::Imported {
+            units_added: plan.units_added,
+            units_changed: plan.units_changed,
+            sites_added: plan.sites_added,
+            sites_changed: plan.sites_changed,
+            sha256,
+        };
+        let by = By {
+            actor: &caller.account.name,
+            cause: "import_sites",
+        };
+        let (progress, mut carried_out) = watch::channel(0);
+        let order = Order::Record(record);
+        let storing = self.0.units.act_telling(unit, by, order, effects, Some(progress));
+        tokio::pin!(storing);
+        loop {
+            tokio::select! {
+                stored = &mut storing => break stored.map(|_| ())?,
+                Ok(()) = carried_out.changed() => {
+                    let steps = *carried_out.borrow_and_update();
+                    let rows: usize = sizes.iter().take(steps).sum();
+                    told.send_modify(|told| told.done = small(plan.unchanged + rows));
+                }
+            }
         }
+        tracing::info!(
+            units = plan.units.len(),
+            sites = plan.sites.len(),
+            "tree imported"
+        );
+        self.0.set_tree(plan.tree);
+        self.0.bus.publish(Hint::Directory);
         Ok(())
     }
 
@@ -101,11 +179,13 @@ impl Directory {
         caller: Caller,
         csv: Vec<u8>,
         dry_run: bool,
+        told: &Telling,
     ) -> Result<pb::ImportSitesResponse, Status> {
         let action = Action::ImportSites;
         let _one_at_a_time = self.0.import.lock().await;
         let current = self.0.tree();
         let before = current.clone();
+        let sha256 = hexadecimal(&csv);
         let planned = tokio::task::spawn_blocking(move || plan(&csv, &before));
         let plan = match planned.await.map_err(|_| Failure::Busy)? {
             Ok(plan) => plan,
@@ -121,19 +201,76 @@ impl Directory {
             unchanged: small(plan.unchanged),
             errors: Vec::new(),
         };
+        let total = plan.unchanged + plan.units.len() + plan.sites.len();
+        told.send_modify(|told| {
+            (told.total, told.done) = (small(total), small(plan.unchanged));
+        });
         if !dry_run {
-            self.store_plan(plan).await?;
+            self.store_plan(&caller, plan, sha256, told).await?;
         }
         Ok(answer)
     }
 
-    fn enrol_identity(&self, caller: &Caller, target: Option<EnrolTarget>) -> Result<Identity, Status> {
+    /// Imports in a task of its own: a caller that goes away must not leave a tree that is stored and not in use.
+    fn begin(
+        &self,
+        caller: Caller,
+        csv: Vec<u8>,
+        dry_run: bool,
+    ) -> Result<(watch::Receiver<pb::ImportProgress>, JoinHandle<Imported>), Status> {
+        let action = Action::ImportSites;
+        let units = caller.actor.units_for(action, &self.0.tree(), now());
+        if units.is_empty() {
+            return Err(self.0.refused(&caller, action, Refusal::NoRole { action }));
+        }
+        let this = Self(self.0.clone());
+        let (told, progress) = watch::channel(pb::ImportProgress::default());
+        let import = tokio::spawn(async move { this.import(caller, csv, dry_run, &told).await });
+        Ok((progress, import))
+    }
+
+    /// Writes that a secret was given out, before it is: none is without a line in the log.
+    async fn record_secret(
+        &self,
+        caller: &Caller,
+        unit: &UnitId,
+        cause: &'static str,
+        identity: String,
+        expires_ms: i64,
+    ) -> Result<(), Failure> {
+        let record = Record::SecretMade {
+            identity,
+            expires: Millis(expires_ms),
+        };
+        let by = By {
+            actor: &caller.account.name,
+            cause,
+        };
+        let order = Order::Record(record);
+        self.0.units.act(unit, by, order, Vec::new()).await.map(|_| ())
+    }
+
+    fn unit_of(&self, site: &SiteId) -> Result<UnitId, Failure> {
+        let tree = self.0.tree();
+        let known = tree
+            .site(site)
+            .ok_or_else(|| Refusal::UnknownSite(site.to_string()))?;
+        Ok(known.unit.clone())
+    }
+
+    /// Who enrols, and the unit in whose stream that is written.
+    fn enrol_identity(
+        &self,
+        caller: &Caller,
+        target: Option<EnrolTarget>,
+    ) -> Result<(Identity, UnitId), Status> {
         match target {
             Some(EnrolTarget::Site(site)) => {
                 let site = SiteId::new(site).map_err(Failure::from)?;
                 self.0
                     .authorize(caller, Action::Enrol, &Target::Site(site.clone()))?;
-                Ok(Identity::Agent(site.into()))
+                let unit = self.unit_of(&site)?;
+                Ok((Identity::Agent(site.into()), unit))
             }
             Some(EnrolTarget::RelayUnit(unit)) => {
                 let unit = UnitId::new(unit).map_err(Failure::from)?;
@@ -141,7 +278,8 @@ impl Directory {
                     .authorize(caller, Action::Enrol, &Target::Unit(unit.clone()))?;
                 // Several relays of one unit each have a name of their own, within the 64 characters of an id.
                 let stem: String = unit.chars().take(55).collect();
-                Ok(Identity::Relay(format!("{stem}-{:08x}", rand::random::<u32>())))
+                let relay = Identity::Relay(format!("{stem}-{:08x}", rand::random::<u32>()));
+                Ok((relay, unit))
             }
             None => Err(Failure::BadRequest("target: expected a site or a relay's unit".into()).into()),
         }
@@ -155,14 +293,8 @@ impl DirectoryService for Directory {
         request: Request<pb::ImportSitesRequest>,
     ) -> Result<Response<pb::ImportSitesResponse>, Status> {
         let caller = self.0.caller(&request).await?;
-        let action = Action::ImportSites;
         let pb::ImportSitesRequest { csv, dry_run } = request.into_inner();
-        if caller.actor.units_for(action, &self.0.tree(), now()).is_empty() {
-            return Err(self.0.refused(&caller, action, Refusal::NoRole { action }));
-        }
-        // A task of its own: a caller that goes away must not leave a tree that is stored and not in use.
-        let this = Self(self.0.clone());
-        let import = tokio::spawn(async move { this.import(caller, csv, dry_run).await });
+        let (_, import) = self.begin(caller, csv, dry_run)?;
         import.await.map_err(|_| Failure::Busy)?.map(Response::new)
     }
 
@@ -189,8 +321,11 @@ impl DirectoryService for Directory {
     ) -> Result<Response<pb::CreateEnrolTokenResponse>, Status> {
         let caller = self.0.caller(&request).await?;
         let pb::CreateEnrolTokenRequest { target, valid_s } = request.into_inner();
-        let identity = self.enrol_identity(&caller, target)?;
+        let (identity, unit) = self.enrol_identity(&caller, target)?;
         let expires_ms = ends(valid_s)?;
+        let name = identity.to_string();
+        self.record_secret(&caller, &unit, "create_enrol_token", name, expires_ms)
+            .await?;
         let token = EnrolToken::new(self.0.authority.fingerprint());
         let hash = sha256_text(token.secret.as_bytes());
         let by = &caller.account.name;
@@ -214,6 +349,9 @@ impl DirectoryService for Directory {
         self.0
             .authorize(&caller, Action::CreateSiteLink, &Target::Site(site.clone()))?;
         let expires_ms = ends(valid_s)?;
+        let (unit, identity) = (self.unit_of(&site)?, format!("{LINK}{site}"));
+        self.record_secret(&caller, &unit, "create_site_link", identity, expires_ms)
+            .await?;
         let secret = random_secret();
         let hash = sha256_text(secret.as_bytes());
         self.0
@@ -230,8 +368,41 @@ impl DirectoryService for Directory {
 
     async fn import_sites_with_progress(
         &self,
-        _: Request<pb::ImportSitesWithProgressRequest>,
+        request: Request<pb::ImportSitesWithProgressRequest>,
     ) -> Result<Response<Self::ImportSitesWithProgressStream>, Status> {
-        Err(Status::unimplemented("not built yet"))
+        let caller = self.0.caller(&request).await?;
+        let pb::ImportSitesWithProgressRequest { csv, dry_run } = request.into_inner();
+        let (progress, import) = self.begin(caller, csv, dry_run)?;
+        let telling = Importing {
+            progress,
+            import: Some(import),
+        };
+        Ok(Response::new(Box::pin(stream::unfold(telling, Importing::next))))
+    }
+}
+
+/// An import as the stream of its progress.
+struct Importing {
+    progress: watch::Receiver<pb::ImportProgress>,
+    /// None once its end was told.
+    import: Option<JoinHandle<Imported>>,
+}
+
+impl Importing {
+    async fn next(mut self) -> Option<(Result<pb::ImportSitesWithProgressResponse, Status>, Self)> {
+        let import = self.import.as_mut()?;
+        let step = tokio::select! {
+            biased;
+            Ok(()) = self.progress.changed() => Ok(Step::Progress(*self.progress.borrow_and_update())),
+            done = import => {
+                self.import = None;
+                match done {
+                    Ok(done) => done.map(Step::Done),
+                    Err(_) => Err(Failure::Busy.into()),
+                }
+            }
+        };
+        let answer = step.map(|step| pb::ImportSitesWithProgressResponse { step: Some(step) });
+        Some((answer, self))
     }
 }

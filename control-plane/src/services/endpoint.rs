@@ -4,6 +4,7 @@ use super::Answers;
 use crate::clock::now_ms;
 use crate::convert::{reason_from_wire, site_to_wire, state_from_wire};
 use crate::core::Core;
+use crate::drills;
 use crate::endpoints::{Attachment, Proof};
 use crate::fleet::Fleet as _;
 use crate::status::Failure;
@@ -135,6 +136,9 @@ impl EndpointService for EndpointCalls {
             .attach(site.clone(), kind, proof.clone(), now)
             .map_err(Failure::from)?;
         core.meetings.attached(&site, attachment.id, &proof).await;
+        if proof != Proof::Certificate {
+            core.units.link_used(&site);
+        }
         let mut heartbeat = tokio::time::interval_at(tokio::time::Instant::now() + HEARTBEAT, HEARTBEAT);
         heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let state = Attached {
@@ -214,9 +218,12 @@ impl EndpointService for EndpointCalls {
 
     async fn report_drill(
         &self,
-        _: Request<pb::ReportDrillRequest>,
+        request: Request<pb::ReportDrillRequest>,
     ) -> Result<Response<pb::ReportDrillResponse>, Status> {
-        Err(Status::unimplemented("not built yet"))
+        let (site, _) = self.0.endpoint(&request).await?;
+        let pb::ReportDrillRequest { drill, result } = request.into_inner();
+        drills::report(&self.0, site, &drill, &result.unwrap_or_default())?;
+        Ok(Response::new(pb::ReportDrillResponse {}))
     }
 }
 

@@ -6,6 +6,8 @@ use crate::convert::site_to_wire;
 use crate::core::{Core, peer_identity};
 use crate::status::{Failure, unauthenticated};
 use crate::store::StoreError;
+use crate::units::By;
+use muster_domain::{Order, Record, UnitId};
 use muster_identity::{EnrolToken, Identity, IdentityError, sha256_text};
 use muster_proto::command::v1::enrol_service_server::EnrolService;
 use muster_proto::command::v1::{EnrolRequest, EnrolResponse};
@@ -42,6 +44,32 @@ impl Enrolment {
             identity: identity.to_string(),
             token_key_pem: self.0.authority.token_key_pem(),
             site,
+        }
+    }
+
+    /// Writes that a token was used into the stream of the site's unit, or of the relay's.
+    async fn record(&self, identity: &Identity) {
+        let unit = match identity {
+            Identity::Agent(site) => self.0.tree().site(site).map(|site| site.unit.clone()),
+            // A relay is named after its unit: `UNIT-` and eight digits.
+            Identity::Relay(name) => name.rsplit_once('-').and_then(|(unit, _)| UnitId::new(unit).ok()),
+            Identity::ControlPlane => None,
+        };
+        let Some(unit) = unit else {
+            return;
+        };
+        let identity = identity.to_string();
+        let by = By {
+            actor: &identity,
+            cause: "enrol",
+        };
+        let record = Record::SecretUsed {
+            identity: identity.clone(),
+        };
+        let order = Order::Record(record);
+        if let Err(error) = self.0.units.act(&unit, by, order, Vec::new()).await {
+            // The token is used up: who holds the certificate must get it.
+            tracing::warn!(%error, "cannot record that a token was used");
         }
     }
 }
@@ -82,6 +110,7 @@ impl EnrolService for Enrolment {
         {
             return Err(refused("used"));
         }
+        self.record(&identity).await;
         tracing::info!(%identity, "enrolled");
         Ok(Response::new(self.answer(certificate_pem, &identity)))
     }

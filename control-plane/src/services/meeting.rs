@@ -1,15 +1,12 @@
 //! Commands of dispatchers: preview, convene, call again, broadcast, mute, end.
 
+use super::{convening, resolve_for};
 use crate::clock::now;
-use crate::convert::{
-    fallback_from_wire, meeting_to_wire, priority_from_wire, selector_from_wire, summons_to_wire,
-};
+use crate::convert::{meeting_to_wire, summons_to_wire};
 use crate::core::{Caller, Core, target_of, target_of_wire};
-use crate::meetings::Convening;
 use crate::status::Failure;
 use muster_domain::{
-    Action, Caller as Calling, Command, MeetingId, Opening, Priority, Reach, Refusal, Resolution, SiteId,
-    Summons, Terms, authorize,
+    Action, Caller as Calling, Command, MeetingId, Priority, Reach, Resolution, SiteId, Summons, authorize,
 };
 use muster_proto::command::v1 as pb;
 use pb::meeting_service_server::MeetingService;
@@ -18,11 +15,6 @@ use tonic::{Request, Response, Status};
 
 /// Ended meetings in one answer.
 const MAX_ENDED: i64 = 100;
-/// Names in one selector.
-const MAX_NAMES: usize = 20_000;
-/// The most seconds to a deadline (a day) and minutes to an end (a week).
-const MAX_DEADLINE_S: u32 = 24 * 3600;
-const MAX_MINUTES: u32 = 7 * 24 * 60;
 
 pub struct MeetingCalls(pub Arc<Core>);
 
@@ -33,73 +25,7 @@ pub(super) fn sites(names: Vec<String>) -> Result<Vec<SiteId>, Failure> {
         .collect()
 }
 
-fn terms_of(request: &pb::ConveneRequest) -> Result<Terms, Failure> {
-    let bounded = |field: &str, found: u32, most: u32| match found <= most {
-        true => Ok(i64::from(found)),
-        false => Err(Failure::BadRequest(format!(
-            "{field}: found {found}, expected {most} at most"
-        ))),
-    };
-    let deadline_s = bounded("deadline_s", request.deadline_s, MAX_DEADLINE_S)?;
-    let minutes = bounded("minutes", request.minutes, MAX_MINUTES)?;
-    let after = |seconds: i64| (seconds > 0).then(|| now().plus(seconds * 1_000));
-    Ok(Terms {
-        priority: priority_from_wire(request.priority).unwrap_or_default(),
-        deadline: after(deadline_s),
-        ends_at: after(minutes * 60),
-        fallback: fallback_from_wire(request.fallback).unwrap_or_default(),
-        preset: request.preset.clone(),
-        schedule: String::new(),
-    })
-}
-
 impl MeetingCalls {
-    fn resolve(
-        &self,
-        caller: &Caller,
-        action: Action,
-        selector: Option<pb::Selector>,
-    ) -> Result<Resolution, Status> {
-        let selector = selector.unwrap_or_default();
-        let names = [
-            &selector.subtrees,
-            &selector.sites,
-            &selector.tags,
-            &selector.exclude_subtrees,
-        ];
-        let names = names.iter().map(|names| names.len()).sum::<usize>() + selector.exclude_sites.len();
-        if names > MAX_NAMES {
-            let text = format!("selector: found {names} names, expected {MAX_NAMES} at most");
-            return Err(Failure::BadRequest(text).into());
-        }
-        let selector = selector_from_wire(selector).map_err(Failure::BadRequest)?;
-        let tree = self.0.tree();
-        let units = caller.actor.units_for(action, &tree, now());
-        if units.is_empty() {
-            return Err(self.0.refused(caller, action, Refusal::NoRole { action }));
-        }
-        Ok(selector.resolve(&tree, &units))
-    }
-
-    /// The sites that are chosen; a name that does not exist, or is out of the caller's authority, is told.
-    pub(super) fn chosen(
-        &self,
-        caller: &Caller,
-        action: Action,
-        selector: Option<pb::Selector>,
-    ) -> Result<Vec<SiteId>, Status> {
-        let Resolution { sites, unknown } = self.resolve(caller, action, selector)?;
-        if unknown.is_empty() {
-            return Ok(sites);
-        }
-        let shown: Vec<_> = unknown.iter().take(10).map(String::as_str).collect();
-        let text = format!(
-            "selector: {} does not exist or is outside your authority",
-            shown.join(", ")
-        );
-        Err(Failure::BadRequest(text).into())
-    }
-
     /// What would become of each site that is not expected to come.
     async fn doubtful(&self, sites: &[SiteId]) -> Result<Vec<pb::Summons>, Failure> {
         // No meeting has this id: every claim is one of another meeting.
@@ -142,7 +68,7 @@ impl MeetingService for MeetingCalls {
     ) -> Result<Response<pb::PreviewConveneResponse>, Status> {
         let caller = self.0.caller(&request).await?;
         let Resolution { sites, unknown } =
-            self.resolve(&caller, Action::Convene, request.into_inner().selector)?;
+            resolve_for(&self.0, &caller, Action::Convene, request.into_inner().selector)?;
         let doubtful = self.doubtful(&sites).await?;
         let sites = sites.iter().map(ToString::to_string).collect();
         Ok(Response::new(pb::PreviewConveneResponse {
@@ -157,28 +83,7 @@ impl MeetingService for MeetingCalls {
         request: Request<pb::ConveneRequest>,
     ) -> Result<Response<pb::ConveneResponse>, Status> {
         let caller = self.0.caller(&request).await?;
-        let mut request = request.into_inner();
-        let sites = self.chosen(&caller, Action::Convene, request.selector.take())?;
-        let terms = terms_of(&request)?;
-        let unit = caller.actor.convening_unit(&sites, &self.0.tree(), now());
-        let action = Action::Convene;
-        let unit = unit.ok_or_else(|| self.0.refused(&caller, action, Refusal::NoRole { action }))?;
-        let convening = Convening {
-            title: request.title,
-            chair: caller.actor.account.clone(),
-            chair_shown: caller.account.display_name.clone(),
-            unit,
-            sites,
-            idempotency_key: request.idempotency_key,
-            terms,
-            opening: Opening::default(),
-        };
-        let meeting = self.0.meetings.convene(convening).await?;
-        tracing::info!(
-            meeting = meeting.id,
-            sites = meeting.summonses.len(),
-            "meeting convened"
-        );
+        let meeting = convening::convene(&self.0, &caller, request.into_inner(), "").await?;
         Ok(Response::new(pb::ConveneResponse {
             meeting: Some(meeting),
         }))

@@ -1,24 +1,37 @@
 //! The services of the wire schema, one module each. They check who asks and what may be asked, translate, and leave
 //! the rest to the domain and the meetings.
 
+mod account;
 mod act;
+pub mod convening;
 mod directory;
 mod endpoint;
 mod enrol;
 mod fleet;
+mod log;
 mod meeting;
+mod permissions;
+pub mod plan;
 mod rows;
 mod session;
 mod watch;
 mod watcher;
 
+use crate::clock::now;
 use crate::console;
-use crate::core::Core;
+use crate::convert::selector_from_wire;
+use crate::core::{Caller, Core};
+use crate::status::Failure;
+use muster_domain::{Action, Refusal, Resolution, SiteId};
+use muster_proto::command::v1 as pb;
+use muster_proto::command::v1::account_service_server::AccountServiceServer;
 use muster_proto::command::v1::directory_service_server::DirectoryServiceServer;
 use muster_proto::command::v1::endpoint_service_server::EndpointServiceServer;
 use muster_proto::command::v1::enrol_service_server::EnrolServiceServer;
 use muster_proto::command::v1::fleet_service_server::FleetServiceServer;
+use muster_proto::command::v1::log_service_server::LogServiceServer;
 use muster_proto::command::v1::meeting_service_server::MeetingServiceServer;
+use muster_proto::command::v1::plan_service_server::PlanServiceServer;
 use muster_proto::command::v1::session_service_server::SessionServiceServer;
 use muster_proto::command::v1::watch_service_server::WatchServiceServer;
 use std::pin::Pin;
@@ -36,6 +49,57 @@ const HELLO_MESSAGE: usize = 16 * 1024 * 1024;
 /// An answer that comes in pieces.
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
+/// Names in one selector.
+const MAX_NAMES: usize = 20_000;
+
+/// What a selector means to somebody who wants to do this to the sites, and may do it somewhere.
+fn resolve_for(
+    core: &Core,
+    caller: &Caller,
+    action: Action,
+    selector: Option<pb::Selector>,
+) -> Result<Resolution, Status> {
+    let selector = selector.unwrap_or_default();
+    let names = [
+        &selector.subtrees,
+        &selector.sites,
+        &selector.tags,
+        &selector.exclude_subtrees,
+        &selector.exclude_sites,
+    ];
+    let names = names.iter().map(|names| names.len()).sum::<usize>();
+    if names > MAX_NAMES {
+        let text = format!("selector: found {names} names, expected {MAX_NAMES} at most");
+        return Err(Failure::BadRequest(text).into());
+    }
+    let selector = selector_from_wire(selector).map_err(Failure::BadRequest)?;
+    let tree = core.tree();
+    let units = caller.actor.units_for(action, &tree, now());
+    if units.is_empty() {
+        return Err(core.refused(caller, action, Refusal::NoRole { action }));
+    }
+    Ok(selector.resolve(&tree, &units))
+}
+
+/// The sites that are chosen. A name that does not exist, or is out of authority, is told and nothing is done.
+pub fn chosen_for(
+    core: &Core,
+    caller: &Caller,
+    action: Action,
+    selector: Option<pb::Selector>,
+) -> Result<Vec<SiteId>, Status> {
+    let Resolution { sites, unknown } = resolve_for(core, caller, action, selector)?;
+    if unknown.is_empty() {
+        return Ok(sites);
+    }
+    let shown: Vec<_> = unknown.iter().take(10).map(String::as_str).collect();
+    let text = format!(
+        "selector: {} does not exist or is outside your authority",
+        shown.join(", ")
+    );
+    Err(Failure::BadRequest(text).into())
+}
+
 /// The port for people: gRPC, gRPC-web and the console.
 pub fn console_router(core: &Arc<Core>) -> axum::Router {
     let routes = Routes::new(SessionServiceServer::new(session::Sessions(core.clone())))
@@ -44,6 +108,9 @@ pub fn console_router(core: &Arc<Core>) -> axum::Router {
                 .max_decoding_message_size(IMPORT_MESSAGE),
         )
         .add_service(MeetingServiceServer::new(meeting::MeetingCalls(core.clone())))
+        .add_service(AccountServiceServer::new(account::AccountCalls(core.clone())))
+        .add_service(PlanServiceServer::new(plan::Plans(core.clone())))
+        .add_service(LogServiceServer::new(log::Logs(core.clone())))
         .add_service(WatchServiceServer::new(watch::Watches(core.clone())))
         .add_service(EndpointServiceServer::new(endpoint::EndpointCalls(core.clone())));
     routes

@@ -5,13 +5,15 @@
 //! sent; the session is looked at again with every heartbeat.
 
 use super::directory::{Visible, visible};
+use super::permissions::{Told, changes_permissions};
 use crate::bus::Hint;
 use crate::clock::{now, now_ms};
 use crate::convert::meeting_to_wire;
 use crate::core::{Caller, Core, target_of, target_of_wire};
 use crate::fleet::Fleet as _;
 use crate::store::StoreError;
-use muster_domain::{Action, Meeting, Target, authorize};
+use muster_domain::unit::DAY_MS;
+use muster_domain::{Action, Meeting, Millis, Target, authorize};
 use muster_proto::command::v1 as pb;
 use pb::watch_response::Event;
 use prost::Message as _;
@@ -35,6 +37,9 @@ pub struct Watcher {
     sites: HashSet<String>,
     /// The last event sent of each meeting that may be seen; `None` for one that may not.
     sent: HashMap<String, Option<u64>>,
+    told: Told,
+    /// When the next of the caller's grants runs out.
+    expires: Option<Millis>,
 }
 
 fn too_slow() -> Status {
@@ -45,6 +50,7 @@ fn too_slow() -> Status {
 impl Watcher {
     pub fn new(core: Arc<Core>, caller: Caller, queue: mpsc::Sender<pb::WatchResponse>) -> Self {
         let hints = core.bus.subscribe();
+        let expires = caller.actor.next_expiry(now());
         Self {
             core,
             caller,
@@ -52,6 +58,8 @@ impl Watcher {
             queue,
             sites: HashSet::new(),
             sent: HashMap::new(),
+            told: Told::default(),
+            expires,
         }
     }
 
@@ -62,10 +70,12 @@ impl Watcher {
         if resumed {
             self.catch_up(&cursor).await?;
         }
+        self.tell_permissions().await?;
         let mut heartbeat = tokio::time::interval(HEARTBEAT);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let shutdown = self.core.shutdown.clone();
         loop {
+            let expiry = self.until_expiry();
             tokio::select! {
                 () = shutdown.cancelled() => return Err(Status::unavailable("the control plane is stopping")),
                 () = self.queue.closed() => return Ok(()),
@@ -75,12 +85,69 @@ impl Watcher {
                     Err(RecvError::Closed) => return Ok(()),
                 },
                 _ = heartbeat.tick() => {
-                    self.caller = self.core.caller_of(&self.caller.token).await?;
+                    self.look_at_caller().await?;
                     let beat = pb::WatchHeartbeat { server_time_ms: now_ms() };
                     self.send(Event::Heartbeat(beat)).await?;
                 }
+                () = tokio::time::sleep(expiry) => self.look_at_expiry().await?,
             }
         }
+    }
+
+    /// Until the next of the caller's grants runs out; a day where none does.
+    fn until_expiry(&self) -> Duration {
+        let left = self.expires.map_or(DAY_MS, |end| end.0.saturating_sub(now().0));
+        Duration::from_millis(left.clamp(0, DAY_MS).unsigned_abs())
+    }
+
+    /// Reads anew who the caller is.
+    async fn look_at_caller(&mut self) -> Result<(), Status> {
+        let before = std::mem::take(&mut self.caller.actor.grants);
+        self.caller = self.core.caller_of(&self.caller.token).await?;
+        if before == self.caller.actor.grants {
+            return Ok(());
+        }
+        self.send(Event::Directory(pb::DirectoryChanged {})).await?;
+        self.look_at_authority().await
+    }
+
+    /// What may not be seen any more is told no longer; what may be seen now is told from its beginning.
+    async fn look_at_authority(&mut self) -> Result<(), Status> {
+        self.expires = self.caller.actor.next_expiry(now());
+        let Visible { sites, .. } = visible(&self.caller, &self.core.tree());
+        self.sites = sites.into_iter().map(|site| site.id).collect();
+        for view in self.core.meetings.views() {
+            let id = view.id().to_string();
+            let (sees, seen) = (self.may_see(&view), matches!(self.sent.get(&id), Some(Some(_))));
+            if sees && !seen {
+                self.sent.insert(id.clone(), Some(0));
+                self.send_stored(&id).await?;
+            } else if !sees {
+                self.sent.insert(id, None);
+            }
+        }
+        self.tell_permissions().await
+    }
+
+    /// What a grant allowed is over the moment that it ends, whatever waits to be told.
+    async fn look_at_expiry(&mut self) -> Result<(), Status> {
+        if self.expires.is_some_and(|end| now() >= end) {
+            self.send(Event::Directory(pb::DirectoryChanged {})).await?;
+            self.look_at_authority().await?;
+        }
+        Ok(())
+    }
+
+    async fn tell_permissions(&mut self) -> Result<(), Status> {
+        let mut views = self.core.meetings.views();
+        views.retain(|view| self.may_see(view));
+        let news = self
+            .told
+            .news(&self.caller.actor, &views, &self.core.tree(), now());
+        for permissions in news {
+            self.send(Event::Permissions(permissions)).await?;
+        }
+        Ok(())
     }
 
     async fn send(&self, event: Event) -> Result<(), Status> {
@@ -193,6 +260,7 @@ impl Watcher {
     }
 
     async fn hint(&mut self, hint: Hint) -> Result<(), Status> {
+        self.look_at_expiry().await?;
         match hint {
             Hint::Meeting(event) => self.meeting_event(&event).await,
             Hint::Presence(changed) => {
@@ -206,9 +274,9 @@ impl Watcher {
                 self.send(Event::Presence(pb::PresenceChanged { presence })).await
             }
             Hint::Directory => {
-                let Visible { sites, .. } = visible(&self.caller, &self.core.tree());
-                self.sites = sites.into_iter().map(|site| site.id).collect();
-                self.send(Event::Directory(pb::DirectoryChanged {})).await
+                self.send(Event::Directory(pb::DirectoryChanged {})).await?;
+                // Where a unit hangs decides who may do what in it.
+                self.look_at_authority().await
             }
             Hint::Quality(changed) => {
                 let seen =
@@ -219,6 +287,9 @@ impl Watcher {
                 }
                 self.send(Event::Quality(pb::QualityChanged { sites })).await
             }
+            Hint::Account(account) if *account == *self.caller.account.name => self.look_at_caller().await,
+            Hint::Plans => self.send(Event::Plans(pb::PlansChanged {})).await,
+            Hint::Account(_) | Hint::DrillStarted(_) | Hint::DrillReported(_) => Ok(()),
             Hint::Fleet(fleet) => self.send(Event::Fleet(pb::FleetChanged::clone(&fleet))).await,
         }
     }
@@ -228,6 +299,9 @@ impl Watcher {
         if matches!(event.event, Some(pb::meeting_event::Event::Ended(_))) {
             // Nothing follows: what is remembered stays bounded by the meetings that are live.
             self.sent.remove(&event.meeting);
+        }
+        if changes_permissions(event) {
+            self.tell_permissions().await?;
         }
         Ok(())
     }

@@ -214,11 +214,32 @@ impl State {
                     || only.as_ref().is_some_and(|only| *only != session.id)
                     || keep.as_ref() == Some(&session.id)
             }),
+            UnitEffect::PutDirectory { units, sites } => self.put_directory(&units, &sites),
             UnitEffect::SetAnswer { sites, answer } => {
                 let named: BTreeSet<String> = sites.into_iter().collect();
                 for site in self.sites.iter_mut().filter(|site| named.contains(&site.id)) {
                     site.answer = answer;
                 }
+            }
+        }
+    }
+
+    fn put_directory(&mut self, units: &[UnitRow], sites: &[SiteRow]) {
+        for unit in units {
+            match self.units.iter_mut().find(|old| old.id == unit.id) {
+                Some(old) => *old = unit.clone(),
+                None => self.units.push(unit.clone()),
+            }
+        }
+        for site in sites {
+            match self.sites.iter_mut().find(|old| old.id == site.id) {
+                Some(old) => {
+                    *old = SiteRow {
+                        answer: old.answer,
+                        ..site.clone()
+                    };
+                }
+                None => self.sites.push(site.clone()),
             }
         }
     }
@@ -355,8 +376,11 @@ impl PlanStore for Memory {
                         .entry(append.stream.clone())
                         .or_default()
                         .extend(events);
-                    for effect in append.effects.clone() {
+                    for (done, effect) in (1..).zip(append.effects.clone()) {
                         state.carry_out(effect);
+                        if let Some(progress) = &append.progress {
+                            progress.send_replace(done);
+                        }
                     }
                     Ok(head)
                 }
@@ -506,24 +530,7 @@ impl DirectoryStore for Memory {
     }
 
     async fn put_directory(&self, units: &[UnitRow], sites: &[SiteRow]) -> Result<()> {
-        let mut state = self.enter().await?;
-        for unit in units {
-            match state.units.iter_mut().find(|old| old.id == unit.id) {
-                Some(old) => *old = unit.clone(),
-                None => state.units.push(unit.clone()),
-            }
-        }
-        for site in sites {
-            match state.sites.iter_mut().find(|old| old.id == site.id) {
-                Some(old) => {
-                    *old = SiteRow {
-                        answer: old.answer,
-                        ..site.clone()
-                    };
-                }
-                None => state.sites.push(site.clone()),
-            }
-        }
+        self.enter().await?.put_directory(units, sites);
         Ok(())
     }
 

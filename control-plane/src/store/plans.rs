@@ -2,8 +2,9 @@
 //! prepared there (presets, schedules, drills). Bodies are encoded wire messages; the columns are what is searched by.
 
 use super::log::{ChainHead, NewEvent};
-use super::{GrantRow, Result};
+use super::{GrantRow, Result, SiteRow, UnitRow};
 use async_trait::async_trait;
+use tokio::sync::watch;
 
 /// `body` is an encoded `Preset`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,6 +69,11 @@ pub enum UnitEffect {
         only: Option<String>,
         keep: Option<String>,
     },
+    /// Units and sites, new or changed, as [`super::DirectoryStore::put_directory`] writes them.
+    PutDirectory {
+        units: Vec<UnitRow>,
+        sites: Vec<SiteRow>,
+    },
     /// How these sites answer; the number of the wire schema.
     SetAnswer {
         sites: Vec<String>,
@@ -83,6 +89,8 @@ pub struct UnitAppend {
     pub head: ChainHead,
     pub events: Vec<NewEvent>,
     pub effects: Vec<UnitEffect>,
+    /// Told how many effects are carried out, while they are not committed yet.
+    pub progress: Option<watch::Sender<usize>>,
 }
 
 #[async_trait]

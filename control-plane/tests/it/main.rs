@@ -1,10 +1,14 @@
 //! The control plane as a whole, over real sockets: started on free ports with a temporary data folder, spoken to by
 //! the generated clients, with endpoints and a relay that only speak the protocol.
 
+mod admin;
 mod authority;
 mod command;
 mod directory;
+mod log;
 mod meeting;
+mod permissions;
+mod plan;
 mod races;
 mod restart;
 mod scale;

@@ -273,6 +273,7 @@ async fn unit_step(store: &Store, unit: &str, effects: Vec<UnitEffect>) -> Resul
         head,
         events: vec![event(head.seq + 1, "administered")],
         effects,
+        ..UnitAppend::default()
     };
     store.append_unit(&append).await
 }

@@ -88,6 +88,14 @@ impl Fixture {
         channel(&self.control_plane).await
     }
 
+    /// The same folder, with the control plane stopped and started again.
+    pub async fn restarted(self) -> Self {
+        let Self { control_plane, dir } = self;
+        control_plane.shutdown().await;
+        let control_plane = start_in(dir.path()).await;
+        Self { control_plane, dir }
+    }
+
     /// The commander, signed in.
     pub async fn person(&self) -> Person {
         Person::sign_in(self.channel().await, ACCOUNT).await
@@ -387,6 +395,17 @@ impl Endpoint {
             Pushed::Withdrawn(withdrawn) => withdrawn.reason,
             other => panic!("expected a withdrawal, found {other:?}"),
         }
+    }
+
+    pub async fn report_drill(&mut self, drill: &str, result: pb::DrillResult) -> Result<(), Status> {
+        let message = pb::ReportDrillRequest {
+            drill: drill.into(),
+            result: Some(result),
+        };
+        self.client
+            .report_drill(with_bearer(&self.secret, message))
+            .await
+            .map(|_| ())
     }
 
     pub async fn report(&mut self, meeting: &str, state: pb::SummonsState) -> Result<(), Status> {

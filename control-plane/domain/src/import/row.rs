@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{COLUMNS, Errors, ImportError, MAX_NAME, RawRow};
 use crate::ids::{ID_EXPECTED, SiteId, UnitId};
 use crate::tree::{Site, Tree, Unit};
-use crate::words::{Access, Tier};
+use crate::words::{Access, Answer, Tier};
 
 /// The values of the phase column; a site carries its own as a tag.
 const PHASES: [&str; 2] = ["existing", "new"];
@@ -186,10 +186,8 @@ impl<'a> Fields<'a> {
         let (tier, names, place, phase) = (self.tier(), self.names(), self.place(), self.phase());
         let ((name_zh, name_en), (lat, lon)) = (names?, place?);
         let (id, phase) = (id?, phase?);
-        let mut tags = current
-            .site(&id)
-            .map(|site| site.tags.clone())
-            .unwrap_or_default();
+        let known = current.site(&id);
+        let mut tags = known.map(|site| site.tags.clone()).unwrap_or_default();
         tags.retain(|tag| !PHASES.contains(&tag.as_str()));
         tags.insert(phase.to_owned());
         Some(Site {
@@ -202,6 +200,7 @@ impl<'a> Fields<'a> {
             lon,
             access: access?,
             tags,
+            answer: known.map_or(Answer::Default, |site| site.answer),
         })
     }
 

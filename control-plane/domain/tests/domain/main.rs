@@ -1,5 +1,6 @@
 //! The command domain from outside, in virtual time: one module a subject.
 
+mod attendance;
 mod authority;
 mod chair;
 mod import;
@@ -13,3 +14,4 @@ mod summons;
 mod support;
 mod terms;
 mod tree;
+mod unit;

@@ -28,6 +28,7 @@ pub fn a_site(id: &str, tier: Tier, of: &str, tags: &[&str]) -> Site {
         lon: 114.0,
         access: Access::Fibre,
         tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
+        answer: Answer::Default,
     }
 }
 

@@ -61,6 +61,17 @@ async fn put_sites(tx: &mut Connection, sites: &[SiteRow], position: &mut i64) -
     Ok(())
 }
 
+pub(super) async fn put_directory(tx: &mut Connection, units: &[UnitRow], sites: &[SiteRow]) -> Result<()> {
+    driver::alone(tx, IMPORT_LOCK).await?;
+    let mut position: i64 = sqlx::query_scalar(
+        "SELECT COALESCE(MAX(position), 0) FROM (SELECT position FROM units UNION ALL SELECT position FROM sites) AS p",
+    )
+    .fetch_one(&mut *tx)
+    .await?;
+    put_units(tx, units, &mut position).await?;
+    put_sites(tx, sites, &mut position).await
+}
+
 #[async_trait]
 impl DirectoryStore for Sql {
     async fn directory(&self) -> Result<(Vec<UnitRow>, Vec<SiteRow>)> {
@@ -112,14 +123,7 @@ impl DirectoryStore for Sql {
 
     async fn put_directory(&self, units: &[UnitRow], sites: &[SiteRow]) -> Result<()> {
         let mut tx = self.begin().await?;
-        driver::alone(&mut tx, IMPORT_LOCK).await?;
-        let mut position: i64 = sqlx::query_scalar(
-            "SELECT COALESCE(MAX(position), 0) FROM (SELECT position FROM units UNION ALL SELECT position FROM sites) AS p",
-        )
-        .fetch_one(&mut *tx)
-        .await?;
-        put_units(&mut tx, units, &mut position).await?;
-        put_sites(&mut tx, sites, &mut position).await?;
+        put_directory(&mut tx, units, sites).await?;
         Ok(tx.commit().await?)
     }
 

@@ -1,5 +1,6 @@
 //! Units' streams with their effects, presets, schedules and drills, in SQL.
 
+use super::directory::put_directory;
 use super::log::insert_events;
 use super::{Connection, Db, ROWS, Row, Sql};
 use crate::store::{
@@ -40,8 +41,11 @@ impl PlanStore for Sql {
     async fn append_unit(&self, append: &UnitAppend) -> Result<ChainHead> {
         let mut tx = self.begin().await?;
         let head = insert_events(&mut tx, &append.stream, append.head, &append.events).await?;
-        for effect in &append.effects {
+        for (done, effect) in (1..).zip(&append.effects) {
             carry_out(&mut tx, effect).await?;
+            if let Some(progress) = &append.progress {
+                progress.send_replace(done);
+            }
         }
         tx.commit().await?;
         Ok(head)
@@ -152,6 +156,7 @@ async fn carry_out(tx: &mut Connection, effect: &UnitEffect) -> Result<()> {
         UnitEffect::RevokeSessions { account, only, keep } => {
             revoke(tx, account, only.as_deref(), keep.as_deref()).await
         }
+        UnitEffect::PutDirectory { units, sites } => put_directory(tx, units, sites).await,
         UnitEffect::SetAnswer { sites, answer } => set_answer(tx, sites, *answer).await,
     }
 }
