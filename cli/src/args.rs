@@ -1,5 +1,14 @@
 //! The command line.
 
+mod choose;
+mod help;
+mod office;
+mod verbs;
+
+pub use choose::{Choose, Which};
+pub use office::*;
+pub use verbs::*;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -8,9 +17,9 @@ use muster_proto::command::v1::Tier;
 
 use crate::failure::EXIT_CODES;
 
-/// Convenes sites into a meeting, and runs everything for a demonstration.
+/// Convenes sites into a meeting and runs it, for scripts and for people.
 #[derive(Parser)]
-#[command(name = "muster", version, after_help = EXIT_CODES, max_term_width = 110)]
+#[command(name = "muster", version, help_template = help::TEMPLATE, after_help = EXIT_CODES, max_term_width = 110)]
 pub struct Cli {
     #[command(flatten)]
     pub access: Access,
@@ -63,12 +72,83 @@ pub enum Command {
     /// The relays: let in
     #[command(subcommand)]
     Relay(RelayCommand),
-    /// Convene the chosen sites into a meeting, at once
-    Convene(Convene),
+    /// 召集: call the chosen sites into a meeting, at once
+    #[command(after_help = help::CONVENE)]
+    Convene(Box<Convene>),
     /// Show the meetings, or one meeting with every site's state and reason
     Status(Status),
+    /// 呼叫未接通: call again those that are not on air, all or the named ones
+    #[command(after_help = help::CONVENE)]
+    CallUnconnected(SitesIfAny),
+    /// Call further sites into a meeting
+    #[command(after_help = help::CONVENE)]
+    Add(Add),
+    /// 挂断: take sites out of a meeting; they may be called again
+    HangUp(Sites),
+    /// 静音, 全体静音: close the microphones of sites, or of all
+    #[command(after_help = help::STAGE)]
+    Mute(SitesOrAll),
+    /// 取消静音: open them again
+    #[command(after_help = help::STAGE)]
+    Unmute(SitesOrAll),
+    /// 广播会场: bring a site to the large picture of everyone
+    #[command(after_help = help::STAGE)]
+    Broadcast(SiteOrOff),
+    /// 观看会场: bring a site to the large picture of the chair alone
+    #[command(after_help = help::STAGE)]
+    WatchSite(SiteOrOff),
+    /// Set the layout of every wall
+    #[command(after_help = help::STAGE)]
+    Layout(LayoutArgs),
+    /// 轮巡: let the walls go round the sites by themselves
+    #[command(subcommand, after_help = help::STAGE)]
+    Polling(PollingCommand),
+    /// 声控切换: the large picture follows who speaks
+    #[command(after_help = help::STAGE)]
+    VoiceSwitching(VoiceSwitching),
+    /// Let a site, or a desk (desk:ACCOUNT), show content in its own place
+    #[command(after_help = help::STAGE)]
+    Content(SiteOrOff),
+    /// 申请发言: who asks to speak, and who may
+    #[command(subcommand, after_help = help::FLOOR)]
+    Floor(FloorCommand),
+    /// 点名: go through the roster, one site at a time
+    #[command(subcommand, after_help = help::ROLL_CALL)]
+    RollCall(RollCallCommand),
+    /// 申请主席, 释放主席, 接管, 交还: who runs the meeting
+    #[command(subcommand, after_help = help::CHAIR)]
+    Chair(ChairCommand),
+    /// 锁定会议: nobody new comes in
+    Lock(Which),
+    /// Let people in again
+    Unlock(Which),
+    /// 延长会议: let it end later
+    Extend(Extend),
     /// End a meeting
     End(End),
+    /// Who was on air when, with gaps
+    #[command(after_help = help::ROLL_CALL)]
+    Attendance(Attendance),
+    /// Sets of sites with a stage, under a name
+    #[command(subcommand, after_help = help::PLANS)]
+    Preset(PresetCommand),
+    /// Meetings and drills at a time
+    #[command(subcommand, after_help = help::PLANS)]
+    Schedule(ScheduleCommand),
+    /// Is everybody ready? Checked without disturbing them
+    #[command(subcommand, after_help = help::PLANS)]
+    Drill(DrillCommand),
+    /// Accounts, their roles and their sessions
+    #[command(subcommand, after_help = help::ACCOUNTS)]
+    Account(AccountCommand),
+    /// What signed-in people were refused, newest first
+    Refusals(Refusals),
+    /// The log: read it, prove that it is whole, see a meeting as it was
+    #[command(subcommand, after_help = help::LOG)]
+    Log(LogCommand),
+    /// Follow everything that happens, a line of JSON each
+    #[command(after_help = help::LOG)]
+    Watch(Follow),
     /// Run the control plane, a relay, the console and agents on this machine
     Demo(Demo),
 }
@@ -83,6 +163,8 @@ pub enum SiteCommand {
     Link(Link),
     /// Make a one-time token with which an edge agent enrols for a site
     EnrolToken(EnrolToken),
+    /// Set how the endpoints of sites answer a call
+    Answer(Answer),
 }
 
 #[derive(Subcommand)]
@@ -134,56 +216,6 @@ pub struct EnrolToken {
     pub valid_h: u32,
 }
 
-/// Tiers and tags narrow the subtrees where subtrees are given, and stand alone where not.
-#[derive(Args)]
-pub struct Convene {
-    /// All sites of the unit and of what is under it; may be repeated
-    #[arg(long, value_name = "UNIT")]
-    pub subtree: Vec<String>,
-    /// All sites of the tier: city, district, street or community; may be repeated
-    #[arg(long, value_name = "TIER", value_parser = parse_tier)]
-    pub tier: Vec<Tier>,
-    /// The site; may be repeated
-    #[arg(long, value_name = "SITE")]
-    pub site: Vec<String>,
-    /// All sites with the tag; may be repeated
-    #[arg(long, value_name = "TAG")]
-    pub tag: Vec<String>,
-    /// Not the sites of this unit and of what is under it; may be repeated
-    #[arg(long, value_name = "UNIT")]
-    pub exclude_subtree: Vec<String>,
-    /// Not this site; may be repeated
-    #[arg(long, value_name = "SITE")]
-    pub exclude_site: Vec<String>,
-    /// All sites that the account may convene
-    #[arg(long, conflicts_with_all = ["subtree", "tier", "site", "tag"])]
-    pub all: bool,
-    /// Title of the meeting, shown to those who are called
-    #[arg(long, default_value = "会议 Meeting")]
-    pub title: String,
-    /// Only show who would be called
-    #[arg(long)]
-    pub dry_run: bool,
-    /// Wait until all are on air, at most this long; exit code 4 if some are not
-    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "30")]
-    pub wait: Option<u32>,
-}
-
-#[derive(Args)]
-pub struct Status {
-    /// Id of the meeting
-    pub meeting: Option<String>,
-    /// Also meetings that have ended
-    #[arg(long)]
-    pub ended: bool,
-}
-
-#[derive(Args)]
-pub struct End {
-    /// Id of the meeting
-    pub meeting: String,
-}
-
 #[derive(Args, Clone)]
 pub struct Demo {
     /// How many of the 140 sites of the demonstration tree get an agent
@@ -207,16 +239,6 @@ pub struct Demo {
     /// Write the address, the account and the agents to this file once everything runs (mode 0600)
     #[arg(long, value_name = "FILE")]
     pub announce: Option<PathBuf>,
-}
-
-fn parse_tier(text: &str) -> Result<Tier, String> {
-    match text {
-        "city" => Ok(Tier::City),
-        "district" => Ok(Tier::District),
-        "street" => Ok(Tier::Street),
-        "community" => Ok(Tier::Community),
-        _ => Err("expected city, district, street or community".to_owned()),
-    }
 }
 
 /// The word for a tier, as in the import and on the command line.

@@ -3,8 +3,11 @@
 use std::path::Path;
 
 use muster_proto::command::v1::SignOutRequest;
+use muster_proto::command::v1::account_service_client::AccountServiceClient;
 use muster_proto::command::v1::directory_service_client::DirectoryServiceClient;
+use muster_proto::command::v1::log_service_client::LogServiceClient;
 use muster_proto::command::v1::meeting_service_client::MeetingServiceClient;
+use muster_proto::command::v1::plan_service_client::PlanServiceClient;
 use muster_proto::command::v1::session_service_client::SessionServiceClient;
 use muster_proto::command::v1::watch_service_client::WatchServiceClient;
 use tonic::Status;
@@ -104,6 +107,20 @@ impl Client {
 
     pub fn watch(&self) -> WatchServiceClient<Authorized> {
         WatchServiceClient::with_interceptor(self.channel.clone(), self.bearer.clone())
+            .max_decoding_message_size(MAX_RESPONSE)
+    }
+
+    pub fn accounts(&self) -> AccountServiceClient<Authorized> {
+        AccountServiceClient::with_interceptor(self.channel.clone(), self.bearer.clone())
+    }
+
+    pub fn plans(&self) -> PlanServiceClient<Authorized> {
+        PlanServiceClient::with_interceptor(self.channel.clone(), self.bearer.clone())
+            .max_decoding_message_size(MAX_RESPONSE)
+    }
+
+    pub fn log(&self) -> LogServiceClient<Authorized> {
+        LogServiceClient::with_interceptor(self.channel.clone(), self.bearer.clone())
             .max_decoding_message_size(MAX_RESPONSE)
     }
 

@@ -5,23 +5,34 @@
 //! nothing here reads the store or the identity folders of a running system. The exit codes are part of the
 //! interface (see [`failure`]). The library target exists for `viewer`, which tests use too.
 
+mod account;
+mod act;
 mod args;
+mod chain;
 mod client;
 mod demo;
+mod event_json;
 mod failure;
+mod follow;
+mod json;
+mod log;
 mod meeting;
 mod output;
+mod plan;
+mod report;
 mod session;
 mod site;
 mod transport;
 pub mod viewer;
 mod watch;
+mod when;
 
 use std::process::ExitCode;
 
 use clap::Parser;
 
-use args::{Cli, Command, RelayCommand, SiteCommand};
+use args::{Access, Cli, Command, Form, RelayCommand, RollCallCommand, SiteCommand};
+use client::Client;
 use failure::Failure;
 
 /// Runs the command line of this process to its end.
@@ -56,40 +67,41 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::SignIn => session::sign_in(&access).await,
         Command::SignOut => session::sign_out(&access).await,
         Command::Demo(options) => demo::run(options).await,
-        Command::Site(command) => {
+        command => {
             let client = client::Client::open(&access).await?;
-            let outcome = match command {
-                SiteCommand::Import(options) => site::import(&client, options, output).await,
-                SiteCommand::List(options) => site::list(&client, options, output).await,
-                SiteCommand::Link(options) => site::link(&client, options, output, &access.server).await,
-                SiteCommand::EnrolToken(options) => site::site_enrol_token(&client, options, output).await,
-            };
+            let outcome = signed_in(&client, &access, command, output).await;
             client.close().await;
             outcome
         }
+    }
+}
+
+async fn signed_in(client: &Client, access: &Access, command: Command, form: Form) -> Result<(), Failure> {
+    match command {
+        Command::Site(SiteCommand::Import(options)) => site::import(client, options, form).await,
+        Command::Site(SiteCommand::List(options)) => site::list(client, options, form).await,
+        Command::Site(SiteCommand::Link(options)) => site::link(client, options, form, &access.server).await,
+        Command::Site(SiteCommand::EnrolToken(options)) => {
+            site::site_enrol_token(client, options, form).await
+        }
+        Command::Site(SiteCommand::Answer(options)) => plan::answer(client, options, form).await,
         Command::Relay(RelayCommand::EnrolToken(options)) => {
-            let client = client::Client::open(&access).await?;
-            let outcome = site::relay_enrol_token(&client, options, output).await;
-            client.close().await;
-            outcome
+            site::relay_enrol_token(client, options, form).await
         }
-        Command::Convene(options) => {
-            let client = client::Client::open(&access).await?;
-            let outcome = meeting::convene(&client, options, output).await;
-            client.close().await;
-            outcome
+        Command::Convene(options) => meeting::convene(client, *options, form).await,
+        Command::Status(options) => meeting::status(client, options, form).await,
+        Command::End(options) => meeting::end(client, options, form).await,
+        Command::RollCall(RollCallCommand::Result { number, csv, which }) => {
+            report::roll_call(client, which.meeting, number, csv, form).await
         }
-        Command::Status(options) => {
-            let client = client::Client::open(&access).await?;
-            let outcome = meeting::status(&client, options, output).await;
-            client.close().await;
-            outcome
-        }
-        Command::End(options) => {
-            let client = client::Client::open(&access).await?;
-            let outcome = meeting::end(&client, options, output).await;
-            client.close().await;
-            outcome
-        }
+        Command::Attendance(options) => report::attendance(client, options, form).await,
+        Command::Preset(command) => plan::preset(client, command, form).await,
+        Command::Schedule(command) => plan::schedule(client, command, form).await,
+        Command::Drill(command) => plan::drill(client, command, form).await,
+        Command::Account(command) => account::account(client, command, form).await,
+        Command::Refusals(options) => account::refusals(client, options, form).await,
+        Command::Log(command) => log::log(client, command, form).await,
+        Command::Watch(options) => follow::follow(client, options).await,
+        verb => act::act(client, verb, form).await,
     }
 }

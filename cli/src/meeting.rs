@@ -5,37 +5,77 @@ use std::time::Duration;
 
 use muster_proto::command::v1::{
     ConveneRequest, EndMeetingRequest, ListMeetingsRequest, ListSitesRequest, Meeting, PreviewConveneRequest,
-    PreviewConveneResponse, Selector, Site, Summons, SummonsReason, SummonsState, Tier, WatchRequest,
+    PreviewConveneResponse, Selector, Site, Summons, SummonsReason, SummonsState, WatchRequest,
 };
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::time::{Instant, timeout_at};
 
 use crate::args::{Convene, End, Form, Status};
 use crate::client::Client;
 use crate::failure::Failure;
+use crate::json;
 use crate::output::{print_json, show, table, time};
 use crate::watch::{Situation, on_air};
 
 pub async fn convene(client: &Client, options: Convene, form: Form) -> Result<(), Failure> {
-    let selector = selector(&options)?;
+    let preset = options.preset.unwrap_or_default();
+    let selector = if preset.is_empty() {
+        Some(options.choose.selector()?)
+    } else {
+        options.choose.selector_or_none()
+    };
     if options.dry_run {
-        return preview(client, selector, form).await;
+        return preview(client, selector.unwrap_or_default(), form).await;
     }
+    let manner = options.manner;
+    let title = match manner.title.clone() {
+        Some(title) => title,
+        None if preset.is_empty() => "会议 Meeting".to_owned(),
+        None => String::new(),
+    };
     let request = ConveneRequest {
-        selector: Some(selector),
-        title: options.title.clone(),
+        selector,
+        title,
         idempotency_key: new_key(),
+        priority: manner.priority(),
+        deadline_s: manner.deadline,
+        minutes: manner.minutes,
+        fallback: manner.fallback(),
+        preset,
+    };
+    call(client, request, options.wait, form).await
+}
+
+/// 召集 of what is saved.
+pub async fn convene_preset(
+    client: &Client,
+    preset: String,
+    wait: Option<u32>,
+    form: Form,
+) -> Result<(), Failure> {
+    let request = ConveneRequest {
+        idempotency_key: new_key(),
+        preset,
         ..ConveneRequest::default()
     };
+    call(client, request, wait, form).await
+}
+
+async fn call(
+    client: &Client,
+    request: ConveneRequest,
+    wait: Option<u32>,
+    form: Form,
+) -> Result<(), Failure> {
     let response = client.meetings().convene(request).await?.into_inner();
     let mut meeting = response
         .meeting
         .ok_or_else(|| Failure::Refused("the control plane answered without a meeting".to_owned()))?;
-    if let Some(seconds) = options.wait {
+    if let Some(seconds) = wait {
         meeting = wait_on_air(client, meeting, Duration::from_secs(seconds.into())).await?;
     }
     print_meeting(client, &meeting, form).await?;
-    if options.wait.is_some() {
+    if wait.is_some() {
         all_on_air(&meeting)
     } else {
         Ok(())
@@ -45,32 +85,6 @@ pub async fn convene(client: &Client, options: Convene, form: Form) -> Result<()
 /// A key for an idempotent call: 128 random bits.
 pub fn new_key() -> String {
     format!("{:032x}", rand::random::<u128>())
-}
-
-fn selector(options: &Convene) -> Result<Selector, Failure> {
-    let tiers = if options.all {
-        vec![Tier::City, Tier::District, Tier::Street, Tier::Community]
-    } else {
-        options.tier.clone()
-    };
-    let selector = Selector {
-        subtrees: options.subtree.clone(),
-        tiers: tiers.into_iter().map(i32::from).collect(),
-        sites: options.site.clone(),
-        tags: options.tag.clone(),
-        exclude_subtrees: options.exclude_subtree.clone(),
-        exclude_sites: options.exclude_site.clone(),
-    };
-    let empty = selector.subtrees.is_empty()
-        && selector.tiers.is_empty()
-        && selector.sites.is_empty()
-        && selector.tags.is_empty();
-    if empty {
-        return Err(Failure::Usage(
-            "nobody is chosen: give --subtree, --tier, --site or --tag, or --all".to_owned(),
-        ));
-    }
-    Ok(selector)
 }
 
 async fn preview(client: &Client, selector: Selector, form: Form) -> Result<(), Failure> {
@@ -86,7 +100,7 @@ async fn preview(client: &Client, selector: Selector, form: Form) -> Result<(), 
     match form {
         Form::Json => print_json(&json!({
             "sites": sites, "unknown": unknown,
-            "doubtful": doubtful.iter().map(summons_json).collect::<Vec<_>>(),
+            "doubtful": json::list(&doubtful, json::summons),
         })),
         Form::Table => {
             let names = site_names(client).await?;
@@ -163,7 +177,7 @@ pub async fn status(client: &Client, options: Status, form: Form) -> Result<(), 
         };
     }
     match form {
-        Form::Json => print_json(&meetings.iter().map(meeting_json).collect::<Vec<_>>()),
+        Form::Json => print_json(&json::list(&meetings, json::meeting)),
         Form::Table if meetings.is_empty() => show("no meeting\n"),
         Form::Table => {
             let rows: Vec<_> = meetings
@@ -188,15 +202,57 @@ pub async fn status(client: &Client, options: Status, form: Form) -> Result<(), 
 }
 
 pub async fn end(client: &Client, options: End, form: Form) -> Result<(), Failure> {
-    client
-        .meetings()
-        .end_meeting(EndMeetingRequest {
-            meeting: options.meeting.clone(),
-        })
-        .await?;
+    let meeting = id_of(client, options.meeting).await?;
+    let request = EndMeetingRequest {
+        meeting: meeting.clone(),
+    };
+    client.meetings().end_meeting(request).await?;
     match form {
-        Form::Json => print_json(&json!({ "meeting": options.meeting, "ended": true })),
-        Form::Table => show(&format!("ended {}\n", options.meeting)),
+        Form::Json => print_json(&json!({ "meeting": meeting, "ended": true })),
+        Form::Table => show(&format!("ended {meeting}\n")),
+    }
+}
+
+/// The id that was given, or that of the one live meeting.
+pub async fn id_of(client: &Client, given: Option<String>) -> Result<String, Failure> {
+    match given {
+        Some(id) => Ok(id),
+        None => Ok(live(client, None).await?.id),
+    }
+}
+
+/// The live meeting of this id; of none, the one that is live.
+pub async fn live(client: &Client, given: Option<&str>) -> Result<Meeting, Failure> {
+    let request = ListMeetingsRequest { include_ended: false };
+    let meetings = client
+        .meetings()
+        .list_meetings(request)
+        .await?
+        .into_inner()
+        .meetings;
+    choose_live(meetings, given)
+}
+
+fn choose_live(mut meetings: Vec<Meeting>, given: Option<&str>) -> Result<Meeting, Failure> {
+    if let Some(id) = given {
+        let found = meetings.into_iter().find(|meeting| meeting.id == id);
+        return found.ok_or_else(|| Failure::Refused(format!("no meeting {id} is live")));
+    }
+    match (meetings.pop(), meetings.len()) {
+        (Some(meeting), 0) => Ok(meeting),
+        (None, _) => Err(Failure::Refused("no meeting is live".to_owned())),
+        (Some(last), _) => {
+            let names = meetings.iter().chain([&last]);
+            let names: Vec<_> = names
+                .map(|meeting| format!("{} ({})", meeting.id, meeting.title))
+                .collect();
+            let text = format!(
+                "{} meetings are live: name one with --meeting: {}",
+                names.len(),
+                names.join(", ")
+            );
+            Err(Failure::Usage(text))
+        }
     }
 }
 
@@ -211,9 +267,9 @@ fn all_on_air(meeting: &Meeting) -> Result<(), Failure> {
     )))
 }
 
-async fn print_meeting(client: &Client, meeting: &Meeting, form: Form) -> Result<(), Failure> {
+pub async fn print_meeting(client: &Client, meeting: &Meeting, form: Form) -> Result<(), Failure> {
     if form == Form::Json {
-        return print_json(&meeting_json(meeting));
+        return print_json(&json::meeting(meeting));
     }
     let names = site_names(client).await?;
     let rows: Vec<_> = meeting
@@ -251,7 +307,7 @@ async fn print_meeting(client: &Client, meeting: &Meeting, form: Form) -> Result
     ))
 }
 
-async fn site_names(client: &Client) -> Result<BTreeMap<String, Site>, Failure> {
+pub async fn site_names(client: &Client) -> Result<BTreeMap<String, Site>, Failure> {
     let sites = client
         .directory()
         .list_sites(ListSitesRequest {})
@@ -261,28 +317,9 @@ async fn site_names(client: &Client) -> Result<BTreeMap<String, Site>, Failure> 
     Ok(sites.into_iter().map(|site| (site.id.clone(), site)).collect())
 }
 
-fn names_of(sites: &BTreeMap<String, Site>, id: &str) -> (String, String) {
+pub fn names_of(sites: &BTreeMap<String, Site>, id: &str) -> (String, String) {
     sites.get(id).map_or_else(Default::default, |site| {
         (site.name_en.clone(), site.name_zh.clone())
-    })
-}
-
-fn meeting_json(meeting: &Meeting) -> Value {
-    let stage = meeting.stage.clone().unwrap_or_default();
-    json!({
-        "id": meeting.id, "title": meeting.title, "chair": meeting.chair, "unit": meeting.unit,
-        "started_ms": meeting.started_ms, "ended_ms": meeting.ended_ms,
-        "sites": meeting.summonses.len(), "on_air": on_air(meeting),
-        "broadcast_site": stage.broadcast_site, "muted_sites": stage.muted_sites,
-        "summonses": meeting.summonses.iter().map(summons_json).collect::<Vec<_>>(),
-    })
-}
-
-fn summons_json(summons: &Summons) -> Value {
-    json!({
-        "site": summons.site, "state": state_name(summons.state()), "reason": reason_name(summons.reason()),
-        "at_ms": summons.at_ms, "reason_since_ms": summons.reason_since_ms,
-        "paged_ms": summons.paged_ms, "on_air_ms": summons.on_air_ms, "detail": summons.detail,
     })
 }
 
@@ -294,6 +331,9 @@ pub fn why(summons: &Summons) -> String {
     }
     if !summons.detail.is_empty() {
         text.push_str(&format!(" ({})", summons.detail.escape_debug()));
+    }
+    if !summons.other_title.is_empty() {
+        text.push_str(&format!(" “{}”", summons.other_title.escape_debug()));
     }
     text
 }
@@ -315,7 +355,7 @@ pub fn state_name(state: SummonsState) -> &'static str {
     }
 }
 
-fn reason_name(reason: SummonsReason) -> &'static str {
+pub fn reason_name(reason: SummonsReason) -> &'static str {
     match reason {
         SummonsReason::Unspecified => "",
         SummonsReason::NeverSeen => "never seen",
@@ -342,36 +382,32 @@ fn reason_name(reason: SummonsReason) -> &'static str {
 mod tests {
     use super::*;
 
-    fn options() -> Convene {
-        Convene {
-            subtree: vec![],
-            tier: vec![],
-            site: vec![],
-            tag: vec![],
-            exclude_subtree: vec![],
-            exclude_site: vec!["b".to_owned()],
-            all: false,
-            title: String::new(),
-            dry_run: false,
-            wait: None,
+    fn meeting(id: &str) -> Meeting {
+        Meeting {
+            id: id.to_owned(),
+            ..Meeting::default()
         }
     }
 
     #[test]
-    fn an_exclusion_alone_chooses_nobody() {
-        assert!(matches!(selector(&options()), Err(Failure::Usage(_))));
-    }
-
-    #[test]
-    fn all_means_every_tier_of_the_callers_tree() {
-        let selector = selector(&Convene {
-            all: true,
-            ..options()
-        })
-        .expect("a valid choice");
-        assert_eq!(selector.tiers, [1, 2, 3, 4]);
-        assert!(selector.subtrees.is_empty());
-        assert_eq!(selector.exclude_sites, ["b"]);
+    fn the_one_live_meeting_needs_no_name_and_one_of_two_does() {
+        assert_eq!(choose_live(vec![meeting("a")], None), Ok(meeting("a")));
+        assert!(matches!(choose_live(vec![], None), Err(Failure::Refused(_))));
+        match choose_live(vec![meeting("a"), meeting("b")], None) {
+            Err(Failure::Usage(text)) => assert!(
+                text.contains("2 meetings") && text.contains("a (), b ()"),
+                "{text}"
+            ),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(
+            choose_live(vec![meeting("a"), meeting("b")], Some("a")),
+            Ok(meeting("a"))
+        );
+        assert!(matches!(
+            choose_live(vec![meeting("a")], Some("x")),
+            Err(Failure::Refused(_))
+        ));
     }
 
     #[test]

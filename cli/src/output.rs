@@ -51,6 +51,25 @@ pub fn table<const N: usize>(heading: [&str; N], rows: &[[String; N]]) -> String
     text
 }
 
+/// RFC 4180, with a heading.
+pub fn csv<const N: usize>(heading: [&str; N], rows: impl Iterator<Item = [String; N]>) -> String {
+    let line = |cells: &[String]| {
+        let cells: Vec<_> = cells.iter().map(|cell| csv_cell(cell)).collect();
+        cells.join(",") + "\r\n"
+    };
+    let mut text = line(&heading.map(str::to_owned));
+    rows.for_each(|row| text.push_str(&line(&row)));
+    text
+}
+
+fn csv_cell(cell: &str) -> String {
+    if cell.contains([',', '"', '\n', '\r']) {
+        format!("\"{}\"", cell.replace('"', "\"\""))
+    } else {
+        cell.to_owned()
+    }
+}
+
 /// Columns that the text takes on a terminal. Control characters, which no name should hold, count as none.
 pub fn width(text: &str) -> usize {
     text.chars().map(char_width).sum()
@@ -128,6 +147,15 @@ mod tests {
             ["b".to_owned(), "c".to_owned()],
         ];
         assert_eq!(table(["site", "x"], &rows), "site    x\n佛祖岭  a\nb       c\n");
+    }
+
+    #[test]
+    fn cells_with_commas_quotes_and_lines_are_quoted() {
+        let row = ["a,b".to_owned(), "say \"x\"\n".to_owned()];
+        assert_eq!(
+            csv(["x", "y"], [row].into_iter()),
+            "x,y\r\n\"a,b\",\"say \"\"x\"\"\n\"\r\n"
+        );
     }
 
     #[test]

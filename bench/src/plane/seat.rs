@@ -108,7 +108,7 @@ async fn greeted(client: &mut EndpointServiceClient<Channel>) -> Result<Streamin
 
 /// Milliseconds in the metadata of a refusal.
 fn told_wait(status: &Status) -> Option<Duration> {
-    let value = status.metadata().get("muster-retry-ms")?;
+    let value = status.metadata().get("retry-after-ms")?;
     Some(Duration::from_millis(value.to_str().ok()?.parse().ok()?))
 }
 
@@ -122,7 +122,7 @@ mod tests {
         assert_eq!(told_wait(&status), None);
         status
             .metadata_mut()
-            .insert("muster-retry-ms", "750".parse().expect("ascii"));
+            .insert("retry-after-ms", "750".parse().expect("ascii"));
         assert_eq!(told_wait(&status), Some(Duration::from_millis(750)));
     }
 }
