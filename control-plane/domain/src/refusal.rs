@@ -222,6 +222,15 @@ impl fmt::Display for Refusal {
                     "site {site} has {limit} endpoints attached already, which is the most"
                 )
             }
+            verb => verb.tell_verb(f),
+        }
+    }
+}
+
+impl Refusal {
+    /// Those of the verbs of a meeting.
+    fn tell_verb(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
             Refusal::BadNumber {
                 field,
                 found,
@@ -252,6 +261,7 @@ impl fmt::Display for Refusal {
                     "placement {found} is older than placement {current}, which counts"
                 )
             }
+            other => f.write_str(other.code()),
         }
     }
 }

@@ -43,27 +43,7 @@ pub fn event_to_wire(
 
 fn to_wire(event: &Event) -> Wire {
     match event {
-        Event::Convened {
-            at: _,
-            title,
-            chair,
-            unit,
-            sites,
-            idempotency_key,
-            terms,
-        } => Wire::Convened(pb::MeetingConvened {
-            title: title.clone(),
-            unit: unit.to_string(),
-            chair: chair.to_string(),
-            sites: texts(sites),
-            idempotency_key: idempotency_key.clone(),
-            priority: priority_to_wire(terms.priority).into(),
-            deadline_ms: time_to_wire(terms.deadline),
-            ends_ms: time_to_wire(terms.ends_at),
-            fallback: fallback_to_wire(terms.fallback).into(),
-            preset: terms.preset.clone(),
-            schedule: terms.schedule.clone(),
-        }),
+        Event::Convened { .. } => convened_to_wire(event),
         Event::SitesAdded { at: _, sites } => Wire::SitesAdded(pb::SitesAdded { sites: texts(sites) }),
         Event::SummonsChanged { summons } => Wire::Summons(pb::SummonsChanged {
             summons: Some(summons_to_wire(summons)),
@@ -106,6 +86,34 @@ fn to_wire(event: &Event) -> Wire {
             reason: reason.clone(),
         }),
     }
+}
+
+fn convened_to_wire(event: &Event) -> Wire {
+    let Event::Convened {
+        at: _,
+        title,
+        chair,
+        unit,
+        sites,
+        idempotency_key,
+        terms,
+    } = event
+    else {
+        return Wire::Convened(pb::MeetingConvened::default());
+    };
+    Wire::Convened(pb::MeetingConvened {
+        title: title.clone(),
+        unit: unit.to_string(),
+        chair: chair.to_string(),
+        sites: texts(sites),
+        idempotency_key: idempotency_key.clone(),
+        priority: priority_to_wire(terms.priority).into(),
+        deadline_ms: time_to_wire(terms.deadline),
+        ends_ms: time_to_wire(terms.ends_at),
+        fallback: fallback_to_wire(terms.fallback).into(),
+        preset: terms.preset.clone(),
+        schedule: terms.schedule.clone(),
+    })
 }
 
 /// A stored event as the domain knows it.
@@ -154,16 +162,7 @@ pub fn event_from_wire(wire: pb::MeetingEvent) -> Result<Event, StoreError> {
             at: Millis(ended.ended_ms),
             number: ended.number,
         },
-        Wire::Placed(placed) => {
-            let placement = placed.placement.unwrap_or_default();
-            Event::Placed {
-                placement: Placement {
-                    relay: placement.relay,
-                    epoch: placement.epoch,
-                },
-                before: placed.before,
-            }
-        }
+        Wire::Placed(placed) => placed_from_wire(placed),
         Wire::Ended(ended) => Event::Ended {
             at,
             reason: ended.reason,
@@ -188,4 +187,12 @@ fn convened_from_wire(at: Millis, convened: pb::MeetingConvened) -> Result<Event
             schedule: convened.schedule,
         },
     })
+}
+
+fn placed_from_wire(placed: pb::MeetingPlaced) -> Event {
+    let pb::Placement { relay, epoch } = placed.placement.unwrap_or_default();
+    Event::Placed {
+        placement: Placement { relay, epoch },
+        before: placed.before,
+    }
 }

@@ -93,26 +93,24 @@ impl Meeting {
             Event::FloorChanged { floor } => self.floor = floor.clone(),
             Event::RollCallStarted { roll_call } => self.roll_call = Some(roll_call.clone()),
             Event::RollCallEntryChanged { entry } => {
-                if let Some(roll_call) = &mut self.roll_call {
-                    roll_call.apply(entry);
-                }
+                self.roll_call.iter_mut().for_each(|own| own.apply(entry));
             }
             Event::RollCallEnded { at, number } => {
                 let own = self.roll_call.as_mut().filter(|own| own.number == *number);
-                if let Some(roll_call) = own {
-                    roll_call.ended = Some(*at);
-                }
+                own.into_iter().for_each(|own| own.ended = Some(*at));
             }
             Event::Placed { placement, .. } => self.placement = Some(placement.clone()),
-            Event::Ended { at, reason } => {
-                for summons in &mut self.summonses {
-                    if let Some(over) = summons.meeting_ended(*at) {
-                        *summons = over;
-                    }
-                }
-                self.ended = Some((*at, reason.clone()));
+            Event::Ended { at, reason } => self.close(*at, reason),
+        }
+    }
+
+    fn close(&mut self, at: Millis, reason: &str) {
+        for summons in &mut self.summonses {
+            if let Some(over) = summons.meeting_ended(at) {
+                *summons = over;
             }
         }
+        self.ended = Some((at, reason.to_owned()));
     }
 
     fn add(&mut self, sites: &[SiteId], at: Millis) {
