@@ -31,8 +31,9 @@ export class Authority {
 
   take({ meeting, actions }: Permissions): void {
     const set = new Set(actions);
-    if (meeting) this.meetings.set(meeting, set);
-    else this.general = set;
+    if (!meeting) this.general = set;
+    else if (set.size > 0) this.meetings.set(meeting, set);
+    else this.meetings.delete(meeting);
     this.show();
   }
 

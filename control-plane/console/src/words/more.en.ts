@@ -314,6 +314,13 @@ export const moreEn = {
   "refusal.not_in_roll_call": "The site is not in this roll call.",
   "refusal.not_called": "It is not this site's turn in the roll call.",
   "refusal.old_epoch": "The meeting has moved to another relay meanwhile.",
+  "refusal.unknown_plan": "There is no such preset, schedule or drill any more.",
+  "refusal.too_many_plans": "There are too many of these already: delete some first.",
+  "refusal.preset_in_use": "A schedule uses this preset: delete the schedule first.",
+  "refusal.past_time": "The time must be in the future.",
+  "refusal.already_done": "It was done already.",
+  "refusal.unknown_account": "There is no such account.",
+  "refusal.unknown_grant": "The account does not have this role there.",
 } as const;
 
 export type MoreKey = keyof typeof moreEn;

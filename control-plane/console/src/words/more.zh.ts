@@ -316,4 +316,11 @@ export const moreZh: Record<MoreKey, string> = {
   "refusal.not_in_roll_call": "该会场不在本次点名中。",
   "refusal.not_called": "还没有点到该会场。",
   "refusal.old_epoch": "会议已转到另一个转发节点。",
+  "refusal.unknown_plan": "该预案、定时或检查已不存在。",
+  "refusal.too_many_plans": "数量已达上限，请先删除一些。",
+  "refusal.preset_in_use": "该预案正用于定时会议，请先删除定时。",
+  "refusal.past_time": "时间必须在将来。",
+  "refusal.already_done": "已经执行过。",
+  "refusal.unknown_account": "没有该账号。",
+  "refusal.unknown_grant": "该账号在此单位没有该角色。",
 };
