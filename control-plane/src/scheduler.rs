@@ -67,7 +67,7 @@ async fn carry_out(core: &Arc<Core>, id: &str, unit: &str, due: Millis, body: &[
         pb::Schedule::decode(body).map_err(|error| Failure::BadRequest(format!("schedule {id}: {error}")))?;
     let schedule = schedule_from_wire(&wire)?;
     let outcome = if now() > due.plus(LATE_MS) {
-        Outcome::Refused("its time passed while the control plane was away".to_owned())
+        Outcome::Refused("its time passed while the control plane, or what it needs, was away".to_owned())
     } else {
         match happen(core, &id, &unit, due, &schedule).await {
             Ok(what) => Outcome::Done(what),

@@ -65,7 +65,7 @@ async fn refusals(person: &Person) -> Result<Vec<pb::RefusalRecord>, Status> {
 }
 
 /// Waits until the newest refusals are these (account, action), newest first.
-async fn until_refused(person: &Person, expected: &[(&str, &str)]) {
+pub async fn until_refused(person: &Person, expected: &[(&str, &str)]) {
     let mut found = Vec::new();
     for _ in 0..200 {
         let rows = refusals(person).await.expect("listed");

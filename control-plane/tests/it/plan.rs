@@ -1,6 +1,6 @@
 //! Presets, schedules, drills and answer policies over real gRPC.
 
-use crate::admin::{code_of, now_ms, someone};
+use crate::admin::{code_of, now_ms, someone, until_refused};
 use crate::support::{Endpoint, FakeRelay, Fixture, Person, attached, small};
 use muster_proto::command::v1 as pb;
 use pb::attach_response::Event as Pushed;
@@ -14,7 +14,7 @@ fn plans(person: &Person) -> PlanServiceClient<Channel> {
     PlanServiceClient::new(person.channel.clone())
 }
 
-fn of_street_a() -> pb::Preset {
+pub fn of_street_a() -> pb::Preset {
     pb::Preset {
         unit: "A".into(),
         name: "防汛".into(),
@@ -33,13 +33,13 @@ fn of_street_a() -> pb::Preset {
     }
 }
 
-async fn save(person: &Person, preset: pb::Preset) -> Result<pb::Preset, Status> {
+pub async fn save(person: &Person, preset: pb::Preset) -> Result<pb::Preset, Status> {
     let message = pb::SavePresetRequest { preset: Some(preset) };
     let answer = plans(person).save_preset(person.request(message)).await?;
     Ok(answer.into_inner().preset.expect("a preset"))
 }
 
-async fn save_schedule(person: &Person, schedule: pb::Schedule) -> Result<pb::Schedule, Status> {
+pub async fn save_schedule(person: &Person, schedule: pb::Schedule) -> Result<pb::Schedule, Status> {
     let message = pb::SaveScheduleRequest {
         schedule: Some(schedule),
     };
@@ -47,7 +47,7 @@ async fn save_schedule(person: &Person, schedule: pb::Schedule) -> Result<pb::Sc
     Ok(answer.into_inner().schedule.expect("a schedule"))
 }
 
-async fn list(person: &Person) -> pb::ListPlansResponse {
+pub async fn list(person: &Person) -> pb::ListPlansResponse {
     let answer = plans(person)
         .list_plans(person.request(pb::ListPlansRequest {}))
         .await;
@@ -77,7 +77,7 @@ async fn drill(person: &Person, id: &str) -> Result<pb::Drill, Status> {
     Ok(answer.into_inner().drill.expect("a drill"))
 }
 
-async fn drill_ended(person: &Person, id: &str) -> pb::Drill {
+pub async fn drill_ended(person: &Person, id: &str) -> pb::Drill {
     for _ in 0..700 {
         let found = drill(person, id).await.expect("the drill");
         if found.ended_ms > 0 {
@@ -268,6 +268,13 @@ async fn plans_belong_to_a_unit_and_who_may_not_is_refused() {
         code_of(&save_schedule(&chief, past).await.expect_err("past")),
         "past_time"
     );
+    let recorded = [
+        ("street-b", "manage presets"),
+        ("engineer", "manage presets"),
+        ("engineer", "schedule meetings"),
+        ("street-b", "schedule meetings"),
+    ];
+    until_refused(&chief, &recorded).await;
 }
 
 #[tokio::test]
@@ -347,7 +354,7 @@ async fn answer(endpoint: &mut Endpoint, camera: pb::Check) -> String {
     call.drill
 }
 
-async fn start_drill(person: &Person, sites: &[&str]) -> Result<pb::Drill, Status> {
+pub async fn start_drill(person: &Person, sites: &[&str]) -> Result<pb::Drill, Status> {
     let message = pb::StartDrillRequest {
         selector: Some(pb::Selector {
             sites: sites.iter().map(|&site| site.to_owned()).collect(),
@@ -359,7 +366,7 @@ async fn start_drill(person: &Person, sites: &[&str]) -> Result<pb::Drill, Statu
     Ok(answer.into_inner().drill.expect("a drill"))
 }
 
-fn result<'a>(drill: &'a pb::Drill, site: &str) -> &'a pb::DrillResult {
+pub fn result<'a>(drill: &'a pb::Drill, site: &str) -> &'a pb::DrillResult {
     drill
         .results
         .iter()
@@ -450,6 +457,56 @@ async fn who_does_not_answer_a_drill_is_told_after_its_time_and_a_schedule_can_h
     assert_eq!((ended.ready, ended.asked), (0, 3));
     assert_eq!(result(&ended, "A1").reason(), pb::SummonsReason::NoAnswer);
     assert!(ended.ended_ms - ended.started_ms >= 10_000);
+}
+
+#[tokio::test]
+async fn a_drill_that_its_replica_left_behind_is_ended_by_the_next() {
+    use muster_control_plane::store::{DrillRow, NewEvent, Store, UnitAppend, UnitEffect};
+    use prost::Message as _;
+    let fixture = small().await;
+    let chief = fixture.person().await;
+    let started_ms = now_ms() - 60_000;
+    let drill = pb::Drill {
+        id: "d-left".into(),
+        unit: "A".into(),
+        by: "wang".into(),
+        started_ms,
+        asked: 2,
+        ..Default::default()
+    };
+    let started = pb::DrillStarted {
+        drill: drill.id.clone(),
+        sites: vec!["A1".into(), "A2".into()],
+    };
+    let event = pb::UnitEvent {
+        unit: "A".into(),
+        seq: 1,
+        at_ms: started_ms,
+        event: Some(pb::unit_event::Event::DrillStarted(started)),
+        ..Default::default()
+    };
+    let store = Store::open(fixture.dir.path()).await.expect("store");
+    let append = UnitAppend {
+        stream: "unit:A".into(),
+        events: vec![NewEvent {
+            seq: 1,
+            at_ms: started_ms,
+            actor: "wang".into(),
+            payload: event.encode_to_vec(),
+        }],
+        effects: vec![UnitEffect::PutDrill(DrillRow {
+            id: drill.id.clone(),
+            unit: "A".into(),
+            started_ms,
+            body: drill.encode_to_vec(),
+        })],
+        ..UnitAppend::default()
+    };
+    store.append_unit(&append).await.expect("stored");
+    store.close().await;
+    let ended = drill_ended(&chief, "d-left").await;
+    assert_eq!((ended.ready, ended.results.len()), (0, 2));
+    assert_eq!(result(&ended, "A2").reason(), pb::SummonsReason::NoAnswer);
 }
 
 async fn set_answer(person: &Person, sites: &[&str], answer: pb::AnswerPolicy) -> Result<u32, Status> {
