@@ -29,7 +29,7 @@ const MAX_RUNNING: usize = 32;
 /// A drill that is this much older than its time was left behind.
 const LEFT_BEHIND_MS: i64 = 2 * DRILL_MS;
 /// How many of the newest are looked through for such.
-const LOOK_AT: i64 = 50;
+const LOOK_AT: i64 = 10;
 
 struct Running {
     unit: UnitId,

@@ -26,7 +26,7 @@ const PAGE: i64 = 500;
 /// Messages that the reader may be behind.
 const QUEUE: usize = 64;
 /// Events of a meeting that are replayed; a longer one is read instead.
-const MAX_REPLAY: usize = 2_000_000;
+const MAX_REPLAY: usize = 500_000;
 
 pub struct Logs(pub Arc<Core>);
 
