@@ -261,8 +261,9 @@ export class Desk {
 
   togglePolling(): Promise<void> {
     const polling = this.wall.polling.get();
-    const tiles = this.wall.ownTiles();
-    return polling ? this.verbs.polling(false) : this.verbs.polling(true, POLLING_S, tiles || DEFAULT_WALL_SLOTS);
+    // Of a layout that is forced the control plane knows best: it may just have been changed.
+    const tiles = this.forced ? 0 : this.wall.ownTiles() || DEFAULT_WALL_SLOTS;
+    return polling ? this.verbs.polling(false) : this.verbs.polling(true, POLLING_S, tiles);
   }
 
   pausePolling(): void {
