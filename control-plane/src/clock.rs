@@ -2,6 +2,7 @@
 
 use muster_domain::Millis;
 use std::time::{SystemTime, UNIX_EPOCH};
+use tokio::time::Instant;
 
 /// Milliseconds since the Unix epoch.
 pub fn now_ms() -> i64 {
@@ -9,7 +10,32 @@ pub fn now_ms() -> i64 {
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// The same, for the domain.
-pub fn now() -> Millis {
-    Millis(now_ms())
+/// The same, as the domain has it.
+pub fn now() -> muster_domain::Millis {
+    muster_domain::Millis(now_ms())
+}
+
+/// What tells the time.
+#[derive(Debug, Clone, Copy, Default)]
+pub enum Clock {
+    #[default]
+    Wall,
+    /// Goes with the runtime's time, which a test may hold.
+    Virtual { epoch: Instant },
+}
+
+impl Clock {
+    /// Milliseconds since the Unix epoch; of a virtual clock since a day in 2020.
+    pub fn now_ms(self) -> i64 {
+        match self {
+            Self::Wall => now_ms(),
+            Self::Virtual { epoch } => {
+                1_580_000_000_000 + i64::try_from(epoch.elapsed().as_millis()).unwrap_or_default()
+            }
+        }
+    }
+
+    pub fn now(self) -> Millis {
+        Millis(self.now_ms())
+    }
 }

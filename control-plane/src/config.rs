@@ -1,6 +1,7 @@
 //! Settings of the control plane. A flag wins over an environment variable (`MUSTER_*`), that over the
 //! TOML file named by `--config`, that over the default. An unknown key in the file is an error.
 
+use crate::service_url::ServiceUrl;
 use anyhow::{Context as _, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use muster_identity::PairFiles;
@@ -29,6 +30,10 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Further DNS names and addresses for the certificates that are made here. No relay gets one of them.
     pub tls_names: Vec<String>,
+    /// PostgreSQL, where several replicas share it; SQLite in `data_dir` if not given.
+    pub database_url: Option<ServiceUrl>,
+    /// NATS, where several replicas hear each other.
+    pub nats_url: Option<ServiceUrl>,
     /// An account that is made (or given this password) at start.
     pub bootstrap: Option<Bootstrap>,
 }
@@ -44,6 +49,8 @@ impl Config {
             agents_listen: any,
             data_dir: data_dir.into(),
             tls_names: Vec::new(),
+            database_url: None,
+            nats_url: None,
             bootstrap: None,
         }
     }
@@ -192,6 +199,12 @@ pub struct Settings {
     )]
     #[serde(default)]
     pub relay_origins: Vec<String>,
+    /// PostgreSQL, shared by all replicas: postgres://USER:PASSWORD@HOST:PORT/DATABASE [default: SQLite in --data-dir].
+    #[arg(long, env = "DATABASE_URL", global = true, hide_env_values = true, value_parser = crate::service_url::parse)]
+    pub database_url: Option<ServiceUrl>,
+    /// NATS, by which replicas hear each other: nats://HOST:PORT [default: one replica alone].
+    #[arg(long, env = "NATS_URL", hide_env_values = true, value_parser = crate::service_url::parse)]
+    pub nats_url: Option<ServiceUrl>,
     /// Name of an account to make at start.
     #[arg(long, env = "MUSTER_BOOTSTRAP_ACCOUNT")]
     pub bootstrap_account: Option<String>,
@@ -232,6 +245,8 @@ impl Settings {
             } else {
                 self.relay_origins
             },
+            database_url: self.database_url.or(file.database_url),
+            nats_url: self.nats_url.or(file.nats_url),
             bootstrap_account: self.bootstrap_account.or(file.bootstrap_account),
             bootstrap_password_file: self.bootstrap_password_file.or(file.bootstrap_password_file),
             bootstrap_role: self.bootstrap_role.or(file.bootstrap_role),
@@ -248,6 +263,8 @@ impl Settings {
                 .map_or_else(|| DEFAULT_AGENTS_LISTEN.parse(), Ok)?,
             data_dir: merged.data_dir.unwrap_or_else(|| DEFAULT_DATA_DIR.into()),
             tls_names: merged.tls_names,
+            database_url: merged.database_url,
+            nats_url: merged.nats_url,
             bootstrap,
         })
     }
@@ -354,6 +371,25 @@ mod tests {
             .resolve()
             .expect_err("refused");
         assert!(format!("{error:#}").contains("lisen"), "{error:#}");
+    }
+
+    #[test]
+    fn the_password_of_a_service_is_not_shown() {
+        let config = settings(&[
+            "--database-url",
+            "postgres://muster:hunter2@db.example:5432/muster?sslmode=require",
+            "--nats-url",
+            "nats://u:hunter2@bus.example:4222",
+        ]);
+        let config = config.resolve().expect("config");
+        let shown = format!("{config:?}");
+        assert!(!shown.contains("hunter2"), "{shown}");
+        assert!(shown.contains("postgres://db.example:5432"), "{shown}");
+        assert!(
+            config
+                .database_url
+                .is_some_and(|url| url.expose().contains("hunter2"))
+        );
     }
 
     #[test]

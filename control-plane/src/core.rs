@@ -13,16 +13,18 @@ use crate::fleet::Relays;
 use crate::meetings::Meetings;
 use crate::net::Peer;
 use crate::quality::Qualities;
+use crate::replicas::Replicas;
 use crate::status::{Failure, unauthenticated};
 use crate::store::{AccountRow, Store, StoreError};
 use crate::tickets::Tickets;
 use crate::units::Units;
+use crate::upkeep::Seen;
 use muster_domain::{Action, Actor, Meeting, Refusal, SiteId, Target, Tree, authorize};
 use muster_identity::{Authority, Identity, sha256_text};
 use muster_proto::command::v1 as pb;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, PoisonError, RwLock};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status};
 
@@ -44,15 +46,20 @@ pub struct Core {
     pub relays: Arc<Relays>,
     pub meetings: Arc<Meetings>,
     pub tickets: Tickets,
-    pub qualities: Qualities,
     pub units: Units,
     pub drills: Drills,
+    pub qualities: Arc<Qualities>,
+    pub replicas: Arc<Replicas>,
     pub bus: Bus,
     pub authority: Authority,
     pub shutdown: CancellationToken,
     pub audit: mpsc::Sender<Refused>,
     /// Held while an import is planned and stored.
     pub import: tokio::sync::Mutex<()>,
+    /// When sites were seen, until it is stored.
+    pub seen: Seen,
+    /// Another replica has changed the tree.
+    pub tree_news: Notify,
     tree: RwLock<Arc<Tree>>,
 }
 
@@ -64,6 +71,8 @@ pub struct Parts {
     pub relays: Arc<Relays>,
     pub meetings: Arc<Meetings>,
     pub tickets: Tickets,
+    pub qualities: Arc<Qualities>,
+    pub replicas: Arc<Replicas>,
     pub bus: Bus,
     pub authority: Authority,
     pub shutdown: CancellationToken,
@@ -102,6 +111,8 @@ impl Core {
             relays,
             meetings,
             tickets,
+            qualities,
+            replicas,
             bus,
             authority,
             shutdown,
@@ -117,14 +128,17 @@ impl Core {
             relays,
             meetings,
             tickets,
-            qualities: Qualities::new(bus.clone()),
             units,
             drills: Drills::default(),
+            qualities,
+            replicas,
             bus,
             authority,
             shutdown,
             audit,
             import,
+            seen: Seen::default(),
+            tree_news: Notify::new(),
             tree,
         })
     }

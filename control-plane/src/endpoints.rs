@@ -4,11 +4,12 @@
 //! endpoint that does not drain it loses its stream (it attaches again and is told everything anew); what changed
 //! is kept as a set of sites, so that it stays bounded too. Summonses are decided elsewhere.
 
+use crate::clock::Clock;
 use crate::convert::presence_to_wire;
 use crate::store::SeenRow;
 use muster_domain::{EndpointKind, Millis, Presence, PresenceBook, Reach, Refusal, SiteId};
 use muster_proto::command::v1 as pb;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, mpsc};
@@ -45,15 +46,54 @@ struct Endpoint {
 struct State {
     book: PresenceBook,
     attached: HashMap<SiteId, Vec<Endpoint>>,
-    changed: BTreeSet<SiteId>,
+    /// What changed of what others see; true if it was here, or nobody else is left to say so.
+    changed: BTreeMap<SiteId, bool>,
+    /// Sites that came or went here and have not been told to other replicas.
+    local_news: BTreeSet<SiteId>,
+    /// Sites that other replicas have, by the stream that stands for the replica.
+    remote: HashMap<u64, HashSet<SiteId>>,
+    /// Sites whose replica is away.
+    cut_off: HashSet<SiteId>,
 }
 
 /// The registry of attached endpoints.
 #[derive(Default)]
 pub struct Endpoints {
+    clock: Clock,
     state: Mutex<State>,
     next: AtomicU64,
     changes: Notify,
+}
+
+impl State {
+    fn follow_remote(&mut self, stream: u64, site: &pb::Presence, now: Millis) {
+        let (Ok(id), since) = (SiteId::new(&site.site), Millis(site.since_ms)) else {
+            return;
+        };
+        if !site.online {
+            return self.remote_left(stream, &id, now, false);
+        }
+        let kind = site.endpoint.parse().unwrap_or(EndpointKind::Agent);
+        self.cut_off.remove(&id);
+        self.remote.entry(stream).or_default().insert(id.clone());
+        // A site with as many endpoints as there may be is online without this one.
+        if let Ok(Some(_)) = self.book.attached(id.clone(), stream, kind, since) {
+            self.changed.entry(id).or_insert(false);
+        }
+    }
+
+    fn remote_left(&mut self, stream: u64, site: &SiteId, now: Millis, cut_off: bool) {
+        if let Some(sites) = self.remote.get_mut(&stream) {
+            sites.remove(site);
+        }
+        if self.book.detached(site, stream, now).is_some() {
+            let ours = self.changed.entry(site.clone()).or_insert(false);
+            *ours |= cut_off;
+            if cut_off && !self.book.presence(site).online {
+                self.cut_off.insert(site.clone());
+            }
+        }
+    }
 }
 
 /// One attached endpoint; dropping it detaches.
@@ -67,7 +107,7 @@ pub struct Attachment {
 impl Drop for Attachment {
     fn drop(&mut self) {
         self.registry
-            .detach(&self.site, self.id, Millis(crate::clock::now_ms()));
+            .detach(&self.site, self.id, self.registry.clock.now());
     }
 }
 
@@ -77,13 +117,18 @@ pub enum To<'a> {
     All,
     /// The one of this number.
     One(u64),
-    /// All but those that showed this.
-    Others(&'a Proof),
+    /// All but those that the log calls so.
+    Others(&'a str),
 }
 
 impl Endpoints {
     /// Starts from when the sites were last seen; rows that make no sense any more are passed over.
     pub fn new(seen: Vec<SeenRow>) -> Arc<Self> {
+        Self::with_clock(seen, Clock::default())
+    }
+
+    /// The same, dating by another clock.
+    pub fn with_clock(seen: Vec<SeenRow>, clock: Clock) -> Arc<Self> {
         let mut book = PresenceBook::new();
         for row in seen {
             if let Ok(site) = SiteId::new(&row.site) {
@@ -95,6 +140,7 @@ impl Endpoints {
             ..State::default()
         };
         Arc::new(Self {
+            clock,
             state: Mutex::new(state),
             ..Self::default()
         })
@@ -112,8 +158,10 @@ impl Endpoints {
         let (queue, receiver) = mpsc::channel(QUEUE);
         let mut state = self.lock();
         if state.book.attached(site.clone(), id, kind, now)?.is_some() {
-            state.changed.insert(site.clone());
+            state.changed.insert(site.clone(), true);
         }
+        state.cut_off.remove(&site);
+        state.local_news.insert(site.clone());
         state
             .attached
             .entry(site.clone())
@@ -137,11 +185,75 @@ impl Endpoints {
                 state.attached.remove(site);
             }
         }
+        state.local_news.insert(site.clone());
         if state.book.detached(site, id, now).is_some() {
-            state.changed.insert(site.clone());
+            state.changed.insert(site.clone(), true);
             drop(state);
             self.changes.notify_one();
         }
+    }
+
+    /// Whether an endpoint of the site is attached to this replica.
+    pub fn is_here(&self, site: &str) -> bool {
+        self.lock().attached.contains_key(site)
+    }
+
+    /// All sites that are attached here, for other replicas.
+    pub(crate) fn local(&self) -> Vec<pb::Presence> {
+        let mut state = self.lock();
+        state.local_news.clear();
+        let here = state.attached.keys();
+        here.map(|site| presence_to_wire(site, state.book.presence(site)))
+            .collect()
+    }
+
+    /// The sites that came or went here since this was asked last.
+    pub(crate) fn take_local_news(&self) -> Vec<pb::Presence> {
+        let mut state = self.lock();
+        let news = std::mem::take(&mut state.local_news);
+        news.iter()
+            .map(|site| pb::Presence {
+                online: state.attached.contains_key(site),
+                ..presence_to_wire(site, state.book.presence(site))
+            })
+            .collect()
+    }
+
+    /// Another replica says what came and went there.
+    pub(crate) fn remote(&self, stream: u64, presence: &[pb::Presence], now: Millis) {
+        let mut state = self.lock();
+        for site in presence {
+            state.follow_remote(stream, site, now);
+        }
+        drop(state);
+        self.changes.notify_one();
+    }
+
+    /// Another replica says all that it has.
+    pub(crate) fn remote_all(&self, stream: u64, presence: &[pb::Presence], now: Millis) {
+        let named: HashSet<&str> = presence.iter().map(|site| site.site.as_str()).collect();
+        let mut state = self.lock();
+        let had = state.remote.entry(stream).or_default();
+        let gone: Vec<SiteId> = had
+            .iter()
+            .filter(|site| !named.contains(site.as_str()))
+            .cloned()
+            .collect();
+        for site in gone {
+            state.remote_left(stream, &site, now, false);
+        }
+        drop(state);
+        self.remote(stream, presence, now);
+    }
+
+    /// Another replica has been away for too long: what it had is not reached any more.
+    pub(crate) fn remote_gone(&self, stream: u64, now: Millis) {
+        let mut state = self.lock();
+        for site in state.remote.remove(&stream).unwrap_or_default() {
+            state.remote_left(stream, &site, now, true);
+        }
+        drop(state);
+        self.changes.notify_one();
     }
 
     /// Pushes a message, made anew for each, to endpoints of a site. Returns how many got it.
@@ -155,7 +267,7 @@ impl Endpoints {
             let meant = match to {
                 To::All => true,
                 To::One(id) => endpoint.id == id,
-                To::Others(proof) => &endpoint.proof != proof,
+                To::Others(shown) => endpoint.proof.shown() != shown,
             };
             if !meant {
                 return true;
@@ -175,7 +287,11 @@ impl Endpoints {
 
     /// Whether a summons would reach the site.
     pub fn reach(&self, site: &str) -> Reach {
-        self.lock().book.reach(site)
+        let state = self.lock();
+        match state.book.reach(site) {
+            Reach::Offline { since } if state.cut_off.contains(site) => Reach::CutOff { since },
+            reach => reach,
+        }
     }
 
     /// Presence of many sites under one lock.
@@ -186,15 +302,19 @@ impl Endpoints {
             .collect()
     }
 
-    /// Waits until something changed, then takes the new state of every site that did.
-    pub async fn changed(&self) -> Vec<(SiteId, Presence)> {
+    /// Waits until something changed, then takes the new state of every site that did; with it, whether it is for this
+    /// replica to say so in meetings.
+    pub async fn changed(&self) -> Vec<(SiteId, Presence, bool)> {
         loop {
             let notified = self.changes.notified();
             {
                 let mut state = self.lock();
                 let changed = std::mem::take(&mut state.changed);
                 if !changed.is_empty() {
-                    let now = |site: SiteId| (site.clone(), state.book.presence(&site));
+                    let now = |(site, ours): (SiteId, bool)| {
+                        let presence = state.book.presence(&site);
+                        (site, presence, ours)
+                    };
                     return changed.into_iter().map(now).collect();
                 }
             }
@@ -260,10 +380,7 @@ mod tests {
         let endpoints = Endpoints::new(Vec::new());
         let mut agent = attach(&endpoints, EndpointKind::Agent, Proof::Certificate, 10);
         let mut browser = attach(&endpoints, EndpointKind::Browser, Proof::Link("x".into()), 20);
-        assert_eq!(
-            endpoints.push("S1", To::Others(&Proof::Certificate), heartbeat),
-            1
-        );
+        assert_eq!(endpoints.push("S1", To::Others("agent"), heartbeat), 1);
         assert!(browser.queue.try_recv().is_ok());
         assert!(agent.queue.try_recv().is_err());
         assert_eq!(endpoints.push("S1", To::One(agent.id), heartbeat), 1);

@@ -5,11 +5,13 @@
 //! The media plane's own state is the relay's; here is only what it told.
 
 use crate::bus::{Bus, Hint};
+use crate::replicas;
 use muster_proto::command::v1 as pb;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 /// A relay that said nothing for this long is suspected.
 pub const SUSPECT_AFTER: Duration = Duration::from_secs(1);
@@ -28,6 +30,12 @@ pub struct Place {
 pub trait Fleet: Send + Sync {
     /// The place of a site's leg, the same one each time while the relay lives. `None` while no relay is online.
     fn place(&self, site: &str) -> Option<Place>;
+    /// The place of a site's leg at this relay; `None` while it is not online.
+    fn place_at(&self, relay: &str, site: &str) -> Option<Place>;
+    /// Whether the relay cannot be relied on: silent, or its stream is gone.
+    fn is_suspected(&self, relay: &str) -> bool;
+    /// The best relay that is online, but for this one.
+    fn other_than(&self, relay: &str) -> Option<String>;
     /// Sends a stage to the relays of its meeting.
     fn push_stage(&self, document: &pb::StageDocument);
     fn states(&self) -> pb::FleetChanged;
@@ -80,10 +88,26 @@ struct Relay {
     outbox: Arc<Outbox>,
 }
 
+impl Relay {
+    fn shown(&self, id: &str) -> replicas::Relay {
+        replicas::Relay {
+            id: id.to_owned(),
+            http_url: self.http_url.clone(),
+            link_addrs: self.link_addrs.clone(),
+            legs: self.legs,
+            suspected: self.suspected,
+        }
+    }
+}
+
 #[derive(Default)]
 struct State {
     connections: u64,
     online: BTreeMap<String, Relay>,
+    /// Those that have dialled in at other replicas, by the stream that stands for the replica.
+    remote: BTreeMap<u64, BTreeMap<String, replicas::Relay>>,
+    /// Other replicas have not been told of something.
+    news: bool,
     /// Those that have gone, since when.
     gone: BTreeMap<String, Instant>,
     /// The worker of each site's link: given in turn, and kept, so that a warm link is the one that is used.
@@ -162,7 +186,7 @@ impl Relays {
             return;
         }
         state.online.remove(id);
-        state.gone.insert(id.to_owned(), Instant::now());
+        state.mark_gone(std::iter::once(id.to_owned()));
         drop(state);
         self.tell();
     }
@@ -221,7 +245,50 @@ impl Relays {
         lost
     }
 
+    /// All that have dialled in here, for other replicas.
+    pub(crate) fn local(&self) -> replicas::RelayList {
+        let mut state = self.lock();
+        state.news = false;
+        state.shown()
+    }
+
+    /// The same, if something changed since this was asked last.
+    pub(crate) fn take_local_news(&self) -> Option<replicas::RelayList> {
+        let mut state = self.lock();
+        std::mem::take(&mut state.news).then(|| state.shown())
+    }
+
+    /// Another replica says which relays it has.
+    pub(crate) fn remote(&self, stream: u64, relays: &[replicas::Relay]) {
+        let named: BTreeMap<_, _> = relays
+            .iter()
+            .map(|relay| (relay.id.clone(), relay.clone()))
+            .collect();
+        let mut state = self.lock();
+        for id in named.keys() {
+            state.gone.remove(id);
+        }
+        let before = state.remote.insert(stream, named).unwrap_or_default();
+        state.mark_gone(before.into_keys());
+        drop(state);
+        self.tell_here();
+    }
+
+    /// Another replica has been away for too long.
+    pub(crate) fn remote_gone(&self, stream: u64) {
+        let mut state = self.lock();
+        let before = state.remote.remove(&stream).unwrap_or_default();
+        state.mark_gone(before.into_keys());
+        drop(state);
+        self.tell_here();
+    }
+
     fn tell(&self) {
+        self.lock().news = true;
+        self.tell_here();
+    }
+
+    fn tell_here(&self) {
         self.bus.publish(Hint::Fleet(Arc::new(self.states())));
     }
 
@@ -230,24 +297,82 @@ impl Relays {
     }
 }
 
-impl Fleet for Relays {
-    fn place(&self, site: &str) -> Option<Place> {
-        let mut state = self.lock();
-        let next = state.workers.len();
+impl State {
+    fn shown(&self) -> replicas::RelayList {
+        let relays = self.online.iter().map(|(id, relay)| relay.shown(id)).collect();
+        replicas::RelayList { relays }
+    }
+
+    /// Those of these that are online nowhere are gone from now on.
+    fn mark_gone(&mut self, relays: impl Iterator<Item = String>) {
+        for id in relays {
+            let elsewhere = self.remote.values().any(|relays| relays.contains_key(&id));
+            if !elsewhere && !self.online.contains_key(&id) {
+                self.gone.entry(id).or_insert_with(Instant::now);
+            }
+        }
+    }
+
+    /// Every relay that is online somewhere, once; what is here counts for more.
+    fn everywhere(&self) -> BTreeMap<String, replicas::Relay> {
+        let mut all = BTreeMap::new();
+        for (id, relay) in self.remote.values().flatten() {
+            let known: &mut replicas::Relay = all.entry(id.clone()).or_insert_with(|| relay.clone());
+            // Of two replicas that name it, the one that hears it is right.
+            if known.suspected && !relay.suspected {
+                *known = relay.clone();
+            }
+        }
+        for (id, relay) in &self.online {
+            all.insert(id.clone(), relay.shown(id));
+        }
+        all
+    }
+
+    fn place(&mut self, relay: replicas::Relay, site: &str) -> Place {
+        let next = self.workers.len();
         let worker = if site.starts_with("desk:") {
             0
         } else {
-            *state.workers.entry(site.to_owned()).or_insert(next)
+            *self.workers.entry(site.to_owned()).or_insert(next)
         };
-        let chosen = state.online.iter().min_by_key(|(_, relay)| relay.suspected);
-        chosen.map(|(id, relay)| Place {
-            relay: id.clone(),
-            http_url: relay.http_url.clone(),
+        Place {
             link: match relay.link_addrs.len() {
                 0 => String::new(),
                 workers => relay.link_addrs[worker % workers].clone(),
             },
-        })
+            relay: relay.id,
+            http_url: relay.http_url,
+        }
+    }
+}
+
+impl Fleet for Relays {
+    fn place(&self, site: &str) -> Option<Place> {
+        let mut state = self.lock();
+        let all = state.everywhere();
+        let chosen = all.into_values().min_by_key(|relay| relay.suspected)?;
+        Some(state.place(chosen, site))
+    }
+
+    fn place_at(&self, relay: &str, site: &str) -> Option<Place> {
+        let mut state = self.lock();
+        let chosen = state.everywhere().remove(relay)?;
+        Some(state.place(chosen, site))
+    }
+
+    fn is_suspected(&self, relay: &str) -> bool {
+        let all = self.lock().everywhere();
+        all.get(relay).is_none_or(|relay| relay.suspected)
+    }
+
+    fn other_than(&self, relay: &str) -> Option<String> {
+        let all = self.lock().everywhere();
+        let others = all
+            .into_values()
+            .filter(|other| other.id != relay && !other.suspected);
+        // The one with the fewest legs; of equals the first by name.
+        others.min_by_key(|other| other.legs).map(|other| other.id)
     }
 
     fn push_stage(&self, document: &pb::StageDocument) {
@@ -258,15 +383,16 @@ impl Fleet for Relays {
 
     fn await_back(&self, relay: &str) {
         let mut state = self.lock();
-        if !state.online.contains_key(relay) {
+        if !state.everywhere().contains_key(relay) {
             state.gone.entry(relay.to_owned()).or_insert_with(Instant::now);
         }
     }
 
     fn states(&self) -> pb::FleetChanged {
         let state = self.lock();
-        let online = state.online.iter().map(|(id, relay)| pb::RelayState {
-            id: id.clone(),
+        let online = state.everywhere();
+        let online = online.values().map(|relay| pb::RelayState {
+            id: relay.id.clone(),
             online: !relay.suspected,
             legs: relay.legs,
         });

@@ -19,7 +19,9 @@ mod headers;
 pub mod meetings;
 pub mod net;
 pub mod quality;
+pub mod replicas;
 mod scheduler;
+pub mod service_url;
 mod services;
 pub mod status;
 pub mod store;
@@ -34,12 +36,15 @@ pub use config::{Bootstrap, Config, ConsoleTls};
 use crate::core::Core;
 use accounts::Accounts;
 use anyhow::Context as _;
-use bus::Bus;
+use bus::{Bus, Network};
+use clock::Clock;
 use endpoints::Endpoints;
 use fleet::Relays;
 use headers::Headers;
 use meetings::Meetings;
 use muster_identity::Authority;
+use quality::Qualities;
+use replicas::Replicas;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,6 +57,8 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use units::Units;
 
+/// News of other replicas that may wait.
+const NEWS: usize = 4096;
 /// Longest wait for tasks at shutdown.
 const STOP: Duration = Duration::from_secs(5);
 
@@ -91,10 +98,19 @@ impl ControlPlane {
         let certificates = Certificates::prepare(&config, &mut authority)?;
         let (console_tls, agents_tls) = (certificates.console_tls()?, certificates.agents_tls.clone());
         let headers = Headers::new(console_tls.is_some(), &config.relay_origins)?;
-        let store = Store::open(&config.data_dir)
-            .await
-            .with_context(|| format!("cannot open the database in {shown}"))?;
-        let (core, audit, links) = assemble(store, authority).await?;
+        let store = match &config.database_url {
+            Some(url) => Store::connect(url.expose())
+                .await
+                .with_context(|| format!("cannot use the database at {url}"))?,
+            None => Store::open(&config.data_dir)
+                .await
+                .with_context(|| format!("cannot open the database in {shown}"))?,
+        };
+        let network = match &config.nats_url {
+            Some(url) => Some(bus::connect(url.expose(), "muster-control-plane").await?),
+            None => None,
+        };
+        let (core, audit, links) = assemble(store, network, authority).await?;
         if let Some(bootstrap) = &config.bootstrap {
             bootstrap_account(&core.accounts, bootstrap).await?;
         }
@@ -103,6 +119,7 @@ impl ControlPlane {
         tasks.spawn(upkeep::presence(core.clone()));
         tasks.spawn(upkeep::watch_relays(core.clone()));
         tasks.spawn(evidence::watch(core.clone()));
+        spawn_following(&mut tasks, &core);
         tasks.spawn(upkeep::record_refusals(core.clone(), audit));
         tasks.spawn(upkeep::record_links(core.clone(), links));
         tasks.spawn(drills::follow(core.clone()));
@@ -165,8 +182,32 @@ impl ControlPlane {
     }
 }
 
+/// Follows other replicas, if there are any, and the store.
+fn spawn_following(tasks: &mut JoinSet<()>, core: &Arc<Core>) {
+    let (sender, news) = mpsc::channel(NEWS);
+    tasks.spawn(core.replicas.clone().run(sender.clone(), core.shutdown.clone()));
+    tasks.spawn(upkeep::keep_seen(core.clone()));
+    tasks.spawn(upkeep::reread_tree(core.clone()));
+    let rest = core.clone();
+    let follow = core.meetings.clone();
+    tasks.spawn(async move {
+        // Kept, so that a control plane of one replica has a channel too.
+        let _sender = sender;
+        follow
+            .follow_others(news, move |item| upkeep::changed_elsewhere(&rest, &item))
+            .await;
+    });
+}
+
+/// Differs from that of any process before.
+fn new_replica_id() -> String {
+    let secret = muster_identity::random_secret();
+    format!("r-{}", secret.get(..8).unwrap_or(&secret))
+}
+
 async fn assemble(
     store: Store,
+    network: Option<Arc<dyn Network>>,
     authority: Authority,
 ) -> anyhow::Result<(
     Arc<Core>,
@@ -179,6 +220,18 @@ async fn assemble(
     let shutdown = CancellationToken::new();
     let endpoints = Endpoints::new(store.seen().await?);
     let relays = Relays::new(bus.clone());
+    let qualities = Arc::new(Qualities::new(bus.clone()));
+    let replicas = Replicas::new(
+        new_replica_id(),
+        network,
+        replicas::Parts {
+            bus: bus.clone(),
+            clock: Clock::default(),
+            endpoints: endpoints.clone(),
+            relays: relays.clone(),
+            qualities: qualities.clone(),
+        },
+    );
     let tickets = Tickets::new(authority.token_signer()?, relays.clone());
     let meetings = Meetings::load(meetings::Parts {
         store: store.clone(),
@@ -187,6 +240,8 @@ async fn assemble(
         fleet: relays.clone(),
         tickets: tickets.clone(),
         shutdown: shutdown.clone(),
+        replicas: replicas.clone(),
+        clock: Clock::default(),
     })
     .await?;
     let accounts = Accounts::new(store.clone()).await?;
@@ -199,6 +254,8 @@ async fn assemble(
         relays,
         meetings,
         tickets,
+        qualities,
+        replicas,
         bus,
         authority,
         shutdown,

@@ -66,7 +66,10 @@ async fn account(config: Config, command: AccountCommand) -> anyhow::Result<()> 
         .context("cannot read the password from standard input")?;
     let password = password.trim_end_matches(['\r', '\n']).to_owned();
     std::fs::create_dir_all(&config.data_dir)?;
-    let store = Store::open(&config.data_dir).await?;
+    let store = match &config.database_url {
+        Some(url) => Store::connect(url.expose()).await?,
+        None => Store::open(&config.data_dir).await?,
+    };
     let account = AccountRow {
         display_name: display_name.unwrap_or_else(|| name.clone()),
         name,

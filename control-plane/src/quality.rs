@@ -24,14 +24,61 @@ type Meetings = BTreeMap<String, BTreeMap<String, Known>>;
 pub struct Qualities {
     meetings: Mutex<Meetings>,
     bus: Bus,
+    /// What relays here have told and other replicas have not heard, where there are any.
+    news: Mutex<Option<BTreeMap<(String, String), pb::SiteQuality>>>,
 }
+
+/// What other replicas told is known under numbers from here on.
+const REMOTE: u64 = 1 << 63;
 
 impl Qualities {
     pub fn new(bus: Bus) -> Self {
         Self {
             meetings: Mutex::default(),
             bus,
+            news: Mutex::default(),
         }
+    }
+
+    /// There are other replicas to be told.
+    pub(crate) fn keep_news(&self) {
+        *self.news.lock().unwrap_or_else(PoisonError::into_inner) = Some(BTreeMap::new());
+    }
+
+    /// All that relays here have told.
+    pub(crate) fn local(&self) -> Vec<pb::SiteQuality> {
+        let meetings = self.lock();
+        let known = meetings.values().flat_map(BTreeMap::values);
+        let local = known.filter(|known| known.connection < REMOTE);
+        local.map(|known| known.quality.clone()).collect()
+    }
+
+    /// What relays here have told since this was asked last.
+    pub(crate) fn take_local_news(&self) -> Vec<pb::SiteQuality> {
+        let mut news = self.news.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(news) = &mut *news else {
+            return Vec::new();
+        };
+        std::mem::take(news).into_values().collect()
+    }
+
+    /// Takes what another replica says; what it does not know any more is forgotten.
+    pub(crate) fn take_remote(&self, stream: u64, sites: &[pb::SiteQuality]) {
+        if sites.is_empty() {
+            return;
+        }
+        let named = |known: &Known| {
+            let of = &known.quality;
+            known.connection == stream
+                && sites.iter().any(|site| {
+                    site.quality.is_none() && (&site.meeting, &site.site) == (&of.meeting, &of.site)
+                })
+        };
+        self.forget(named);
+        let report = pb::QualityReport {
+            sites: sites.to_vec(),
+        };
+        self.take(stream, report, |_| true);
     }
 
     /// All that is known of a meeting.
@@ -67,7 +114,19 @@ impl Qualities {
             taken.push(quality);
         }
         drop(meetings);
+        if connection < REMOTE {
+            self.note(&taken);
+        }
         self.tell(taken);
+    }
+
+    fn note(&self, sites: &[pb::SiteQuality]) {
+        let mut news = self.news.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(news) = &mut *news {
+            for site in sites {
+                news.insert((site.meeting.clone(), site.site.clone()), site.clone());
+            }
+        }
     }
 
     /// Forgets the legs that have left.
@@ -88,16 +147,21 @@ impl Qualities {
     }
 
     fn forget(&self, gone: impl Fn(&Known) -> bool) {
-        let mut forgotten = Vec::new();
+        let (mut forgotten, mut local) = (Vec::new(), Vec::new());
         self.lock().retain(|_, sites| {
             for (_, known) in sites.extract_if(.., |_, known| gone(known)) {
-                forgotten.push(pb::SiteQuality {
+                let site = pb::SiteQuality {
                     quality: None,
                     ..known.quality
-                });
+                };
+                if known.connection < REMOTE {
+                    local.push(site.clone());
+                }
+                forgotten.push(site);
             }
             !sites.is_empty()
         });
+        self.note(&local);
         self.tell(forgotten);
     }
 

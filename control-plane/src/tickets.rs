@@ -5,6 +5,7 @@
 use crate::clock::now_ms;
 use crate::fleet::Fleet;
 use crate::status::Failure;
+use muster_domain::Placement;
 use muster_identity::{JoinClaims, TokenSigner, View};
 use muster_proto::command::v1 as pb;
 use std::sync::Arc;
@@ -22,8 +23,19 @@ impl Tickets {
     }
 
     /// A ticket for a site, or for a desk (`desk:ACCOUNT`); `chair` if it is the desk of the meeting's chair.
-    pub fn issue(&self, meeting: &str, site: &str, chair: bool) -> Result<pb::JoinTicket, Failure> {
-        let place = self.fleet.place(site).ok_or(Failure::NoRelay)?;
+    /// It leads to the relay of the meeting's placement, where it has one.
+    pub fn issue(
+        &self,
+        meeting: &str,
+        placement: Option<&Placement>,
+        site: &str,
+        chair: bool,
+    ) -> Result<pb::JoinTicket, Failure> {
+        let place = match placement {
+            Some(placement) => self.fleet.place_at(&placement.relay, site),
+            None => self.fleet.place(site),
+        };
+        let place = place.ok_or(Failure::NoRelay)?;
         // Who runs the meeting sees any site; a site sees what everyone is made to see.
         let view = if site.starts_with("desk:") {
             View::All
@@ -43,7 +55,8 @@ impl Tickets {
             relay_url: place.http_url,
             relay_link: place.link,
             site: site.to_owned(),
-            ..Default::default()
+            relay: place.relay,
+            epoch: placement.map_or(0, |placement| placement.epoch),
         })
     }
 }

@@ -2,20 +2,26 @@
 
 use crate::bus::Hint;
 use crate::clock::now_ms;
-use crate::convert::presence_to_wire;
+use crate::convert::{presence_to_wire, tree_from_rows};
 use crate::core::{Core, Refused};
 use crate::meetings::GRACE;
-use crate::store::{AuditRow, SeenRow};
+use crate::replicas::News;
+use crate::store::{AuditRow, SeenRow, Store};
 use crate::units::By;
 use muster_domain::unit::LINK;
-use muster_domain::{Order, Record, SiteId};
+use muster_domain::{EndpointKind, Order, Presence, Record, SiteId};
 use muster_identity::random_secret;
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 /// Changes of presence within this time are told together.
 const COALESCE: Duration = Duration::from_millis(100);
+/// When sites were seen is stored this often.
+const KEEP_SEEN: Duration = Duration::from_secs(2);
+/// The tree is read again this often, where others may change it.
+const REREAD: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(250);
 /// A relay that has been away for this long has lost its legs.
 const AWAY: Duration = GRACE;
@@ -27,35 +33,99 @@ pub async fn presence(core: Arc<Core>) {
             () = core.shutdown.cancelled() => return,
             changed = core.endpoints.changed() => changed,
         };
-        for (site, presence) in &changed {
-            if !presence.online {
+        for (site, presence, ours) in &changed {
+            if *ours && !presence.online {
                 core.meetings.detached(site).await;
             }
         }
         let wire = changed
             .iter()
-            .map(|(site, presence)| presence_to_wire(site, *presence))
+            .map(|(site, presence, _)| presence_to_wire(site, *presence))
             .collect();
         core.bus.publish(Hint::Presence(Arc::new(wire)));
-        let rows: Vec<SeenRow> = changed
-            .into_iter()
-            .filter_map(|(site, presence)| {
-                let endpoint = presence
-                    .endpoint
-                    .map(|kind| kind.as_str().to_owned())
-                    .unwrap_or_default();
-                Some(SeenRow {
+        core.seen.note(changed.into_iter().filter(|(_, _, ours)| *ours));
+        tokio::time::sleep(COALESCE).await;
+    }
+}
+
+/// When sites came or went, until it is stored: the newest of each.
+#[derive(Default)]
+pub struct Seen(Mutex<BTreeMap<String, SeenRow>>);
+
+impl Seen {
+    fn note(&self, changed: impl Iterator<Item = (SiteId, Presence, bool)>) {
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for (site, presence, _) in changed {
+            let endpoint = presence.endpoint.map(EndpointKind::as_str).unwrap_or_default();
+            if let Some(since) = presence.since {
+                let row = SeenRow {
                     site: site.into(),
-                    since_ms: presence.since?.0,
-                    endpoint,
-                })
-            })
-            .collect();
-        if let Err(error) = core.store.put_seen(&rows).await {
+                    since_ms: since.0,
+                    endpoint: endpoint.to_owned(),
+                };
+                seen.insert(row.site.clone(), row);
+            }
+        }
+    }
+
+    /// Stores what is noted; what cannot be stored stays, unless newer came.
+    async fn keep(&self, store: &Store) {
+        let rows = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        if rows.is_empty() {
+            return;
+        }
+        let rows: Vec<SeenRow> = rows.into_values().collect();
+        if let Err(error) = store.put_seen(&rows).await {
             // Only "offline since" after a restart depends on it.
             tracing::warn!(%error, "cannot keep when sites were seen");
+            let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            for row in rows {
+                seen.entry(row.site.clone()).or_insert(row);
+            }
         }
-        tokio::time::sleep(COALESCE).await;
+    }
+}
+
+/// Keeps since when sites are here or away.
+pub async fn keep_seen(core: Arc<Core>) {
+    while !core.shutdown.is_cancelled() {
+        tokio::select! {
+            () = core.shutdown.cancelled() => {}
+            () = tokio::time::sleep(KEEP_SEEN) => {}
+        }
+        core.seen.keep(&core.store).await;
+    }
+}
+
+/// What another replica says that it has stored, but for events of meetings.
+pub fn changed_elsewhere(core: &Core, news: &News) {
+    match news {
+        News::Directory => core.tree_news.notify_one(),
+        News::Stored { .. } => {}
+    }
+}
+
+/// Reads the tree again when another replica has changed it, and now and then in case that it was not heard.
+pub async fn reread_tree(core: Arc<Core>) {
+    if !core.replicas.are_several() {
+        return;
+    }
+    loop {
+        tokio::select! {
+            () = core.shutdown.cancelled() => return,
+            () = core.tree_news.notified() => {}
+            () = tokio::time::sleep(REREAD) => {}
+        }
+        let _not_while_importing = core.import.lock().await;
+        let read = core.store.directory().await;
+        match read.and_then(|(units, sites)| tree_from_rows(units, sites)) {
+            Ok(tree) if tree != *core.tree() => {
+                core.set_tree(tree);
+                core.bus.publish_here(Hint::Directory);
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, "cannot read the tree again"),
+        }
     }
 }
 

@@ -17,7 +17,13 @@ pub const MAX_ENDPOINTS: usize = 16;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reach {
     Online,
-    Offline { since: Millis },
+    Offline {
+        since: Millis,
+    },
+    /// The part of the control plane to which its endpoint is attached cannot be reached.
+    CutOff {
+        since: Millis,
+    },
     NeverSeen,
 }
 

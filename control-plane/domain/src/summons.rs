@@ -322,7 +322,7 @@ impl Summons {
         }
         Some(match (end, reach) {
             (LegEnd::HungUp, _) => self.end(SummonsState::Left, Reason::HungUp, Some(now), now),
-            (_, Reach::Offline { since }) => {
+            (_, Reach::Offline { since } | Reach::CutOff { since }) => {
                 self.end(SummonsState::Unreachable, Reason::Offline, Some(since), now)
             }
             _ => self.end(SummonsState::Unreachable, Reason::LinkLost, Some(now), now),
@@ -425,6 +425,9 @@ impl Summons {
             Reach::NeverSeen => Some(self.end(SummonsState::Unreachable, Reason::NeverSeen, None, now)),
             Reach::Offline { since } => {
                 Some(self.end(SummonsState::Unreachable, Reason::Offline, Some(since), now))
+            }
+            Reach::CutOff { since } => {
+                Some(self.end(SummonsState::Unreachable, Reason::ReplicaAway, Some(since), now))
             }
         }
     }

@@ -7,42 +7,51 @@ use super::draft::Draft;
 use super::exchange::Concerned;
 use super::legs::Leg;
 use super::notices::{Notices, withdrawn};
-use super::{Ask, Fact, Shared, View, invitee};
+use super::{Ask, Fact, Reply, Shared, View, invitee};
 use crate::bus::Hint;
-use crate::clock::now_ms;
 use crate::convert;
 use crate::endpoints::{Proof, To};
 use crate::status::Failure;
 use crate::store::{Append, ChainHead, EndedRow, MeetingRow, NewEvent, StoreError};
 use muster_domain::{
-    Claims, Command, Event, LegEnd, Meeting, MeetingId, Millis, Reach, Reason, Refusal, SiteId, SummonsState,
+    Claims, Command, Event, LegEnd, Meeting, MeetingId, Reach, Reason, Refusal, SiteId, SummonsState,
 };
+use muster_proto::command::v1 as pb;
 use prost::Message as _;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-use tokio::sync::{Mutex, mpsc, oneshot};
+use std::time::Duration;
+use tokio::sync::{Mutex, MutexGuard, mpsc};
+use tokio::time::Instant;
 
 /// Commands and facts stored in one transaction.
 const BATCH: usize = 256;
 /// Facts kept while the store is away; beyond it the oldest go and are counted.
 const MAX_KEPT: usize = 8192;
 const RETRY: Duration = Duration::from_millis(500);
+/// Races with other replicas that one step may lose before it is given up.
+const TRIES: u32 = 12;
+/// Each replica leaves those before it this much time to say that something took too long.
+const TURN: Duration = Duration::from_millis(250);
 pub(super) const SYSTEM: &str = "system";
 
 pub(crate) struct MeetingActor {
     pub(super) shared: Arc<Shared>,
     claims: Arc<Mutex<Claims>>,
     pub(super) meeting: Meeting,
-    head: ChainHead,
+    pub(super) head: ChainHead,
+    /// Others may have appended what was not read yet.
+    pub(super) behind: bool,
     view: View,
     pub(super) chair_shown: String,
     pub(super) notices: Notices,
     pub(super) legs: HashMap<SiteId, Leg>,
-    /// Which endpoint answered for a site.
-    taken: HashMap<SiteId, Proof>,
     /// Facts that could not be stored yet.
     kept: VecDeque<Fact>,
+    /// Facts that follow from what was just applied.
+    next: Vec<Fact>,
+    /// What is stored, and nobody has been told of.
+    pub(super) untold: Vec<(Draft, Concerned)>,
     stage_sent: u64,
 }
 
@@ -50,18 +59,37 @@ pub(crate) struct MeetingActor {
 type Pending = Box<dyn FnOnce(Option<&StoreError>) + Send>;
 
 /// Sends the answer `result` if the events are stored, the store's error if not.
-fn answer<T: Send + 'static>(
-    reply: oneshot::Sender<Result<T, Failure>>,
-    result: Result<T, Failure>,
-) -> Pending {
+fn answer<T: Send + 'static>(reply: Reply<T>, result: Result<T, Failure>) -> Pending {
     Box::new(move |error| {
         let result = match (result, error) {
             (Ok(_), Some(error)) => Err(Failure::Store(error.clone())),
             (result, _) => result,
         };
         // Whoever asked may have gone; the command is stored all the same.
-        let _ = reply.send(result);
+        reply.send(result);
     })
+}
+
+fn refuse<T: Send + 'static>(reply: Reply<T>) -> Pending {
+    Box::new(move |error| {
+        if let Some(error) = error {
+            reply.send(Err(Failure::Store(error.clone())));
+        }
+    })
+}
+
+impl Ask {
+    /// Sends the store's error and nothing else.
+    fn refusal(self) -> Pending {
+        match self {
+            Self::Do { reply, .. } | Self::Report { reply, .. } | Self::RelayNamedLost { reply, .. } => {
+                refuse(reply)
+            }
+            Self::CallUnconnected { reply, .. } => refuse(reply),
+            Self::Ticket { reply, .. } => refuse(reply),
+            Self::Fact(_) => Box::new(|_| ()),
+        }
+    }
 }
 
 impl MeetingActor {
@@ -78,12 +106,14 @@ impl MeetingActor {
             claims,
             meeting,
             head,
+            behind: false,
             view,
             chair_shown,
             notices: Notices::default(),
             legs: HashMap::new(),
-            taken: HashMap::new(),
             kept: VecDeque::new(),
+            next: Vec::new(),
+            untold: Vec::new(),
             stage_sent: 0,
         }
     }
@@ -122,7 +152,7 @@ impl MeetingActor {
                 taken = asks.recv_many(&mut batch, BATCH) => if taken == 0 { return },
                 () = tokio::time::sleep(self.until_next()) => batch.push(Ask::Fact(Fact::Tick)),
             }
-            let kept: Vec<Fact> = self.kept.drain(..).collect();
+            let kept: Vec<Fact> = self.kept.drain(..).chain(self.next.drain(..)).collect();
             let all = kept.into_iter().map(Ask::Fact).chain(batch).collect();
             self.step(all).await;
         }
@@ -131,6 +161,9 @@ impl MeetingActor {
     }
 
     fn until_next(&self) -> Duration {
+        if !self.next.is_empty() {
+            return Duration::ZERO;
+        }
         if !self.kept.is_empty() {
             return RETRY;
         }
@@ -138,48 +171,127 @@ impl MeetingActor {
             return Duration::from_secs(3600);
         };
         let quiet = self.shared.quiet_until.saturating_duration_since(Instant::now());
-        Duration::from_millis(u64::try_from(deadline.0 - now_ms()).unwrap_or(0).max(1)).max(quiet)
+        let left = u64::try_from(deadline.0 - self.shared.clock.now_ms()).unwrap_or(0);
+        let rank = u32::try_from(self.shared.replicas.rank()).unwrap_or_default();
+        Duration::from_millis(left.max(1)).max(quiet) + TURN.saturating_mul(rank)
     }
 
     async fn step(&mut self, batch: Vec<Ask>) {
-        let claims = self.claims.clone();
-        let mut claims = claims.lock().await;
-        let mut draft = Draft::new(Millis(now_ms()));
-        let (mut replies, mut facts) = (Vec::new(), Vec::new());
-        for ask in batch {
-            match ask {
-                Ask::Fact(fact) => {
-                    self.fact(&fact, &claims, &mut draft);
-                    facts.push(fact);
-                }
-                asked => replies.push(self.asked(asked, &claims, &mut draft)),
-            }
+        let (stored, replies) = self.decide_and_store(&batch).await;
+        if let Err(error) = &stored {
+            tracing::error!(meeting = %self.meeting.id(), %error, "cannot store events");
+            self.keep(batch);
         }
-        self.mark_without_relay(&mut draft);
-        let concerned = Concerned::of(self.meeting.id(), &draft.events, &claims);
-        let stored = self.store(&draft, &mut claims).await;
-        drop(claims);
-        match &stored {
-            Ok(()) => {
-                self.shared.exchange(self.meeting.id(), concerned).await;
-                self.know_chair(&draft.events).await;
-                self.tell(draft);
-            }
-            Err(error) => {
-                tracing::error!(meeting = %self.meeting.id(), %error, "cannot store events");
-                self.kept
-                    .extend(facts.into_iter().filter(|fact| !matches!(fact, Fact::Tick)));
-                let over = self.kept.len().saturating_sub(MAX_KEPT);
-                metrics::counter!("muster_meeting_facts_dropped").increment(over as u64);
-                self.kept.drain(..over);
-                if self.kept.is_empty() {
-                    // A tick alone failed: come back to it after a while.
-                    self.kept.push_back(Fact::Tick);
-                }
-            }
-        }
+        self.tell_all().await;
         for reply in replies {
             reply(stored.as_ref().err());
+        }
+    }
+
+    /// Decides a batch and stores what follows, again after each race that another replica won.
+    async fn decide_and_store(&mut self, batch: &[Ask]) -> (Result<(), StoreError>, Vec<Pending>) {
+        let all_claims = self.claims.clone();
+        let mut claims = all_claims.lock().await;
+        self.behind |= batch.iter().any(|ask| self.is_news(ask));
+        let mut lost = 0;
+        loop {
+            if self.behind
+                && let Err(error) = self.catch_up(&mut claims).await
+            {
+                self.behind = true;
+                return (Err(error), self.refusals(batch));
+            }
+            let mut draft = Draft::new(self.shared.clock.now());
+            let mut replies = Vec::new();
+            for ask in batch {
+                match ask {
+                    Ask::Fact(fact) => self.fact(fact, &claims, &mut draft),
+                    asked => replies.push(self.asked(asked.clone(), &claims, &mut draft)),
+                }
+            }
+            self.mark_without_relay(&mut draft);
+            let concerned = Concerned::of(self.meeting.id(), &draft.events, &claims);
+            match self.store(&draft, &mut claims).await {
+                Ok(()) => {
+                    self.untold.push((draft, concerned));
+                    return (Ok(()), replies);
+                }
+                Err(StoreError::Conflict(what)) if lost < TRIES => {
+                    metrics::counter!("muster_races_lost").increment(1);
+                    tracing::debug!(meeting = %self.meeting.id(), what, "another replica was first");
+                    self.behind = true;
+                    lost += 1;
+                    if lost > 1 {
+                        // Not this stream alone: somebody holds a site and nobody here knows of it yet.
+                        claims = self.wait_for_others(claims, &all_claims, lost).await;
+                    }
+                }
+                Err(error) => {
+                    // Nobody knows whether it is there: it is read before anything else is appended.
+                    self.behind = true;
+                    return (Err(error), replies);
+                }
+            }
+        }
+    }
+
+    /// Tells what was stored here or read, in order. Nobody must hold the claims: other meetings look at them first.
+    async fn tell_all(&mut self) {
+        for (draft, concerned) in std::mem::take(&mut self.untold) {
+            self.shared.exchange(self.meeting.id(), concerned).await;
+            self.know_chair(&draft.events).await;
+            self.tell(draft);
+        }
+    }
+
+    /// Whether others must have appended something: a hint, or a word of a site that is not known here.
+    fn is_news(&self, ask: &Ask) -> bool {
+        let unknown = |site: &SiteId| self.meeting.summons(site).is_none();
+        match ask {
+            Ask::Fact(Fact::Behind) => true,
+            Ask::Fact(Fact::Legs { legs, .. }) => legs
+                .iter()
+                .any(|leg| leg.state != pb::LegState::Left && unknown(&leg.site)),
+            Ask::Report { site, .. } | Ask::Ticket { site, .. } => unknown(site),
+            _ => false,
+        }
+    }
+
+    /// Lets the other meetings read what is stored, and takes the claims anew.
+    async fn wait_for_others<'a>(
+        &self,
+        claims: MutexGuard<'_, Claims>,
+        all: &'a Mutex<Claims>,
+        lost: u32,
+    ) -> MutexGuard<'a, Claims> {
+        drop(claims);
+        self.shared.nudge_all();
+        tokio::time::sleep(Duration::from_millis(u64::from(lost) * 10)).await;
+        let mut claims = all.lock().await;
+        self.shared.recount(&mut claims);
+        claims
+    }
+
+    /// For each that waits for an answer: the store's error.
+    fn refusals(&self, batch: &[Ask]) -> Vec<Pending> {
+        let asks = batch.iter().filter(|ask| !matches!(ask, Ask::Fact(_)));
+        asks.map(|ask| ask.clone().refusal()).collect()
+    }
+
+    /// Keeps the facts of a batch that could not be stored.
+    fn keep(&mut self, batch: Vec<Ask>) {
+        let facts = batch.into_iter().filter_map(|ask| match ask {
+            Ask::Fact(Fact::Tick | Fact::Behind) => None,
+            Ask::Fact(fact) => Some(fact),
+            _ => None,
+        });
+        self.kept.extend(facts);
+        let over = self.kept.len().saturating_sub(MAX_KEPT);
+        metrics::counter!("muster_meeting_facts_dropped").increment(over as u64);
+        self.kept.drain(..over);
+        if self.kept.is_empty() {
+            // A tick alone failed: come back to it after a while.
+            self.kept.push_back(Fact::Tick);
         }
     }
 
@@ -201,27 +313,27 @@ impl MeetingActor {
                 reply,
             } => {
                 let result = self.free_for(&site, &proof).and_then(|()| {
-                    let answered = matches!(report.state, SummonsState::Answered | SummonsState::Joining);
                     let by = format!("site:{site}");
-                    self.decide(
-                        Command::Report {
-                            site: site.clone(),
-                            report,
-                        },
-                        &by,
-                        draft,
-                    )?;
-                    if answered {
-                        draft.taken.push((site, proof));
-                    }
-                    Ok(())
+                    Ok(self.decide(Command::Report { site, report }, &by, draft)?)
                 });
                 answer(reply, result)
+            }
+            Ask::RelayNamedLost {
+                relay,
+                epoch,
+                by,
+                reply,
+            } => {
+                let result = self.relay_named_lost(&relay, epoch, &by, draft);
+                answer(reply, result.map_err(Failure::from))
             }
             Ask::Ticket { site, proof, reply } => {
                 let result = self.free_for(&site, &proof).and_then(|()| {
                     self.meeting.may_join(&site, claims.holder(&site))?;
-                    self.shared.tickets.issue(self.meeting.id(), &site, false)
+                    let placement = self.meeting.placement();
+                    self.shared
+                        .tickets
+                        .issue(self.meeting.id(), placement, &site, false)
                 });
                 answer(reply, result)
             }
@@ -243,9 +355,10 @@ impl MeetingActor {
             summons.state,
             SummonsState::Answered | SummonsState::Joining | SummonsState::OnAir
         );
-        match self.taken.get(site) {
-            Some(other) if busy && other != proof => Err(Failure::Taken),
-            _ => Ok(()),
+        let by = &summons.answered_by;
+        match busy && !by.is_empty() && *by != proof.shown() {
+            true => Err(Failure::Taken),
+            false => Ok(()),
         }
     }
 
@@ -275,10 +388,7 @@ impl MeetingActor {
     pub fn decide(&mut self, command: Command, by: &str, draft: &mut Draft) -> Result<(), Refusal> {
         let cause = command.cause();
         for event in self.meeting.decide(command, draft.now)? {
-            self.meeting.apply(&event);
-            if let Event::SummonsChanged { summons } = &event {
-                draft.touched.insert(summons.site.clone());
-            }
+            self.apply(&event, draft);
             let wire = convert::event_to_wire(
                 self.meeting.id(),
                 self.meeting.seq(),
@@ -293,6 +403,27 @@ impl MeetingActor {
         Ok(())
     }
 
+    /// Takes in one event, decided here or by others, and notes what is to be done for it.
+    pub(super) fn apply(&mut self, event: &Event, draft: &mut Draft) {
+        let Event::SummonsChanged { summons } = event else {
+            return self.meeting.apply(event);
+        };
+        let before = self.meeting.summons(&summons.site);
+        let known = before.is_some_and(|before| before.answered_by == summons.answered_by);
+        self.meeting.apply(event);
+        draft.touched.insert(summons.site.clone());
+        if !known && !summons.answered_by.is_empty() {
+            draft
+                .taken
+                .push((summons.site.clone(), summons.answered_by.clone()));
+        }
+    }
+
+    /// Shows others the state as it is now.
+    pub(super) fn publish_view(&self) {
+        self.view.set(&self.meeting);
+    }
+
     /// Sites that are to be paged while there is no relay to send them to come to that end at once.
     pub fn mark_without_relay(&mut self, draft: &mut Draft) {
         let paged: Vec<SiteId> = draft
@@ -301,6 +432,9 @@ impl MeetingActor {
             .filter(|event| pages(event))
             .filter_map(site_of)
             .collect();
+        if !paged.is_empty() {
+            self.place_before_paging(draft);
+        }
         if !paged.is_empty() && self.shared.fleet.place(&paged[0]).is_none() {
             self.system(Command::NoRelay { sites: paged }, draft);
         }
@@ -320,6 +454,8 @@ impl MeetingActor {
         match fact {
             Fact::Tick => self.system(Command::Tick, draft),
             Fact::Claims { .. } => self.look_at_claims(claims, draft),
+            // What there was has been read before.
+            Fact::Behind => {}
             Fact::Detached { site } => {
                 // It may have come back in the meantime.
                 if self.shared.endpoints.reach(site) != Reach::Online {
@@ -374,7 +510,8 @@ impl MeetingActor {
                 for event in &draft.events {
                     claims.follow(self.meeting.id(), event);
                 }
-                self.view.set(&self.meeting);
+                self.publish_view();
+                self.shared.replicas.stored(self.meeting.id(), head.seq);
                 Ok(())
             }
             Err(error) => {
@@ -455,20 +592,17 @@ impl MeetingActor {
                 .fleet
                 .push_stage(&convert::stage_document_to_wire(&document));
         }
-        for (site, proof) in &draft.taken {
+        for (site, by) in &draft.taken {
             let others = withdrawn(self.meeting.id(), "taken by another endpoint");
             self.shared
                 .endpoints
-                .push(site, To::Others(proof), |_| others.clone());
-            self.taken.insert(site.clone(), proof.clone());
-        }
-        for site in &draft.touched {
-            let state = self.meeting.summons(site).map(|summons| summons.state);
-            if state == Some(SummonsState::Paged) {
-                self.taken.remove(site);
-            }
+                .push(site, To::Others(by), |_| others.clone());
         }
         self.tell_endpoints(&draft);
+        let came = self.reachable_here(draft.touched.iter());
+        if !came.is_empty() {
+            self.next.push(Fact::Came { sites: came });
+        }
         for event in draft.wire {
             self.shared.bus.publish(Hint::Meeting(Arc::new(event)));
         }

@@ -4,8 +4,6 @@ use muster_domain::{Event, Millis, SiteId};
 use muster_proto::command::v1 as pb;
 use std::collections::BTreeSet;
 
-use crate::endpoints::Proof;
-
 /// Events that were decided and applied to the draft state, and what is to be done once they are stored.
 pub(crate) struct Draft {
     pub now: Millis,
@@ -13,8 +11,8 @@ pub(crate) struct Draft {
     pub wire: Vec<pb::MeetingEvent>,
     /// Endpoints to be called again, though nothing changed.
     pub recall: Vec<(SiteId, u64)>,
-    /// Calls that one endpoint took, by its proof.
-    pub taken: Vec<(SiteId, Proof)>,
+    /// Calls that one endpoint took, as the log names it.
+    pub taken: Vec<(SiteId, String)>,
     /// Sites whose summons changed.
     pub touched: BTreeSet<SiteId>,
 }

@@ -6,37 +6,44 @@
 mod actor;
 mod draft;
 mod exchange;
+mod follow;
 mod legs;
 mod notices;
+mod placing;
 
 use crate::bus::Bus;
-use crate::clock::now_ms;
+use crate::clock::Clock;
 use crate::convert;
 use crate::endpoints::{Endpoints, Proof};
 use crate::fleet::Fleet;
+use crate::replicas::Replicas;
 use crate::status::Failure;
-use crate::store::{ChainHead, Store, StoreError, chain_hash};
+use crate::store::{ChainHead, Store, StoreError};
 use crate::tickets::Tickets;
 use actor::MeetingActor;
 use draft::Draft;
 use exchange::Concerned;
+use follow::{Read, read_on};
 use legs::{Leg, follow_leg};
 use muster_domain::{
-    AccountName, Claims, Command, Invitee, Meeting, MeetingId, Millis, Opening, Report, SiteId, Terms,
+    AccountName, Claims, Command, Event, Invitee, Meeting, MeetingId, Opening, Report, SiteId, Terms,
     Timeouts, UnitId,
 };
 use muster_proto::command::v1 as pb;
 use prost::Message as _;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// Commands and facts that may wait for one meeting.
 const QUEUE: usize = 4096;
 /// After a start nothing times out for this long: relays and endpoints are dialling in again.
 pub const GRACE: Duration = Duration::from_secs(5);
+/// Races with other replicas that a convening may lose before it is given up.
+const OPEN_TRIES: u32 = 8;
 
 /// What a relay said about a leg of a site.
 #[derive(Debug, Clone)]
@@ -80,32 +87,67 @@ pub(crate) enum Fact {
     Claims {
         _done: Option<mpsc::Sender<()>>,
     },
+    /// Others appended events.
+    Behind,
     Tick,
 }
 
-/// What somebody asks of a meeting, and waits for.
+type Answer<T> = oneshot::Sender<Result<T, Failure>>;
+
+/// Where an answer goes; the first one counts.
+pub(crate) struct Reply<T>(Arc<std::sync::Mutex<Option<Answer<T>>>>);
+
+impl<T> Clone for Reply<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<T> Reply<T> {
+    fn new(sender: oneshot::Sender<Result<T, Failure>>) -> Self {
+        Self(Arc::new(std::sync::Mutex::new(Some(sender))))
+    }
+
+    /// Whoever asked may have gone.
+    pub(crate) fn send(&self, result: Result<T, Failure>) {
+        let sender = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(sender) = sender {
+            let _ = sender.send(result);
+        }
+    }
+}
+
+/// What somebody asks of a meeting, and waits for. Cloned for another try where another replica was first.
+#[derive(Clone)]
 pub(crate) enum Ask {
     Do {
         command: Command,
         by: String,
-        reply: oneshot::Sender<Result<(), Failure>>,
+        reply: Reply<()>,
     },
     /// Empty: all that are not on air. Answers how many are called.
     CallUnconnected {
         sites: Vec<SiteId>,
         by: String,
-        reply: oneshot::Sender<Result<u32, Failure>>,
+        reply: Reply<u32>,
     },
     Report {
         site: SiteId,
         report: Report,
         proof: Proof,
-        reply: oneshot::Sender<Result<(), Failure>>,
+        reply: Reply<()>,
+    },
+    /// An endpoint or a desk gets nothing from this relay.
+    RelayNamedLost {
+        relay: String,
+        epoch: u64,
+        by: String,
+        reply: Reply<()>,
     },
     Ticket {
         site: SiteId,
         proof: Proof,
-        reply: oneshot::Sender<Result<pb::JoinTicket, Failure>>,
+        reply: Reply<pb::JoinTicket>,
     },
     Fact(Fact),
 }
@@ -118,12 +160,21 @@ pub(crate) struct Shared {
     pub fleet: Arc<dyn Fleet>,
     pub tickets: Tickets,
     pub shutdown: CancellationToken,
+    pub replicas: Arc<Replicas>,
+    pub clock: Clock,
     /// Nothing times out before this; not a time of the wall clock, which may be set back.
     pub quiet_until: Instant,
     live: RwLock<BTreeMap<String, Handle>>,
 }
 
 impl Shared {
+    /// All meetings here read what is stored.
+    pub(crate) fn nudge_all(&self) {
+        for handle in self.live.read().unwrap_or_else(PoisonError::into_inner).values() {
+            handle.nudge();
+        }
+    }
+
     pub(crate) fn remove(&self, meeting: &str) {
         self.live
             .write()
@@ -157,6 +208,7 @@ impl View {
 }
 
 /// What a person asks for when convening: everything is checked and resolved already.
+#[derive(Clone)]
 pub struct Convening {
     pub title: String,
     pub chair: AccountName,
@@ -174,6 +226,8 @@ pub struct Meetings {
     shared: Arc<Shared>,
     /// Held while a change is decided and stored.
     claims: Arc<Mutex<Claims>>,
+    /// Held while a meeting of another replica is read.
+    adopting: Mutex<()>,
 }
 
 /// The parts that meetings work with.
@@ -184,6 +238,8 @@ pub struct Parts {
     pub fleet: Arc<dyn Fleet>,
     pub tickets: Tickets,
     pub shutdown: CancellationToken,
+    pub replicas: Arc<Replicas>,
+    pub clock: Clock,
 }
 
 impl Meetings {
@@ -196,6 +252,8 @@ impl Meetings {
             fleet,
             tickets,
             shutdown,
+            replicas,
+            clock,
         } = parts;
         let quiet_until = Instant::now() + GRACE;
         let live = RwLock::default();
@@ -206,6 +264,8 @@ impl Meetings {
             fleet,
             tickets,
             shutdown,
+            replicas,
+            clock,
             quiet_until,
             live,
         });
@@ -215,14 +275,20 @@ impl Meetings {
         }
         let claims = Claims::of(loaded.iter().map(|replayed| &replayed.meeting));
         let claims = Arc::new(Mutex::new(claims));
-        let this = Arc::new(Self { shared, claims });
-        for Replayed { meeting, head, legs } in loaded {
+        let adopting = Mutex::default();
+        let this = Arc::new(Self {
+            shared,
+            claims,
+            adopting,
+        });
+        for Replayed {
+            meeting, head, legs, ..
+        } in loaded
+        {
             for leg in legs.values() {
                 this.shared.fleet.await_back(&leg.relay);
             }
-            let chair = meeting.chair().map(ToString::to_string).unwrap_or_default();
-            let account = this.shared.store.account(&chair).await?;
-            let shown = account.map_or(chair, |account| account.display_name);
+            let shown = this.chair_shown(&meeting).await?;
             tracing::info!(meeting = %meeting.id(), seq = meeting.seq(), "meeting resumed");
             let mut actor = MeetingActor::new(this.shared.clone(), this.claims.clone(), meeting, head, shown);
             actor.resume_legs(legs);
@@ -262,6 +328,22 @@ impl Meetings {
     }
 
     async fn open(&self, convening: Convening) -> Result<pb::Meeting, Failure> {
+        let mut lost = 0;
+        loop {
+            match self.try_open(&convening).await {
+                Err(Failure::Store(StoreError::Conflict(what))) if lost < OPEN_TRIES => {
+                    // Another replica has the key, or one of the sites.
+                    metrics::counter!("muster_races_lost").increment(1);
+                    tracing::debug!(what, "another replica was first");
+                    lost += 1;
+                    self.refresh().await?;
+                }
+                done => return done,
+            }
+        }
+    }
+
+    async fn try_open(&self, convening: &Convening) -> Result<pb::Meeting, Failure> {
         let Convening {
             title,
             chair,
@@ -271,16 +353,19 @@ impl Meetings {
             idempotency_key,
             terms,
             opening,
-        } = convening;
+        } = convening.clone();
+        // Taken before the claims by all: the hint of it may come back by another way before it is known here.
+        let one_at_a_time = self.adopting.lock().await;
         let mut claims = self.claims.lock().await;
         if !idempotency_key.is_empty()
             && let Some(id) = self.shared.store.meeting_by_key(&chair, &idempotency_key).await?
         {
-            drop(claims);
+            drop((claims, one_at_a_time));
+            self.adopt(&id).await?;
             return self.find(&id).await;
         }
-        let now = now_ms();
-        let id = MeetingId::new(format!("m{now:011x}{:08x}", rand::random::<u32>()))?;
+        let now = self.shared.clock.now();
+        let id = MeetingId::new(format!("m{:011x}{:08x}", now.0, rand::random::<u32>()))?;
         let invitees = sites
             .into_iter()
             .map(|site| self.invitee(site, &claims))
@@ -304,7 +389,7 @@ impl Meetings {
             head,
             chair_shown,
         );
-        let mut draft = Draft::new(Millis(now));
+        let mut draft = Draft::new(now);
         actor.decide(command, &by, &mut draft)?;
         actor.mark_without_relay(&mut draft);
         let concerned = Concerned::of(actor.id(), &draft.events, &claims);
@@ -352,7 +437,11 @@ impl Meetings {
             return Ok(convert::meeting_to_wire(&view));
         }
         match self.shared.store.final_state(id).await? {
-            Some(bytes) => decode_final(&bytes).map_err(Failure::Store),
+            Some(bytes) => return decode_final(&bytes).map_err(Failure::Store),
+            None => self.adopt(id).await?,
+        }
+        match self.view(id) {
+            Some(view) => Ok(convert::meeting_to_wire(&view)),
             None => Err(Failure::NoMeeting(id.to_owned())),
         }
     }
@@ -399,25 +488,51 @@ impl Meetings {
         .await
     }
 
+    /// An endpoint or a desk gets nothing from a relay, under the placement of this epoch.
+    pub async fn relay_named_lost(
+        &self,
+        meeting: &str,
+        relay: String,
+        epoch: u64,
+        by: String,
+    ) -> Result<(), Failure> {
+        self.ask(meeting, |reply| Ask::RelayNamedLost {
+            relay,
+            epoch,
+            by,
+            reply,
+        })
+        .await
+    }
+
     /// A ticket for a site of the meeting, by the endpoint with this proof.
     pub async fn ticket(&self, meeting: &str, site: SiteId, proof: Proof) -> Result<pb::JoinTicket, Failure> {
         self.ask(meeting, |reply| Ask::Ticket { site, proof, reply })
             .await
     }
 
-    async fn ask<T>(
-        &self,
-        meeting: &str,
-        make: impl FnOnce(oneshot::Sender<Result<T, Failure>>) -> Ask,
-    ) -> Result<T, Failure> {
-        let Some(handle) = self.handle(meeting) else {
+    /// Whether the endpoint may have a ticket at all, be there a relay or not.
+    pub async fn ticket_or_no_relay(&self, meeting: &str, site: SiteId, proof: Proof) -> Result<(), Failure> {
+        match self.ticket(meeting, site, proof).await {
+            Ok(_) | Err(Failure::NoRelay) => Ok(()),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    async fn ask<T>(&self, meeting: &str, make: impl FnOnce(Reply<T>) -> Ask) -> Result<T, Failure> {
+        let mut handle = self.handle(meeting);
+        if handle.is_none() {
+            self.adopt(meeting).await?;
+            handle = self.handle(meeting);
+        }
+        let Some(handle) = handle else {
             return Err(match self.shared.store.final_state(meeting).await? {
                 Some(_) => muster_domain::Refusal::MeetingEnded.into(),
                 None => Failure::NoMeeting(meeting.to_owned()),
             });
         };
         let (reply, answer) = oneshot::channel();
-        handle.queue.try_send(make(reply)).map_err(|_| {
+        handle.queue.try_send(make(Reply::new(reply))).map_err(|_| {
             metrics::counter!("muster_meeting_queue_full").increment(1);
             Failure::Busy
         })?;
@@ -466,6 +581,11 @@ impl Meetings {
     /// What a relay reports of legs, by meeting.
     pub async fn legs(&self, relay: &str, by_meeting: BTreeMap<String, Vec<LegFact>>) {
         for (meeting, legs) in by_meeting {
+            if self.handle(&meeting).is_none()
+                && let Err(error) = self.adopt(&meeting).await
+            {
+                tracing::warn!(meeting, %error, "cannot read the meeting of a leg");
+            }
             match self.handle(&meeting) {
                 Some(handle) => {
                     let fact = Fact::Legs {
@@ -544,30 +664,27 @@ struct Replayed {
     meeting: Meeting,
     head: ChainHead,
     legs: HashMap<SiteId, Leg>,
+    events: Vec<Event>,
+    wire: Vec<pb::MeetingEvent>,
 }
 
 /// The state of a meeting from its stored events; the hash chain is checked on the way.
 async fn replay(store: &Store, id: &str) -> Result<Replayed, StoreError> {
-    let corrupt = |what: String| StoreError::Corrupt(format!("meeting {id}: {what}"));
-    let meeting_id = MeetingId::new(id).map_err(|error| corrupt(error.to_string()))?;
-    let mut meeting = Meeting::new(meeting_id, Timeouts::default());
-    let mut head = ChainHead::default();
-    let mut legs = HashMap::new();
-    for event in store.events_after(id, 0).await? {
-        let hash = chain_hash(&head.hash, &event.payload);
-        if event.seq != head.seq + 1 || event.hash != hash {
-            return Err(corrupt(format!(
-                "event {} does not fit the chain: it was altered",
-                event.seq
-            )));
-        }
-        head = ChainHead { seq: event.seq, hash };
-        let wire = pb::MeetingEvent::decode(event.payload.as_slice())
-            .map_err(|error| corrupt(format!("event {}: {error}", event.seq)))?;
-        let actor = wire.actor.clone();
-        let event = convert::event_from_wire(wire)?;
-        follow_leg(&mut legs, &actor, &event);
-        meeting.apply(&event);
+    let meeting_id =
+        MeetingId::new(id).map_err(|error| StoreError::Corrupt(format!("meeting {id}: {error}")))?;
+    let mut replayed = Replayed {
+        meeting: Meeting::new(meeting_id, Timeouts::default()),
+        head: ChainHead::default(),
+        legs: HashMap::new(),
+        events: Vec::new(),
+        wire: Vec::new(),
+    };
+    for stored in store.events_after(id, 0).await? {
+        let Read { wire, event } = read_on(id, &mut replayed.head, &stored)?;
+        follow_leg(&mut replayed.legs, &wire.actor, &event);
+        replayed.meeting.apply(&event);
+        replayed.events.push(event);
+        replayed.wire.push(wire);
     }
-    Ok(Replayed { meeting, head, legs })
+    Ok(replayed)
 }

@@ -136,7 +136,11 @@ impl MeetingActor {
                 title: self.meeting.title().to_owned(),
                 from: self.chair_shown.clone(),
                 // Without a relay at this moment the endpoint asks for its ticket once it has answered.
-                ticket: self.shared.tickets.issue(self.meeting.id(), site, false).ok(),
+                ticket: self
+                    .shared
+                    .tickets
+                    .issue(self.meeting.id(), self.meeting.placement(), site, false)
+                    .ok(),
                 // A box answers by itself, a person presses once; the site's policy is put in on the way out.
                 auto_answer: *proof == Proof::Certificate,
                 audio_only: audio,

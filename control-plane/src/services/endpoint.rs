@@ -180,11 +180,23 @@ impl EndpointService for EndpointCalls {
         request: Request<pb::GetTicketRequest>,
     ) -> Result<Response<pb::GetTicketResponse>, Status> {
         let (site, proof) = self.0.endpoint(&request).await?;
-        let ticket = self
-            .0
-            .meetings
-            .ticket(&request.into_inner().meeting, site, proof)
-            .await?;
+        let pb::GetTicketRequest {
+            meeting,
+            lost_relay,
+            lost_epoch,
+        } = request.into_inner();
+        let meetings = &self.0.meetings;
+        if !lost_relay.is_empty() {
+            // Only who may join may say so.
+            meetings
+                .ticket_or_no_relay(&meeting, site.clone(), proof.clone())
+                .await?;
+            let by = format!("site:{site}");
+            meetings
+                .relay_named_lost(&meeting, lost_relay, lost_epoch, by)
+                .await?;
+        }
+        let ticket = meetings.ticket(&meeting, site, proof).await?;
         Ok(Response::new(pb::GetTicketResponse { ticket: Some(ticket) }))
     }
 

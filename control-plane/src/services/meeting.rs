@@ -186,13 +186,24 @@ impl MeetingService for MeetingCalls {
         request: Request<pb::JoinAsDeskRequest>,
     ) -> Result<Response<pb::JoinAsDeskResponse>, Status> {
         let caller = self.0.caller(&request).await?;
-        let id = request.into_inner().meeting;
-        let meeting = self.0.meeting_for(&caller, &id, Action::JoinAsDesk).await?;
+        let pb::JoinAsDeskRequest {
+            meeting: id,
+            lost_relay,
+            lost_epoch,
+        } = request.into_inner();
+        let mut meeting = self.0.meeting_for(&caller, &id, Action::JoinAsDesk).await?;
         meeting
             .may_join_as_desk(&caller.actor.account)
             .map_err(|refusal| self.0.refused(&caller, Action::JoinAsDesk, refusal))?;
+        if !lost_relay.is_empty() {
+            let by = caller.account.name.clone();
+            let meetings = &self.0.meetings;
+            meetings.relay_named_lost(&id, lost_relay, lost_epoch, by).await?;
+            meeting = meetings.view(&id).unwrap_or(meeting);
+        }
         let chair = meeting.chair() == Some(&caller.actor.account);
-        let ticket = self.0.tickets.issue(&id, &caller.actor.account.desk(), chair)?;
+        let desk = caller.actor.account.desk();
+        let ticket = self.0.tickets.issue(&id, meeting.placement(), &desk, chair)?;
         Ok(Response::new(pb::JoinAsDeskResponse { ticket: Some(ticket) }))
     }
 

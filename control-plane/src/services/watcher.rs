@@ -23,7 +23,7 @@ use std::time::Duration;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, mpsc};
 use tokio::time::MissedTickBehavior;
-use tonic::Status;
+use tonic::{Code, Status};
 
 const HEARTBEAT: Duration = Duration::from_secs(5);
 /// A tab that takes nothing for this long is dropped.
@@ -103,7 +103,15 @@ impl Watcher {
     /// Reads anew who the caller is.
     async fn look_at_caller(&mut self) -> Result<(), Status> {
         let before = std::mem::take(&mut self.caller.actor.grants);
-        self.caller = self.core.caller_of(&self.caller.token).await?;
+        match self.core.caller_of(&self.caller.token).await {
+            Ok(caller) => self.caller = caller,
+            // While the store is away a session holds as long as it was known to.
+            Err(status) if status.code() == Code::Unavailable && self.caller.expires_ms > now_ms() => {
+                self.caller.actor.grants = before;
+                return Ok(());
+            }
+            Err(status) => return Err(status),
+        }
         if before == self.caller.actor.grants {
             return Ok(());
         }
@@ -222,7 +230,8 @@ impl Watcher {
             resumed,
             quality,
         };
-        self.send(Event::Snapshot(snapshot)).await
+        self.send(Event::Snapshot(snapshot)).await?;
+        self.send(Event::Service(self.core.replicas.service())).await
     }
 
     /// Sends what came after the cursor: of its streams, and of live meetings that it does not know.
@@ -290,6 +299,7 @@ impl Watcher {
             Hint::Account(account) if *account == *self.caller.account.name => self.look_at_caller().await,
             Hint::Plans => self.send(Event::Plans(pb::PlansChanged {})).await,
             Hint::Account(_) | Hint::DrillStarted(_) | Hint::DrillReported(_) => Ok(()),
+            Hint::Service(state) => self.send(Event::Service(state)).await,
             Hint::Fleet(fleet) => self.send(Event::Fleet(pb::FleetChanged::clone(&fleet))).await,
         }
     }

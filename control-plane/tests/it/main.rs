@@ -3,6 +3,8 @@
 
 mod admin;
 mod authority;
+mod buses;
+mod cluster;
 mod command;
 mod directory;
 mod log;
@@ -10,6 +12,7 @@ mod meeting;
 mod permissions;
 mod plan;
 mod races;
+mod replicas;
 mod restart;
 mod scale;
 mod servers;

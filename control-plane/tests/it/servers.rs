@@ -1,10 +1,10 @@
-//! A PostgreSQL server of a test's own, in a temporary folder on a free port, that can be killed and started again.
+//! A PostgreSQL and a NATS server of a test's own, on free ports, that can be killed and started again.
 
 use muster_control_plane::store::Store;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -178,6 +178,56 @@ impl Postgres {
 }
 
 impl Drop for Postgres {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+/// A bus server.
+pub struct Nats {
+    port: u16,
+    child: Option<Child>,
+}
+
+impl Nats {
+    pub fn start() -> Self {
+        let mut server = Self {
+            port: free_port(),
+            child: None,
+        };
+        server.resume();
+        server
+    }
+
+    /// Starts it again after [`Nats::kill`].
+    pub fn resume(&mut self) {
+        let program = ["/usr/sbin/nats-server", "/usr/bin/nats-server"]
+            .into_iter()
+            .find(|path| Path::new(path).exists())
+            .unwrap_or("nats-server");
+        let mut child = Command::new(program)
+            .args(["-a", "127.0.0.1", "-p", &self.port.to_string()])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("nats-server runs");
+        assert!(listens(self.port, &mut child), "nats-server ended");
+        self.child = Some(child);
+    }
+
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    pub fn url(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.port)
+    }
+}
+
+impl Drop for Nats {
     fn drop(&mut self) {
         self.kill();
     }

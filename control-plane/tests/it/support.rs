@@ -491,9 +491,21 @@ impl FakeRelay {
         credentials: Credentials,
         legs: Vec<pb::LegReport>,
     ) -> Self {
-        let channel = connect(&control_plane.agents_addr().to_string(), &credentials)
+        let authority = control_plane.agents_addr().to_string();
+        Self::dial_at(&authority, credentials, legs)
             .await
-            .expect("channel");
+            .expect("serving")
+    }
+
+    /// Dials in at `HOST:PORT`.
+    pub async fn dial_at(
+        authority: &str,
+        credentials: Credentials,
+        legs: Vec<pb::LegReport>,
+    ) -> Result<Self, Status> {
+        let channel = connect(authority, &credentials)
+            .await
+            .map_err(|error| Status::unavailable(error.to_string()))?;
         let (up, requests) = mpsc::channel(64);
         let hello = pb::RelayHello {
             version: "test".into(),
@@ -503,11 +515,7 @@ impl FakeRelay {
         };
         send(&up, pb::serve_request::Message::Hello(hello)).await;
         let mut client = FleetServiceClient::new(channel);
-        let down = client
-            .serve(ReceiverStream::new(requests))
-            .await
-            .expect("serving")
-            .into_inner();
+        let down = client.serve(ReceiverStream::new(requests)).await?.into_inner();
         let beats = up.clone();
         let mut beats_task = JoinSet::new();
         beats_task.spawn(async move {
@@ -522,12 +530,17 @@ impl FakeRelay {
                 tokio::time::sleep(Duration::from_millis(300)).await;
             }
         });
-        Self {
+        Ok(Self {
             up,
             down,
             credentials,
             beats: beats_task,
-        }
+        })
+    }
+
+    /// The next message, for one that follows by itself; `None` when the stream is over.
+    pub async fn hear(&mut self) -> Option<pb::serve_response::Message> {
+        self.down.message().await.ok().flatten()?.message
     }
 
     /// Says nothing any more; its stream stays open.
@@ -537,6 +550,15 @@ impl FakeRelay {
 
     pub fn verifier(&self) -> TokenVerifier {
         TokenVerifier::from_pem(&self.credentials.token_key_pem).expect("key")
+    }
+
+    /// Says so, if anybody is there to hear it.
+    pub async fn try_legs(&self, legs: Vec<pb::LegReport>) -> bool {
+        let message = pb::serve_request::Message::Report(pb::RelayReport { legs });
+        let request = pb::ServeRequest {
+            message: Some(message),
+        };
+        self.up.send(request).await.is_ok()
     }
 
     pub async fn legs(&self, legs: Vec<pb::LegReport>) {

@@ -15,7 +15,11 @@ async fn next(stream: &mut Streaming<pb::WatchResponse>) -> Event {
             .expect("stream")
             .expect("not over");
         match message.event.expect("event") {
-            Event::Heartbeat(_) | Event::Presence(_) | Event::Fleet(_) | Event::Permissions(_) => {}
+            Event::Heartbeat(_)
+            | Event::Presence(_)
+            | Event::Fleet(_)
+            | Event::Permissions(_)
+            | Event::Service(_) => {}
             other => return other,
         }
     }

@@ -1,0 +1,325 @@
+//! Several replicas as real processes, killed at many points; with the bus and the database killed and back. Times are
+//! printed, not asserted, but for generous deadlines.
+
+use crate::replicas::{Cluster, Field, PATIENCE, Tab};
+use crate::support::{Endpoint, FakeRelay, Person, leg};
+use muster_proto::command::v1 as pb;
+use pb::SummonsState;
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+use tonic::{Code, Status};
+
+async fn convene(person: &Person, sites: &[&str], key: &str) -> Result<pb::Meeting, Status> {
+    let selector = pb::Selector {
+        sites: sites.iter().map(|&s| s.to_owned()).collect(),
+        ..Default::default()
+    };
+    let message = pb::ConveneRequest {
+        selector: Some(selector),
+        title: "Flood".into(),
+        idempotency_key: key.into(),
+        ..Default::default()
+    };
+    let answer = person.meetings().convene(person.request(message)).await?;
+    Ok(answer.into_inner().meeting.expect("a meeting"))
+}
+
+async fn end(person: &Person, meeting: &str) {
+    let message = pb::EndMeetingRequest {
+        meeting: meeting.into(),
+    };
+    let began = Instant::now();
+    while let Err(status) = person
+        .meetings()
+        .end_meeting(person.request(message.clone()))
+        .await
+    {
+        if status.code() == Code::FailedPrecondition {
+            return;
+        }
+        assert!(began.elapsed() < PATIENCE, "{status}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Waits until every site of the meeting is on air, as this person's replica knows it.
+async fn until_on_air(person: &Person, meeting: &str) -> Duration {
+    let began = Instant::now();
+    loop {
+        let listed = person
+            .meetings()
+            .list_meetings(person.request(pb::ListMeetingsRequest { include_ended: true }))
+            .await;
+        let meetings = listed
+            .map(|answer| answer.into_inner().meetings)
+            .unwrap_or_default();
+        let found = meetings.into_iter().find(|found| found.id == meeting);
+        let on_air = |summons: &pb::Summons| summons.state() == SummonsState::OnAir;
+        if found
+            .as_ref()
+            .is_some_and(|found| found.summonses.iter().all(on_air))
+        {
+            return began.elapsed();
+        }
+        assert!(began.elapsed() < PATIENCE, "not all on air: {found:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_convened_on_one_replica_reaches_the_endpoints_of_the_others() {
+    let cluster = Cluster::start().await;
+    let credentials = cluster.enrol_relay().await;
+    let relay = FakeRelay::dial_at(&cluster.agents_addr(2), credentials, Vec::new())
+        .await
+        .expect("serving");
+    let person = cluster.person(0).await;
+    let mut endpoints = Vec::new();
+    for (n, site) in ["A1", "A2", "A3"].into_iter().enumerate() {
+        let secret = person.site_link(site).await;
+        let attached = Endpoint::attach(cluster.channel(n).await, &secret).await;
+        endpoints.push((site, attached.expect("attached")));
+    }
+    let mut tab = Tab::open(&cluster, 1).await;
+    until_online(&person, 3).await;
+    let began = Instant::now();
+    let meeting = convene(&person, &["A1", "A2", "A3"], "").await.expect("convened");
+    println!("acknowledged after {:?}", began.elapsed());
+    for (site, endpoint) in &mut endpoints {
+        let call = endpoint.summoned().await;
+        println!("{site} was paged after {:?}", began.elapsed());
+        assert_eq!(call.meeting, meeting.id);
+        assert!(call.ticket.is_some(), "a ticket for the relay of another replica");
+        endpoint
+            .report(&meeting.id, SummonsState::Answered)
+            .await
+            .expect("reported");
+        relay
+            .legs(vec![leg(&meeting.id, site, pb::LegState::OnAir, "")])
+            .await;
+    }
+    for n in 0..3 {
+        until_on_air(&cluster.person(n).await, &meeting.id).await;
+    }
+    println!("on air everywhere after {:?}", began.elapsed());
+    // A second meeting on another replica does not get a site that is taken.
+    let other = convene(&cluster.person(1).await, &["A1"], "")
+        .await
+        .expect("convened");
+    let reason = other.summonses[0].reason();
+    assert_eq!(reason, pb::SummonsReason::InOtherMeeting);
+    // The same key on two replicas at once is one meeting.
+    let (left, right) = (cluster.person(1).await, cluster.person(2).await);
+    let (left, right) = tokio::join!(convene(&left, &["B1"], "k"), convene(&right, &["B1"], "k"));
+    assert_eq!(left.expect("convened").id, right.expect("convened").id);
+    end(&cluster.person(2).await, &meeting.id).await;
+    for (_, endpoint) in &mut endpoints {
+        assert_eq!(endpoint.withdrawn().await, "ended");
+    }
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let event = tab.next(deadline).await.expect("the end is told");
+        if event.meeting == meeting.id && matches!(event.event, Some(pb::meeting_event::Event::Ended(_))) {
+            break;
+        }
+    }
+}
+
+async fn until_online(person: &Person, count: usize) {
+    let began = Instant::now();
+    loop {
+        let listed = person
+            .directory()
+            .list_sites(person.request(pb::ListSitesRequest {}))
+            .await;
+        let presence = listed.expect("listed").into_inner().presence;
+        if presence.iter().filter(|site| site.online).count() >= count {
+            println!(
+                "{count} sites online as this replica knows after {:?}",
+                began.elapsed()
+            );
+            return;
+        }
+        assert!(began.elapsed() < PATIENCE, "{presence:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Kills one replica so many milliseconds after the convening began, at each in turn.
+#[tokio::test]
+async fn a_replica_that_is_killed_at_any_point_of_a_convening_takes_nothing_acknowledged_with_it() {
+    let mut cluster = Cluster::start().await;
+    let field = Field::start(&cluster, &["A1", "A2", "A3"]).await;
+    until_online(&cluster.person(0).await, 3).await;
+    let mut tab = Tab::open(&cluster, 0).await;
+    let mut slowest = Duration::ZERO;
+    for (round, after_ms) in [0, 2, 5, 8, 12, 18, 25, 40, 60, 100].into_iter().enumerate() {
+        let (killed, at) = (round % 3, (round / 2) % 3);
+        let key = format!("round {round}");
+        let persons = [
+            cluster.person(0).await,
+            cluster.person(1).await,
+            cluster.person(2).await,
+        ];
+        let asking = tokio::spawn({
+            let (person, key) = (persons[at].clone(), key.clone());
+            async move { convene(&person, &["A1", "A2", "A3"], &key).await }
+        });
+        tokio::time::sleep(Duration::from_millis(after_ms)).await;
+        cluster.kill(killed);
+        let answer = asking.await.expect("asked");
+        let survivor = &persons[(killed + 1) % 3];
+        // Whoever got no answer asks again, elsewhere, with the same key.
+        let again = convene(survivor, &["A1", "A2", "A3"], &key)
+            .await
+            .expect("convened");
+        if let Ok(first) = &answer {
+            assert_eq!(first.id, again.id, "what was acknowledged is there");
+        }
+        let took = until_on_air(survivor, &again.id).await;
+        slowest = slowest.max(took);
+        println!(
+            "round {round}: asked {at}, killed {killed} after {after_ms} ms, acknowledged: {}, all on air {took:?} later",
+            answer.is_ok()
+        );
+        watch_until(&mut tab, &again.id).await;
+        end(survivor, &again.id).await;
+        cluster.resume(killed);
+        one_meeting_a_site(survivor).await;
+        until_online(&cluster.person(killed).await, 3).await;
+    }
+    println!(
+        "slowest after a kill: {slowest:?}; watchers were back after {:?} at most",
+        tab.longest
+    );
+    // Every page was of the meeting that had the site: none in two at once.
+    let summoned = field.seen.summoned.lock().expect("lock").clone();
+    let meetings: BTreeSet<&String> = summoned.iter().map(|(_, meeting)| meeting).collect();
+    assert_eq!(meetings.len(), 10, "{summoned:?}");
+}
+
+/// Takes what the tab is told until the meeting's sites are on air; gaps and repetitions are found on the way.
+async fn watch_until(tab: &mut Tab, meeting: &str) {
+    let began = Instant::now();
+    while tab.on_air.iter().filter(|(of, _)| of == meeting).count() < 3 {
+        tab.next(Instant::now() + Duration::from_millis(100)).await;
+        assert!(began.elapsed() < PATIENCE, "all is told: {:?}", tab.on_air);
+    }
+}
+
+async fn one_meeting_a_site(person: &Person) {
+    let listed = person
+        .meetings()
+        .list_meetings(person.request(pb::ListMeetingsRequest::default()))
+        .await
+        .expect("listed");
+    let mut busy = BTreeSet::new();
+    for meeting in listed.into_inner().meetings {
+        for summons in meeting.summonses {
+            let in_it = matches!(summons.state(), SummonsState::Joining | SummonsState::OnAir);
+            assert!(
+                !in_it || busy.insert(summons.site.clone()),
+                "{} is in two",
+                summons.site
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn without_the_bus_calls_go_by_the_store_and_all_recover() {
+    let mut cluster = Cluster::start().await;
+    let _field = Field::start(&cluster, &["A1", "A2", "A3"]).await;
+    let person = cluster.person(0).await;
+    until_online(&person, 3).await;
+    let mut tab = Tab::open(&cluster, 0).await;
+    cluster.nats.kill();
+    let began = Instant::now();
+    let meeting = convene(&person, &["A1", "A2", "A3"], "").await.expect("convened");
+    until_on_air(&person, &meeting.id).await;
+    println!("without the bus all were on air after {:?}", began.elapsed());
+    end(&person, &meeting.id).await;
+    // Later the endpoints of others count as cut off; the replicas that have them see the call in the store.
+    tokio::time::timeout(PATIENCE, async {
+        while online(&person).await == 3 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    })
+    .await
+    .expect("others are away without the bus");
+    let began = Instant::now();
+    let meeting = convene(&person, &["A1", "A2", "A3"], "").await.expect("convened");
+    let away = |summons: &&pb::Summons| summons.reason() == pb::SummonsReason::ReplicaAway;
+    let away = meeting.summonses.iter().filter(away).count();
+    assert!(away > 0, "{:?}", meeting.summonses);
+    until_on_air(&person, &meeting.id).await;
+    println!(
+        "{away} of 3 cut off, and on air by the store after {:?}",
+        began.elapsed()
+    );
+    cluster.nats.resume();
+    let began = Instant::now();
+    until_online(&person, 3).await;
+    println!("the bus is back: all known again after {:?}", began.elapsed());
+    end(&person, &meeting.id).await;
+    let _ = tab.next(Instant::now() + Duration::from_secs(1)).await;
+    while tab
+        .next(Instant::now() + Duration::from_millis(200))
+        .await
+        .is_some()
+    {}
+    let told: Vec<bool> = tab.services.iter().map(|state| state.bus_ok).collect();
+    assert!(told.contains(&false) && told.last() == Some(&true), "{told:?}");
+}
+
+async fn online(person: &Person) -> usize {
+    let listed = person
+        .directory()
+        .list_sites(person.request(pb::ListSitesRequest {}))
+        .await;
+    let presence = listed.expect("listed").into_inner().presence;
+    presence.iter().filter(|site| site.online).count()
+}
+
+#[tokio::test]
+async fn without_the_database_nothing_is_acknowledged_and_facts_are_kept() {
+    let mut cluster = Cluster::start().await;
+    let credentials = cluster.enrol_relay().await;
+    let relay = FakeRelay::dial_at(&cluster.agents_addr(2), credentials, Vec::new())
+        .await
+        .expect("serving");
+    let person = cluster.person(0).await;
+    let secret = person.site_link("A1").await;
+    let mut endpoint = Endpoint::attach(cluster.channel(1).await, &secret)
+        .await
+        .expect("attached");
+    until_online(&person, 1).await;
+    let meeting = convene(&person, &["A1"], "").await.expect("convened");
+    endpoint.summoned().await;
+    let mut tab = Tab::open(&cluster, 0).await;
+    cluster.postgres.kill();
+    let began = Instant::now();
+    let refused = convene(&person, &["A2"], "").await.expect_err("refused");
+    println!(
+        "without the database: refused after {:?}: {refused}",
+        began.elapsed()
+    );
+    assert_eq!(refused.code(), Code::Unavailable, "{refused}");
+    // The relay sees the site meanwhile.
+    relay
+        .legs(vec![leg(&meeting.id, "A1", pb::LegState::OnAir, "")])
+        .await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    cluster.postgres.resume();
+    let began = Instant::now();
+    until_on_air(&person, &meeting.id).await;
+    println!(
+        "the database is back: what was seen meanwhile is stored after {:?}",
+        began.elapsed()
+    );
+    convene(&person, &["A2"], "").await.expect("convened");
+    while tab.next(Instant::now() + Duration::from_secs(2)).await.is_some() {}
+    let told: Vec<bool> = tab.services.iter().map(|state| state.store_ok).collect();
+    assert!(told.contains(&false) && told.last() == Some(&true), "{told:?}");
+    assert_eq!(tab.longest, Duration::ZERO, "the watcher stayed where it was");
+}
