@@ -3,6 +3,7 @@
 use crate::support::{FakeRelay, Fixture, Person, add_account, attached, small};
 use muster_proto::command::v1 as pb;
 use pb::act_request::Verb;
+use pb::plan_service_client::PlanServiceClient;
 use pb::{LegState, Priority, Role, SummonsReason, SummonsState};
 use tonic::{Code, Status};
 
@@ -237,8 +238,11 @@ async fn a_meeting_is_extended_and_its_deadline_ends_what_is_under_way() {
     };
     let meeting = person.convene_as(&["A1"], terms).await;
     let id = meeting.id.as_str();
-    assert_eq!(meeting.deadline_ms, meeting.started_ms + 1_000);
-    assert_eq!(meeting.ends_ms, meeting.started_ms + 1_800_000);
+    // Counted from when the call came in, which is a little before the meeting starts.
+    let from = meeting.deadline_ms - 1_000;
+    assert!((meeting.started_ms - 1_000..=meeting.started_ms).contains(&from));
+    let from = meeting.ends_ms - 1_800_000;
+    assert!((meeting.started_ms - 1_000..=meeting.started_ms).contains(&from));
     endpoints[0].summoned().await;
     endpoints[0]
         .report(id, SummonsState::Ringing)
@@ -304,6 +308,37 @@ async fn a_site_without_a_picture_is_called_for_sound() {
     let heard = person.until(id, "A1", SummonsState::OnAir).await;
     assert_eq!((heard.media(), heard.pages), (pb::Media::Audio, 2));
     assert!(heard.answered_by.starts_with("browser:"), "{}", heard.answered_by);
+}
+
+#[tokio::test]
+async fn a_site_answers_as_its_policy_says() {
+    let fixture = small().await;
+    let _relay = FakeRelay::start(&fixture).await;
+    let mut endpoints = attached(&fixture, &["A1"]).await;
+    let person = fixture.person().await;
+    let mut plans = PlanServiceClient::new(person.channel.clone());
+    for (policy, by_itself) in [
+        (pb::AnswerPolicy::Auto, true),
+        (pb::AnswerPolicy::Ring, false),
+        (pb::AnswerPolicy::Unspecified, false),
+    ] {
+        let selector = pb::Selector {
+            sites: vec!["A1".into()],
+            ..Default::default()
+        };
+        let message = pb::SetAnswerPolicyRequest {
+            selector: Some(selector),
+            answer: policy.into(),
+        };
+        plans
+            .set_answer_policy(person.request(message))
+            .await
+            .expect("set");
+        let meeting = person.convene(&["A1"]).await.expect("convened");
+        assert_eq!(endpoints[0].summoned().await.auto_answer, by_itself, "{policy:?}");
+        person.end(&meeting.id).await;
+        assert_eq!(endpoints[0].withdrawn().await, "ended");
+    }
 }
 
 #[tokio::test]
