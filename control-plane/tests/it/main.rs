@@ -13,6 +13,7 @@ mod permissions;
 mod plan;
 mod races;
 mod replicas;
+mod replicas_admin;
 mod restart;
 mod scale;
 mod servers;
