@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::crowd::Taking;
 use crate::flood::Kind;
-use crate::plane::args::{AttachArgs, CommandArgs, ImportArgs, PlaneArgs, WatchArgs};
+use crate::plane::args::{AttachArgs, CommandArgs, FailoverArgs, ImportArgs, PlaneArgs, WatchArgs};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Measures Muster's relay and control plane on this machine, each time in a process of its own and over loopback.
@@ -22,6 +22,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 ///   muster-bench watch --sites 100000           200 watchers of 10,000 changes a second
 ///   muster-bench attach --endpoints 2000        everybody comes back at once after a restart
 ///   muster-bench import --sites 10000           a city from one file
+///   muster-bench failover --agents 50           the relay of a meeting is killed
 ///
 /// The relay's peers are real: every one has a UDP port, joins by POST /v1/legs, passes ICE and DTLS, sends connectivity checks,
 /// receiver reports and transport-wide feedback (every 100 ms), offers RTX, and gets SRTP (AES-128-GCM). They ask for
@@ -52,6 +53,7 @@ pub enum Command {
     Watch(WatchArgs),
     Attach(AttachArgs),
     Import(ImportArgs),
+    Failover(FailoverArgs),
     #[command(hide = true)]
     Relay(RelayArgs),
     #[command(hide = true)]
@@ -303,6 +305,9 @@ pub struct RelayArgs {
     /// Site on the stage
     #[arg(long)]
     pub stage: Option<String>,
+    /// It belongs to this control plane
+    #[arg(long)]
+    pub control_plane: Option<String>,
 }
 
 #[cfg(test)]

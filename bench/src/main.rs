@@ -49,6 +49,7 @@ fn main() -> anyhow::Result<()> {
         Command::Watch(args) => plane::watch(&args),
         Command::Attach(args) => plane::attach(&args),
         Command::Import(args) => plane::import(&args),
+        Command::Failover(args) => plane::failover(&args),
         Command::Plane(args) => plane::serve(&args),
     }
 }

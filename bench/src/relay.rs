@@ -115,7 +115,8 @@ fn credentials(authority: &Authority) -> anyhow::Result<Credentials> {
     })
 }
 
-/// The subcommand `relay`: says the address of its HTTP and serves until standard input ends.
+/// The subcommand `relay`: says the address of its HTTP (in a fleet: of its port for links), and serves until
+/// standard input ends.
 pub fn serve(args: &RelayArgs) -> anyhow::Result<()> {
     let config = RelayConfig {
         http_listen: SocketAddr::from(([127, 0, 0, 1], 0)),
@@ -123,6 +124,7 @@ pub fn serve(args: &RelayArgs) -> anyhow::Result<()> {
         workers: args.workers.into(),
         identity_dir: args.identity_dir.clone(),
         max_legs: 10_000,
+        control_plane: args.control_plane.iter().cloned().collect(),
         ..RelayConfig::default()
     };
     // The same kind of runtime that `muster-sfu` has.
@@ -136,7 +138,10 @@ pub fn serve(args: &RelayArgs) -> anyhow::Result<()> {
             ..StageDocument::default()
         });
     }
-    println!("{}", relay.http_addr());
+    match (&args.control_plane, relay.link_addrs()) {
+        (Some(_), [link, ..]) => println!("{link}"),
+        _ => println!("{}", relay.http_addr()),
+    }
     std::io::stdin().read_to_end(&mut Vec::new())?;
     runtime.block_on(relay.shutdown());
     Ok(())

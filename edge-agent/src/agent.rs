@@ -58,7 +58,7 @@ pub enum Ended {
 /// [`EnrolmentError`], if there is no identity to run with. Nothing that the network does ends it.
 pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<Ended, EnrolmentError> {
     tokio::pin!(stop);
-    let mut writer = StatusWriter::new(config.status.clone());
+    let mut writer = StatusWriter::new(config.status.clone(), config.watchers.clone());
     let mut status = Status {
         since_ms: epoch_ms(),
         stage_status: "empty",

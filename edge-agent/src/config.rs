@@ -8,6 +8,9 @@ use clap::Parser;
 use muster_identity::EnrolToken;
 use muster_testcard::PictureSize;
 use serde::Deserialize;
+use tokio::sync::watch;
+
+use crate::status::Status;
 
 /// The flags and the environment.
 #[derive(Parser)]
@@ -89,6 +92,8 @@ pub struct Config {
     pub source: Source,
     /// `-` is standard output.
     pub status: Option<PathBuf>,
+    /// Where a program that runs the agent in itself reads its state.
+    pub watchers: Option<watch::Sender<Status>>,
     pub log: String,
     pub utc_offset_minutes: i32,
 }
@@ -180,6 +185,7 @@ impl Config {
                 .unwrap_or("testcard")
                 .parse()?,
             status: args.status.or(file.status_file),
+            watchers: None,
             log: args.log.or(file.log).unwrap_or_else(|| "info".into()),
             utc_offset_minutes: file.utc_offset_minutes.unwrap_or(480).clamp(-1440, 1440),
         })

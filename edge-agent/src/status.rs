@@ -7,6 +7,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
+use tokio::sync::watch;
 
 /// Where the agent is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -128,20 +129,25 @@ impl Status {
 #[derive(Debug)]
 pub struct StatusWriter {
     target: Option<PathBuf>,
+    watchers: Option<watch::Sender<Status>>,
     failed: bool,
 }
 
 impl StatusWriter {
-    /// `None` writes nowhere; `-` is standard output.
-    pub fn new(target: Option<PathBuf>) -> Self {
+    /// `None` writes to no file; `-` is standard output.
+    pub fn new(target: Option<PathBuf>, watchers: Option<watch::Sender<Status>>) -> Self {
         Self {
             target,
+            watchers,
             failed: false,
         }
     }
 
     /// Writes the document. On standard output only if it `changed`.
     pub fn write(&mut self, status: &Status, changed: bool) {
+        if let Some(watchers) = &self.watchers {
+            watchers.send_replace(status.clone());
+        }
         let Some(target) = self.target.as_deref() else {
             return;
         };
@@ -187,7 +193,7 @@ mod tests {
     fn the_file_is_replaced_whole() {
         let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().join("status.json");
-        let mut writer = StatusWriter::new(Some(path.clone()));
+        let mut writer = StatusWriter::new(Some(path.clone()), None);
         for (state, text) in [(State::Attached, "attached"), (State::OnAir, "on_air")] {
             writer.write(
                 &Status {

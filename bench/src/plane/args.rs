@@ -93,6 +93,25 @@ pub struct ImportArgs {
     pub sites: u32,
 }
 
+/// What the death of a relay costs: agents in one meeting at one of two relays, which is killed (SIGKILL).
+///
+/// The agents are `muster-edge` itself, in this program: each encodes and sends a 320x180 test card, and decodes the stage,
+/// which is the first site's picture. Nobody tells them anything but the relays and the control plane.
+///
+///   back              agents that were back within 30 s
+///   back_p50_ms back_p99_ms    from the kill until an agent is in at the other relay and has sent its first picture there
+///   seen_p50_ms seen_p99_ms all_ms   until the stage's picture is live there besides; the last of them
+///   target_p99_ms     what seen_p99_ms is to be
+#[derive(Args)]
+#[command(verbatim_doc_comment)]
+pub struct FailoverArgs {
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(2..=500))]
+    pub agents: u32,
+    /// Meetings one after the other, a line each; the killed relay is started again for the next
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=100))]
+    pub rounds: u16,
+}
+
 /// The control plane under test; ends with its standard input.
 #[derive(Args)]
 pub struct PlaneArgs {

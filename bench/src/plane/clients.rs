@@ -10,9 +10,9 @@ use muster_proto::command::v1::meeting_service_client::MeetingServiceClient;
 use muster_proto::command::v1::session_service_client::SessionServiceClient;
 use muster_proto::command::v1::watch_service_client::WatchServiceClient;
 use muster_proto::command::v1::{
-    ConveneRequest, EndMeetingRequest, ImportSitesRequest, ImportSitesResponse, ListSitesRequest, Presence,
-    RelayHeartbeat, RelayHello, Selector, ServeRequest, ServeResponse, SignInRequest, WatchRequest,
-    WatchResponse, serve_request,
+    BroadcastSiteRequest, ConveneRequest, EndMeetingRequest, ImportSitesRequest, ImportSitesResponse,
+    ListSitesRequest, Presence, RelayHeartbeat, RelayHello, Selector, ServeRequest, ServeResponse,
+    SignInRequest, WatchRequest, WatchResponse, serve_request,
 };
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -111,6 +111,17 @@ impl Dispatcher {
             MeetingServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE);
         let convened = meetings.convene(self.with_bearer(request)).await?.into_inner();
         Ok(convened.meeting.unwrap_or_default().id)
+    }
+
+    /// Puts a site into the large picture.
+    pub async fn broadcast(&self, meeting: &str, site: String) -> anyhow::Result<()> {
+        let request = BroadcastSiteRequest {
+            meeting: meeting.to_owned(),
+            site,
+        };
+        let mut meetings = MeetingServiceClient::new(self.channel.clone());
+        meetings.broadcast_site(self.with_bearer(request)).await?;
+        Ok(())
     }
 
     pub async fn end(&self, meeting: &str) -> anyhow::Result<()> {

@@ -8,6 +8,7 @@ pub mod args;
 mod attach;
 mod clients;
 mod command;
+mod failover;
 mod import;
 mod inject;
 mod seat;
@@ -16,6 +17,7 @@ mod watch;
 
 pub use attach::run as attach;
 pub use command::run as command;
+pub use failover::run as failover;
 pub use import::run as import;
 pub use watch::run as watch;
 

@@ -355,6 +355,7 @@ impl World {
             enrol_token: Some(self.token()),
             source: Source::TestCard(size),
             status: Some(self.status_file()),
+            watchers: None,
             log: "info".into(),
             utc_offset_minutes: 480,
         }
