@@ -1,13 +1,14 @@
 //! `muster site …` and `muster relay …`: the sites, and the ways in.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Read;
+use std::io::{IsTerminal, Read};
 use std::path::Path;
 
 use muster_proto::command::v1::create_enrol_token_request::Target;
+use muster_proto::command::v1::import_sites_with_progress_response::Step;
 use muster_proto::command::v1::{
-    Access, CreateEnrolTokenRequest, CreateSiteLinkRequest, ImportError, ImportSitesRequest,
-    ListSitesRequest, ListSitesResponse, Presence, Site, Unit,
+    Access, CreateEnrolTokenRequest, CreateSiteLinkRequest, ImportError, ImportSitesResponse,
+    ImportSitesWithProgressRequest, ListSitesRequest, ListSitesResponse, Presence, Site, Unit,
 };
 use serde_json::{Value, json};
 
@@ -21,11 +22,7 @@ const MAX_IMPORT: u64 = 8 << 20;
 
 pub async fn import(client: &Client, options: Import, form: Form) -> Result<(), Failure> {
     let csv = read_import(&options.file)?;
-    let request = ImportSitesRequest {
-        csv,
-        dry_run: options.dry_run,
-    };
-    let result = client.directory().import_sites(request).await?.into_inner();
+    let result = send_import(client, csv, options.dry_run).await?;
     if form == Form::Json {
         print_json(&json!({
             "units_added": result.units_added, "units_changed": result.units_changed,
@@ -64,6 +61,34 @@ pub async fn import(client: &Client, options: Import, form: Form) -> Result<(), 
         ))?;
     }
     Ok(())
+}
+
+/// Tells a terminal how far it has come.
+async fn send_import(client: &Client, csv: Vec<u8>, dry_run: bool) -> Result<ImportSitesResponse, Failure> {
+    let request = ImportSitesWithProgressRequest { csv, dry_run };
+    let mut steps = client
+        .directory()
+        .import_sites_with_progress(request)
+        .await?
+        .into_inner();
+    let shown = std::io::stderr().is_terminal();
+    while let Some(message) = steps.message().await? {
+        match message.step {
+            Some(Step::Progress(progress)) if shown => {
+                eprint!("\r{} of {} rows", progress.done, progress.total);
+            }
+            Some(Step::Done(done)) => {
+                if shown {
+                    eprintln!();
+                }
+                return Ok(done);
+            }
+            Some(Step::Progress(_)) | None => {}
+        }
+    }
+    Err(Failure::Unreachable(
+        "the import ended without a result".to_owned(),
+    ))
 }
 
 fn read_import(file: &Path) -> Result<Vec<u8>, Failure> {
