@@ -10,7 +10,7 @@ async fn a_meeting_outlives_the_process_and_learns_what_it_missed() {
     let relay = FakeRelay::start(&fixture).await;
     let mut endpoints = attached(&fixture, &["A1", "A2", "A3"]).await;
     let person = fixture.person().await;
-    let link = person.site_link("A1").await;
+    let link = endpoints[0].secret.clone();
     let meeting = person.convene(&["A1", "A2", "A3"]).await.expect("convened");
     for (endpoint, site) in endpoints.iter_mut().zip(["A1", "A2"]) {
         endpoint
@@ -78,7 +78,7 @@ async fn a_meeting_outlives_the_process_and_learns_what_it_missed() {
         before.summonses[0].on_air_ms
     );
 
-    // An endpoint that comes back is told of its meeting.
+    // The endpoint that answered is told of its meeting when it comes back: who that is outlives the process.
     let mut endpoint = Endpoint::attach(channel(&control_plane).await, &link)
         .await
         .expect("attached");

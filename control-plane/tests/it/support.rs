@@ -313,7 +313,7 @@ pub async fn sign_in(channel: Channel, account: &str, password: &str) -> Result<
 /// A browser of a site, attached by its link.
 pub struct Endpoint {
     client: EndpointServiceClient<Channel>,
-    secret: String,
+    pub secret: String,
     pub events: Streaming<pb::AttachResponse>,
 }
 
@@ -369,8 +369,9 @@ impl Endpoint {
 
     /// The next message that is no heartbeat.
     async fn any(&mut self) -> Pushed {
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
         loop {
-            let message = tokio::time::timeout(Duration::from_secs(10), self.events.message());
+            let message = tokio::time::timeout_at(deadline, self.events.message());
             let message = message
                 .await
                 .expect("pushed within 10 s")
