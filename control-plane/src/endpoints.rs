@@ -198,6 +198,15 @@ impl Endpoints {
         self.lock().attached.contains_key(site)
     }
 
+    /// Whether the endpoint that the log calls so may still be there: it is attached here, or the site is attached to
+    /// another replica, which does not tell by what.
+    pub fn may_be_there(&self, site: &str, shown: &str) -> bool {
+        let state = self.lock();
+        let here = state.attached.get(site).into_iter().flatten();
+        let elsewhere = || state.remote.values().any(|sites| sites.contains(site));
+        here.into_iter().any(|endpoint| endpoint.proof.shown() == shown) || elsewhere()
+    }
+
     /// All sites that are attached here, for other replicas.
     pub(crate) fn local(&self) -> Vec<pb::Presence> {
         let mut state = self.lock();

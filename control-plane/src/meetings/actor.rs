@@ -356,7 +356,9 @@ impl MeetingActor {
             SummonsState::Answered | SummonsState::Joining | SummonsState::OnAir
         );
         let by = &summons.answered_by;
-        match busy && !by.is_empty() && *by != proof.shown() {
+        let other = !by.is_empty() && *by != proof.shown();
+        // What answered and is gone since keeps nobody else of the site from it.
+        match busy && other && self.shared.endpoints.may_be_there(site, by) {
             true => Err(Failure::Taken),
             false => Ok(()),
         }
