@@ -86,8 +86,8 @@ fn chair(command: ChairCommand) -> Act {
             (Verb::RequestChair(RequestChair { withdraw }), which.meeting)
         }
         ChairCommand::Release(which) => (Verb::ReleaseChair(ReleaseChair {}), which.meeting),
-        ChairCommand::Give { account, which } => (answer_chair(account, true), which.meeting),
-        ChairCommand::Refuse { account, which } => (answer_chair(account, false), which.meeting),
+        ChairCommand::Give { name, which } => (answer_chair(name, true), which.meeting),
+        ChairCommand::Refuse { name, which } => (answer_chair(name, false), which.meeting),
         ChairCommand::TakeOver(which) => (Verb::TakeOver(TakeOver {}), which.meeting),
         ChairCommand::HandBack(which) => (Verb::HandBack(HandBack {}), which.meeting),
     }

@@ -263,6 +263,30 @@ mod tests {
     }
 
     #[test]
+    fn no_argument_of_a_command_takes_the_place_of_one_for_all() {
+        use clap::CommandFactory;
+        fn check(command: &clap::Command, global: &[String], path: &str) {
+            for argument in command
+                .get_arguments()
+                .filter(|argument| !argument.is_global_set())
+            {
+                let id = argument.get_id().to_string();
+                assert!(!global.contains(&id), "{path}: {id}");
+            }
+            for below in command.get_subcommands() {
+                check(below, global, &format!("{path} {}", below.get_name()));
+            }
+        }
+        let command = Cli::command();
+        let all = command
+            .get_arguments()
+            .filter(|argument| argument.is_global_set());
+        let global: Vec<_> = all.map(|argument| argument.get_id().to_string()).collect();
+        assert!(global.contains(&"account".to_owned()));
+        check(&command, &global, "muster");
+    }
+
+    #[test]
     fn wait_may_stand_alone_or_with_seconds() {
         let wait = |line: &[&str]| match Cli::try_parse_from(line).map(|cli| cli.command) {
             Ok(Command::Convene(convene)) => convene.wait,

@@ -307,6 +307,51 @@ async fn a_roll_call_and_the_attendance_are_told_as_json_and_csv() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_chair_is_requested_given_taken_over_and_handed_back() {
+    let world = World::new().await;
+    let password = world.path("password");
+    let file = password.to_str().expect("text");
+    for name in ["li", "zhao"] {
+        world
+            .json(&["account", "put", name, "--new-password-file", file])
+            .await;
+    }
+    world
+        .json(&["account", "grant", "li", "duty-officer", "A", "--until", "+4h"])
+        .await;
+    world
+        .json(&["account", "grant", "zhao", "duty-officer", "A"])
+        .await;
+    let done = async |account: &str, words: &[&str]| {
+        let output = world.run_as(account, words).await;
+        assert!(
+            output.status.success(),
+            "{account} {words:?}: {}",
+            errors(&output)
+        );
+    };
+    done("li", &["convene", "--site", "A1"]).await;
+    assert_eq!(world.json(&["status"]).await[0]["chair"], "li");
+    done("zhao", &["chair", "request"]).await;
+    assert_eq!(
+        world.json(&["status"]).await[0]["chair_requests"],
+        serde_json::json!(["zhao"])
+    );
+    done("li", &["chair", "give", "zhao"]).await;
+    assert_eq!(world.json(&["status"]).await[0]["chair"], "zhao");
+    done("wang", &["chair", "take-over"]).await;
+    let state = &world.json(&["status"]).await[0];
+    assert_eq!(
+        (state["chair"].as_str(), state["taken_from"].as_str()),
+        (Some("wang"), Some("zhao"))
+    );
+    done("wang", &["chair", "hand-back"]).await;
+    assert_eq!(world.json(&["status"]).await[0]["chair"], "zhao");
+    let refused = world.run_as("li", &["chair", "take-over"]).await;
+    assert_eq!(refused.status.code(), Some(1), "{}", errors(&refused));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn accounts_sessions_and_refusals_are_managed() {
     let world = World::new().await;
     let password = world.path("password");

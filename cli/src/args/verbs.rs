@@ -201,13 +201,17 @@ pub enum ChairCommand {
     Release(Which),
     /// Give the chair to an account that asked for it
     Give {
-        account: String,
+        // Not `account`: that is the account of the command line.
+        #[arg(value_name = "ACCOUNT")]
+        name: String,
         #[command(flatten)]
         which: Which,
     },
     /// Refuse an account that asked for it
     Refuse {
-        account: String,
+        // Not `account`: that is the account of the command line.
+        #[arg(value_name = "ACCOUNT")]
+        name: String,
         #[command(flatten)]
         which: Which,
     },
