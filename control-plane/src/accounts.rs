@@ -5,8 +5,9 @@
 //! are kept. What an account may do is decided by the domain, not here.
 
 use crate::clock::now_ms;
+use crate::counters::turned_away;
 use crate::store::{AccountRow, Store, StoreError};
-use crate::throttle::Throttle;
+use crate::throttle::{Throttle, Verdict};
 use argon2::Argon2;
 use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{PasswordHasher as _, PasswordVerifier as _};
@@ -70,10 +71,17 @@ impl Accounts {
 
     pub async fn sign_in(&self, name: &str, password: String, from: IpAddr) -> Result<Session, SignInError> {
         if name.len() > MAX_ACCOUNT || password.len() > MAX_PASSWORD_BYTES {
+            turned_away("sign_in", "wrong");
             return Err(SignInError::Refused);
         }
-        self.brake(|throttle, now| throttle.attempt(name, from, now))
-            .map_err(SignInError::TooMany)?;
+        match self.brake(|throttle, now| throttle.attempt(name, from, now)) {
+            Verdict::Now => {}
+            Verdict::After(ms) => tokio::time::sleep(Duration::from_millis(ms.unsigned_abs())).await,
+            Verdict::Refused(seconds) => {
+                turned_away("sign_in", "too_many");
+                return Err(SignInError::TooMany(seconds));
+            }
+        }
         let known = self.store.password_hash(name).await?;
         let exists = known.is_some();
         let right = self
@@ -85,10 +93,10 @@ impl Accounts {
             None
         };
         let Some(account) = account else {
-            metrics::counter!("muster_sign_ins_refused").increment(1);
+            turned_away("sign_in", "wrong");
             return Err(SignInError::Refused);
         };
-        self.brake(|throttle, _| throttle.succeeded(name, from));
+        self.brake(|throttle, now| throttle.succeeded(name, from, now));
         let (token, now) = (random_secret(), now_ms());
         let expires_ms = now + SESSION_MS;
         self.store
@@ -105,9 +113,11 @@ impl Accounts {
     pub async fn session(&self, token: &str) -> Result<Option<(AccountRow, i64)>, StoreError> {
         let (hash, now) = (sha256_text(token.as_bytes()), now_ms());
         let Some((name, mut expires_ms)) = self.store.session(&hash).await? else {
+            turned_away("session", "unknown");
             return Ok(None);
         };
         if expires_ms <= now {
+            turned_away("session", "expired");
             return Ok(None);
         }
         if now + SESSION_MS - expires_ms > EXTEND_AFTER_MS {

@@ -7,6 +7,7 @@ use crate::accounts::Accounts;
 use crate::bus::Bus;
 use crate::clock::{now, now_ms};
 use crate::convert::actor_from_row;
+use crate::counters::turned_away;
 use crate::drills::Drills;
 use crate::endpoints::{Endpoints, Proof};
 use crate::fleet::Relays;
@@ -154,8 +155,10 @@ impl Core {
 
     /// Who calls, by the session token.
     pub async fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
-        let token =
-            bearer(request).ok_or_else(|| unauthenticated("expected `authorization: Bearer TOKEN`"))?;
+        let token = bearer(request).ok_or_else(|| {
+            turned_away("session", "missing");
+            unauthenticated("expected `authorization: Bearer TOKEN`")
+        })?;
         self.caller_of(token).await
     }
 
@@ -179,6 +182,7 @@ impl Core {
             return Ok((SiteId::new(site).map_err(Failure::from)?, Proof::Certificate));
         }
         let secret = bearer(request).ok_or_else(|| {
+            turned_away("endpoint", "missing");
             unauthenticated("expected an agent's certificate or a site link's secret as bearer token")
         })?;
         let hash = sha256_text(secret.as_bytes());
@@ -186,7 +190,15 @@ impl Core {
             Some((site, expires_ms)) if expires_ms > now_ms() => {
                 Ok((SiteId::new(site).map_err(Failure::from)?, Proof::Link(hash)))
             }
-            _ => Err(unauthenticated("the link has run out: ask for a new one")),
+            other => {
+                let reason = if other.is_some() {
+                    "link_expired"
+                } else {
+                    "link_unknown"
+                };
+                turned_away("endpoint", reason);
+                Err(unauthenticated("the link has run out: ask for a new one"))
+            }
         }
     }
 

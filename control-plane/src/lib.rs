@@ -11,11 +11,13 @@ pub mod config;
 pub mod console;
 pub mod convert;
 pub mod core;
+mod counters;
 pub mod drills;
 pub mod endpoints;
 mod evidence;
 pub mod fleet;
 mod headers;
+pub mod logging;
 pub mod meetings;
 pub mod net;
 pub mod quality;
@@ -128,7 +130,7 @@ impl ControlPlane {
             shutdown: core.shutdown.clone(),
         };
         let tls = console_tls.is_some();
-        let console = headers.on(services::console_router(&core));
+        let console = headers.on(counters::on(services::console_router(&core)));
         match console_tls {
             Some(config) => tasks.spawn(acceptor.clone().serve_tls(listener, console, config)),
             None => tasks.spawn(acceptor.clone().serve_plain(listener, console)),

@@ -2,15 +2,14 @@
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use muster_control_plane::ControlPlane;
 use muster_control_plane::accounts::put_account;
 use muster_control_plane::config::{AccountCommand, Cli, Command, Config};
 use muster_control_plane::store::{AccountRow, GrantRow, Store};
+use muster_control_plane::{ControlPlane, logging};
 use muster_proto::command::v1::Role;
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -26,7 +25,7 @@ async fn main() -> ExitCode {
 
 async fn run(cli: Cli) -> anyhow::Result<()> {
     let Cli { settings, command } = cli;
-    let filter = EnvFilter::try_from_env("MUSTER_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = logging::filter(&std::env::var("MUSTER_LOG").unwrap_or_else(|_| "info".into()));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())

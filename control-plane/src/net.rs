@@ -4,6 +4,7 @@
 //! every request carries its [`Peer`]. What is asked and answered is not looked at here; whoever speaks plain HTTP to a
 //! port with TLS is told so, and nothing that they sent is read.
 
+use crate::counters::turned_away;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
@@ -111,10 +112,10 @@ impl Acceptor {
                 self.http(stream, Peer { addr, identity }, router).await;
             }
             Ok(Err(error)) => {
-                metrics::counter!("muster_tls_handshakes_failed").increment(1);
+                turned_away("tls", "handshake");
                 tracing::debug!(%error, "TLS handshake");
             }
-            Err(_) => metrics::counter!("muster_tls_handshakes_failed").increment(1),
+            Err(_) => turned_away("tls", "too_slow"),
         }
     }
 

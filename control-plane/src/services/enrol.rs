@@ -4,6 +4,7 @@
 use crate::clock::now_ms;
 use crate::convert::site_to_wire;
 use crate::core::{Core, peer_identity};
+use crate::counters::turned_away;
 use crate::status::{Failure, unauthenticated};
 use crate::store::StoreError;
 use crate::units::By;
@@ -17,7 +18,7 @@ use tonic::{Request, Response, Status};
 pub struct Enrolment(pub Arc<Core>);
 
 fn refused(reason: &'static str) -> Status {
-    metrics::counter!("muster_enrolments_refused_total", "reason" => reason).increment(1);
+    turned_away("enrolment", reason);
     unauthenticated("the enrolment token is not known, was used already, or has run out")
 }
 
@@ -25,7 +26,7 @@ impl Enrolment {
     /// A certificate for the key of the request, in the name of `identity`.
     fn issue(&self, csr_pem: &str, identity: &Identity) -> Result<String, Status> {
         self.0.authority.issue(csr_pem, identity).map_err(|error| {
-            metrics::counter!("muster_enrolments_refused_total", "reason" => "request").increment(1);
+            turned_away("enrolment", "request");
             match error {
                 IdentityError::Name(name) => Failure::BadRequest(name.to_string()).into(),
                 other => Failure::BadRequest(format!("csr_pem: {other}")).into(),

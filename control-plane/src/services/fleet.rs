@@ -3,6 +3,7 @@
 use super::Answers;
 use crate::clock::now_ms;
 use crate::core::{Core, peer_identity};
+use crate::counters::turned_away;
 use crate::fleet::Registration;
 use crate::meetings::LegFact;
 use crate::status::{Failure, unauthenticated};
@@ -157,6 +158,7 @@ impl FleetService for FleetCalls {
         request: Request<Streaming<pb::ServeRequest>>,
     ) -> Result<Response<Self::ServeStream>, Status> {
         let Some(Identity::Relay(id)) = peer_identity(&request) else {
+            turned_away("relay", "not_a_relay");
             return Err(unauthenticated("expected a relay's certificate: enrol first"));
         };
         let mut up = request.into_inner();

@@ -11,6 +11,7 @@ use pb::fleet_service_client::FleetServiceClient;
 use pb::meeting_service_client::MeetingServiceClient;
 use pb::session_service_client::SessionServiceClient;
 use pb::watch_service_client::WatchServiceClient;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 use tempfile::TempDir;
@@ -45,23 +46,70 @@ pub struct Fixture {
 }
 
 pub async fn start_in(dir: &Path) -> ControlPlane {
+    ControlPlane::start(config_in(dir)).await.expect("started")
+}
+
+fn config_in(dir: &Path) -> Config {
     let bootstrap = Bootstrap {
         account: ACCOUNT.into(),
         password: PASSWORD.into(),
         role: pb::Role::Commander,
         unit: "D".into(),
     };
-    let config = Config {
+    Config {
         bootstrap: Some(bootstrap),
         ..Config::local(dir)
-    };
-    ControlPlane::start(config).await.expect("started")
+    }
+}
+
+/// One HTTP/1.1 request; the answer's head and body as they came.
+pub async fn http(addr: SocketAddr, head: &str, body: &[u8]) -> (String, Vec<u8>) {
+    http_from(Ipv4Addr::LOCALHOST, addr, head, body).await
+}
+
+/// As [`http`], from this address of the loopback network.
+pub async fn http_from(from: Ipv4Addr, addr: SocketAddr, head: &str, body: &[u8]) -> (String, Vec<u8>) {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+    socket.bind((from, 0).into()).expect("an address of loopback");
+    let mut stream = socket.connect(addr).await.expect("connected");
+    let head = format!(
+        "{head}Host: {addr}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).await.expect("sent");
+    stream.write_all(body).await.expect("sent");
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.expect("answered");
+    let split = answer
+        .windows(4)
+        .position(|four| four == b"\r\n\r\n")
+        .expect("a head");
+    (
+        String::from_utf8_lossy(&answer[..split]).to_lowercase(),
+        answer[split + 4..].to_vec(),
+    )
+}
+
+/// As a frame of gRPC-web.
+pub fn framed(message: &impl prost::Message) -> Vec<u8> {
+    let bytes = message.encode_to_vec();
+    let mut frame = vec![0];
+    frame.extend(u32::try_from(bytes.len()).expect("short").to_be_bytes());
+    frame.extend(bytes);
+    frame
 }
 
 /// A control plane with the small tree.
 pub async fn small() -> Fixture {
-    let dir = tempfile::tempdir().expect("folder");
-    let control_plane = start_in(dir.path()).await;
+    small_with(tempfile::tempdir().expect("folder"), |_| {}).await
+}
+
+/// As [`small`], configured otherwise.
+pub async fn small_with(dir: TempDir, change: impl FnOnce(&mut Config)) -> Fixture {
+    let mut config = config_in(dir.path());
+    change(&mut config);
+    let control_plane = ControlPlane::start(config).await.expect("started");
     let fixture = Fixture { control_plane, dir };
     let person = fixture.person().await;
     person.import(SMALL.as_bytes()).await.expect("imported");
@@ -70,11 +118,15 @@ pub async fn small() -> Fixture {
 
 /// Adds an account as the program's `account add` does.
 pub async fn add_account(dir: &Path, name: &str, role: pb::Role, unit: &str) {
+    add_account_called(dir, name, name, role, unit).await;
+}
+
+pub async fn add_account_called(dir: &Path, name: &str, display_name: &str, role: pb::Role, unit: &str) {
     use muster_control_plane::store::{AccountRow, GrantRow, Store};
     let store = Store::open(dir).await.expect("store");
     let account = AccountRow {
         name: name.into(),
-        display_name: name.into(),
+        display_name: display_name.into(),
         grants: vec![GrantRow::lasting(role.into(), unit)],
     };
     muster_control_plane::accounts::put_account(&store, &account, PASSWORD.into())
@@ -85,7 +137,7 @@ pub async fn add_account(dir: &Path, name: &str, role: pb::Role, unit: &str) {
 
 impl Fixture {
     pub async fn channel(&self) -> Channel {
-        channel(&self.control_plane).await
+        channel_in(&self.control_plane, self.dir.path()).await
     }
 
     /// The same folder, with the control plane stopped and started again.
@@ -102,6 +154,21 @@ impl Fixture {
     }
 }
 
+/// Over TLS where the control plane speaks it: its CA is the one in this folder.
+async fn channel_in(control_plane: &ControlPlane, dir: &Path) -> Channel {
+    if control_plane.url().starts_with("http://") {
+        return channel(control_plane).await;
+    }
+    // By the name that every certificate of the tests has.
+    let address = format!("localhost:{}", control_plane.addr().port());
+    let mut roots = std::fs::read(dir.join("ca/ca.pem")).expect("the CA");
+    roots.extend(std::fs::read(dir.join("other-ca/ca.pem")).unwrap_or_default());
+    let config = muster_identity::web_client_config(&roots).expect("a CA");
+    muster_identity::web_channel(&address, config)
+        .await
+        .expect("connected")
+}
+
 pub async fn channel(control_plane: &ControlPlane) -> Channel {
     let uri = format!("http://{}", control_plane.addr());
     Channel::from_shared(uri)
@@ -111,7 +178,7 @@ pub async fn channel(control_plane: &ControlPlane) -> Channel {
         .expect("connected")
 }
 
-fn with_bearer<T>(token: &str, message: T) -> Request<T> {
+pub fn with_bearer<T>(token: &str, message: T) -> Request<T> {
     let mut request = Request::new(message);
     let value = MetadataValue::try_from(format!("Bearer {token}")).expect("header");
     request.metadata_mut().insert("authorization", value);

@@ -1,38 +1,6 @@
-use crate::support::{ACCOUNT, PASSWORD, small};
+use crate::support::{ACCOUNT, PASSWORD, framed, http, small};
 use muster_proto::command::v1 as pb;
 use prost::Message as _;
-use std::net::SocketAddr;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
-
-/// One HTTP/1.1 request; the answer's head and body as they came.
-async fn http(addr: SocketAddr, head: &str, body: &[u8]) -> (String, Vec<u8>) {
-    let mut stream = TcpStream::connect(addr).await.expect("connected");
-    let head = format!(
-        "{head}Host: {addr}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
-        body.len()
-    );
-    stream.write_all(head.as_bytes()).await.expect("sent");
-    stream.write_all(body).await.expect("sent");
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).await.expect("answered");
-    let split = answer
-        .windows(4)
-        .position(|four| four == b"\r\n\r\n")
-        .expect("a head");
-    (
-        String::from_utf8_lossy(&answer[..split]).to_lowercase(),
-        answer[split + 4..].to_vec(),
-    )
-}
-
-fn framed(message: &impl prost::Message) -> Vec<u8> {
-    let bytes = message.encode_to_vec();
-    let mut frame = vec![0];
-    frame.extend(u32::try_from(bytes.len()).expect("short").to_be_bytes());
-    frame.extend(bytes);
-    frame
-}
 
 /// Undoes chunked transfer coding.
 fn dechunked(mut body: &[u8]) -> Vec<u8> {

@@ -9,8 +9,8 @@ import { cameraClip, readMark, siteNumber } from "./mark.mjs";
 const screenshots = resolve(import.meta.dirname, "../../screenshots");
 const LARGEST_SCREENSHOT = 300_000;
 
-/** A browser whose camera shows the mark of the site. */
-export async function launch(site, folder) {
+/** A browser whose camera shows the mark of the site, started with more flags where a test needs them. */
+export async function launch(site, folder, more = []) {
   const clip = join(folder, `${site.replace(/[^\w.-]/g, "_")}.y4m`);
   writeFileSync(clip, cameraClip(site));
   return chromium.launch({
@@ -23,6 +23,7 @@ export async function launch(site, folder) {
       "--allow-loopback-in-peer-connection",
       "--autoplay-policy=no-user-gesture-required",
       "--disable-features=WebRtcHideLocalIpsWithMdns",
+      ...more,
     ],
   });
 }

@@ -11,4 +11,5 @@ mod outside;
 mod stage;
 mod support;
 mod tcp;
+mod ways_in;
 mod webrtc;
