@@ -4,6 +4,7 @@
 //! too. What a certificate may say is decided in `muster-identity`; sockets are in `net`.
 
 use crate::config::{Config, ConsoleTls};
+use crate::core::Core;
 use anyhow::{Context as _, bail};
 use muster_identity::{Authority, LOOK_EVERY, LiveCertificate, PairFiles, names_of_listener};
 use std::net::SocketAddr;
@@ -85,17 +86,21 @@ impl Certificates {
         Ok(config.transpose()?)
     }
 
-    /// Keeps them fresh for as long as the tasks run.
-    pub fn keep(self, authority: Arc<crate::core::Core>, tasks: &mut JoinSet<()>) {
+    /// Keeps them fresh until the control plane stops.
+    pub fn keep(self, core: Arc<Core>, tasks: &mut JoinSet<()>) {
         if let Some((live, files)) = &self.console {
-            tasks.spawn(live.clone().follow(files.clone(), LOOK_EVERY));
+            let following = live.clone().follow(files.clone(), LOOK_EVERY);
+            let shutdown = core.shutdown.clone();
+            tasks.spawn(async move {
+                shutdown.run_until_cancelled(following).await;
+            });
         }
         tasks.spawn(async move {
-            let shutdown = authority.shutdown.clone();
+            let shutdown = core.shutdown.clone();
             let mut every = tokio::time::interval(RENEW_EVERY);
             every.tick().await;
             while shutdown.run_until_cancelled(every.tick()).await.is_some() {
-                if let Err(error) = self.renew(&authority.authority) {
+                if let Err(error) = self.renew(&core.authority) {
                     tracing::warn!(%error, "cannot make a certificate anew; the old one stays in use");
                 }
             }

@@ -152,6 +152,9 @@ fn refusal(authority: &str, status: &tonic::Status) -> EnrolError {
         detail = error.to_string();
         cause = error.source();
     }
+    if status.code() == tonic::Code::InvalidArgument {
+        return EnrolError::RequestRefused(status.message().to_owned());
+    }
     if status.code() != tonic::Code::Unavailable && status.code() != tonic::Code::Unknown {
         return EnrolError::Refused(status.message().to_owned());
     }

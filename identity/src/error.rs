@@ -40,6 +40,9 @@ pub enum EnrolError {
     WrongServer { authority: String },
     #[error("the control plane refused the token: {0}; ask for a new one")]
     Refused(String),
+    /// The token is not spent by that.
+    #[error("the control plane refused the certificate request: {0}")]
+    RequestRefused(String),
     #[error(transparent)]
     Identity(#[from] IdentityError),
 }

@@ -109,9 +109,16 @@ async fn a_certificate_by_file_is_taken_up_when_it_changes_and_streams_go_on() {
     tokio::time::timeout(Duration::from_secs(30), changed)
         .await
         .expect("taken up");
-    sign_in(channel, ACCOUNT, PASSWORD)
+    sign_in(channel.clone(), ACCOUNT, PASSWORD)
         .await
         .expect("the old connection goes on");
+    drop(channel);
+    let stopping = std::time::Instant::now();
+    fixture.control_plane.shutdown().await;
+    assert!(
+        stopping.elapsed() < Duration::from_secs(4),
+        "nothing holds up the end"
+    );
 }
 
 #[tokio::test]

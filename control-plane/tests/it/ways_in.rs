@@ -431,7 +431,7 @@ async fn a_relay_is_given_its_names_but_none_of_the_control_planes() {
     let error = renew(&address, &second, &["cp.example".to_owned()])
         .await
         .expect_err("a name of its own");
-    assert!(matches!(error, EnrolError::Refused(_)), "{error}");
+    assert!(matches!(error, EnrolError::RequestRefused(_)), "{error}");
     // Nobody else gets a certificate without a token.
     let agent = agent(&fixture, "A1").await;
     let error = renew(&address, &agent, &[]).await.expect_err("an agent");
