@@ -4,6 +4,7 @@
 //! put to the domain's `authorize` before anything is done. Refusals of people who are signed in are recorded.
 
 use crate::accounts::Accounts;
+use crate::admission::Admission;
 use crate::bus::Bus;
 use crate::clock::{now, now_ms};
 use crate::convert::actor_from_row;
@@ -47,6 +48,8 @@ pub struct Core {
     pub relays: Arc<Relays>,
     pub meetings: Arc<Meetings>,
     pub tickets: Tickets,
+    /// Endpoints that attach.
+    pub door: Admission,
     pub units: Units,
     pub drills: Drills,
     pub qualities: Arc<Qualities>,
@@ -129,6 +132,7 @@ impl Core {
             relays,
             meetings,
             tickets,
+            door: Admission::default(),
             units,
             drills: Drills::default(),
             qualities,

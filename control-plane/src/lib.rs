@@ -5,6 +5,7 @@
 //! on while this process is away, and it learns what it missed when they dial in again.
 
 pub mod accounts;
+mod admission;
 pub mod bus;
 pub mod clock;
 pub mod config;

@@ -83,6 +83,18 @@ impl Attached {
     }
 }
 
+/// Many attach at once: this one shall come again after a while, in milliseconds in the metadata.
+fn come_again(wait: Duration) -> Status {
+    let text = format!(
+        "many attach at this moment: come again in {} ms",
+        wait.as_millis()
+    );
+    let mut status = Status::resource_exhausted(text);
+    let wait = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+    status.metadata_mut().insert("retry-after-ms", wait.into());
+    status
+}
+
 impl EndpointCalls {
     /// Carries out what a person at the site asks for, by the endpoint that has the call.
     async fn by_person_at(
@@ -119,6 +131,7 @@ impl EndpointService for EndpointCalls {
         let known = tree
             .site(&site)
             .ok_or_else(|| Failure::from(Refusal::UnknownSite(site.to_string())))?;
+        let _admitted = core.door.enter(known.tier).await.map_err(come_again)?;
         // Agents keep a warm link where their tickets will lead; browsers have none.
         let place = if proof == Proof::Certificate {
             core.relays.place(&site)
