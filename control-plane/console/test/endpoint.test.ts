@@ -3,16 +3,18 @@ import { Code, ConnectError, createRouterTransport } from "@connectrpc/connect";
 import { describe, expect, it } from "vitest";
 import { Check, type DrillResult } from "../src/gen/muster/command/v1/command_pb";
 import { AttachResponseSchema, EndpointService, type AttachResponse, type SummonsCall } from "../src/gen/muster/command/v1/endpoint_pb";
-import { AnswerPolicy, FloorState, Priority, SummonsState } from "../src/gen/muster/command/v1/types_pb";
+import { AnswerPolicy, FloorState, Priority, SummonsReason, SummonsState } from "../src/gen/muster/command/v1/types_pb";
 import { MediaService } from "../src/gen/muster/media/v1/media_pb";
 import { Endpoint } from "../src/model/endpoint";
+import type { DeviceState } from "../src/model/media/devices";
 import { createEndpointApi } from "../src/model/endpoint-api";
 import { Queue } from "./mock/queue";
 import { settle, TestWorld } from "./world";
 
-function start(policy = AnswerPolicy.UNSPECIFIED) {
+function start(policy = AnswerPolicy.UNSPECIFIED, camera: DeviceState = "on") {
   const world = new TestWorld();
   const reports: SummonsState[] = [];
+  const reasons: SummonsReason[] = [];
   const legs: { token: string; down: () => void }[] = [];
   let queue = new Queue<AttachResponse>();
   let refuse: Code | undefined;
@@ -28,7 +30,7 @@ function start(policy = AnswerPolicy.UNSPECIFIED) {
         push({ case: "attached", value: { site: { id: "s1", answer: policy } } as never });
         yield* queue.read(signal);
       },
-      reportSummons: ({ state }) => (reports.push(state), {}),
+      reportSummons: ({ state, reason }) => (reports.push(state), reasons.push(reason), {}),
       requestFloor: ({ withdraw }) => (asked.push(withdraw ? "withdraw" : "floor"), {}),
       answerRollCall: ({ meeting }) => {
         asked.push(`here ${meeting}`);
@@ -56,13 +58,14 @@ function start(policy = AnswerPolicy.UNSPECIFIED) {
       legs.push(leg);
       return { kind: "open", leg: { secret: "s", relayUrl: "http://relay", slots: [], onDown: (run) => void (leg.down = run), received: async () => [], close: () => undefined } };
     },
-    devices: async () => ({ stream: undefined, camera: "missing", mic: "missing" }),
+    devices: async () => ({ stream: undefined, camera, mic: "on" }),
   });
   void endpoint.run(true);
   return {
     world,
     endpoint,
     reports,
+    reasons,
     legs,
     asked,
     drills,
@@ -248,6 +251,39 @@ describe("the worker's page", () => {
     withdraw("hung up");
     await settle();
     expect(endpoint.state.get()).toEqual({ kind: "ended", how: "hung_up" });
+  });
+
+  it("says that its camera is missing or busy, and comes for sound alone when it is called for that", async () => {
+    for (const [camera, reason] of [["busy", SummonsReason.CAMERA_BUSY], ["missing", SummonsReason.CAMERA_MISSING], ["denied", SummonsReason.CAMERA_MISSING]] as const) {
+      const { endpoint, call, legs, reports, reasons, kind } = start(AnswerPolicy.UNSPECIFIED, camera);
+      await settle();
+      await endpoint.press();
+      call();
+      await settle();
+      expect(reports.slice(-2)).toEqual([SummonsState.ANSWERED, SummonsState.REFUSED]);
+      expect(reasons.slice(-2)).toEqual([SummonsReason.UNSPECIFIED, reason]);
+      expect([kind(), legs.length]).toEqual(["called", 0]);
+      call("m", { audioOnly: true });
+      await settle();
+      expect(endpoint.state.get()).toEqual({ kind: "in", audioOnly: true, away: false });
+      expect(legs).toHaveLength(1);
+    }
+  });
+
+  it("does not ring again for sound alone where a person has just answered", async () => {
+    const { endpoint, call, kind } = start(AnswerPolicy.RING, "busy");
+    await settle();
+    call();
+    await settle();
+    expect(kind()).toBe("called");
+    await endpoint.press();
+    await settle();
+    call("m", { audioOnly: true });
+    await settle();
+    expect(kind()).toBe("in");
+    call("other", { audioOnly: true });
+    await settle();
+    expect(kind()).toBe("called");
   });
 
   it("goes in anew for sound alone when it is called for that", async () => {

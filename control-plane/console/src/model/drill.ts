@@ -3,7 +3,7 @@
 
 import { create } from "@bufbuild/protobuf";
 import { Check, DrillResultSchema, type DrillResult } from "../gen/muster/command/v1/command_pb";
-import type { Capture } from "./media/devices";
+import type { Capture, DeviceState } from "./media/devices";
 
 /** A clock that is further off than this makes times in a log of no use. */
 export const CLOCK_LIMIT_MS = 2_000;
@@ -18,7 +18,10 @@ export interface SelfCheck {
   devices: Pick<MediaDevices, "enumerateDevices"> | undefined;
 }
 
-function device(open: MediaStreamTrack | undefined, listed: boolean, inside: boolean): Check {
+function device(open: MediaStreamTrack | undefined, state: DeviceState, listed: boolean, inside: boolean): Check {
+  // What this page was refused when it last asked counts more than that there is one.
+  if (state === "busy") return Check.BUSY;
+  if (state === "denied" || state === "insecure") return Check.FAILED;
   if (open?.readyState === "live") return inside ? Check.BUSY : Check.OK;
   return listed ? Check.OK : Check.FAILED;
 }
@@ -29,8 +32,8 @@ export async function checkSelf({ site, inside, capture, nowMs, serverMs, device
   return create(DrillResultSchema, {
     site,
     link: Check.OK,
-    camera: device(capture.stream?.getVideoTracks()[0], list.some(({ kind }) => kind === "videoinput"), inside),
-    microphone: device(capture.stream?.getAudioTracks()[0], list.some(({ kind }) => kind === "audioinput"), inside),
+    camera: device(capture.stream?.getVideoTracks()[0], capture.camera, list.some(({ kind }) => kind === "videoinput"), inside),
+    microphone: device(capture.stream?.getAudioTracks()[0], capture.mic, list.some(({ kind }) => kind === "audioinput"), inside),
     clock: Math.abs(off) <= CLOCK_LIMIT_MS ? Check.OK : Check.FAILED,
     clockOffMs: BigInt(Math.round(off)),
     atMs: BigInt(Math.round(serverMs)),

@@ -95,6 +95,8 @@ export class Endpoint {
   /** The meeting from which a more urgent one has called this site. */
   private calledFrom = "";
   private serverAhead = 0;
+  /** The meeting whose call was answered without a camera. */
+  private pictureless = "";
 
   constructor(private readonly ports: EndpointPorts) {
     const { world } = ports;
@@ -339,18 +341,28 @@ export class Endpoint {
     else if (place.kind === "inside") this.calledFrom = place.meeting;
     this.forgetNotice();
     this.place.set({ kind: "called", call });
-    const rings = this.site.get()?.answer === AnswerPolicy.RING && !call.autoAnswer && !comesBack;
+    const forSound = call.audioOnly && this.pictureless === call.meeting;
+    this.pictureless = "";
+    const rings = this.site.get()?.answer === AnswerPolicy.RING && !call.autoAnswer && !comesBack && !forSound;
     // The first touch was the consent; `auto_answer` is for boxes that nobody touches.
     if (this.armed.get() && !leftIt && !rings) void this.answer(call);
     else void this.report(call.meeting, SummonsState.RINGING);
   }
 
   private async answer(call: SummonsCall): Promise<void> {
-    void this.report(call.meeting, SummonsState.ANSWERED);
+    const answered = this.report(call.meeting, SummonsState.ANSWERED);
     if (this.asking) this.capture.set(await this.asking);
-    const place = this.place.get();
-    if (place.kind !== "called" || place.call.meeting !== call.meeting) return;
-    this.enter(call.meeting, call.ticket, call.audioOnly);
+    const isMeant = (): boolean => {
+      const place = this.place.get();
+      return place.kind === "called" && place.call === call;
+    };
+    if (!isMeant()) return;
+    const { camera } = this.capture.get();
+    if (call.audioOnly || camera === "on" || camera === "off") return this.enter(call.meeting, call.ticket, call.audioOnly);
+    // The meeting says whether it wants the sound alone, and calls again for it.
+    this.pictureless = call.meeting;
+    await answered;
+    if (isMeant()) await this.report(call.meeting, SummonsState.REFUSED, camera === "busy" ? SummonsReason.CAMERA_BUSY : SummonsReason.CAMERA_MISSING);
   }
 
   private enter(meeting: string, ticket: JoinTicket | undefined, audioOnly: boolean): void {

@@ -20,6 +20,8 @@ export type LogKind =
   | "ended"
   | "on_air"
   | "trouble"
+  | "no_picture"
+  | "called_away"
   | "left"
   | "called_again"
   | "broadcast"
@@ -150,6 +152,8 @@ export class Log {
     // A reason that came to be known better is no second loss.
     if (was && markOf(was) === mark) return;
     if (mark === "on_air") this.add(at, "on_air", [now.site], "");
+    else if (now.reason === SummonsReason.CAMERA_BUSY || now.reason === SummonsReason.CAMERA_MISSING || now.reason === SummonsReason.NO_MEDIA) this.add(at, "no_picture", [now.site], "");
+    else if (now.reason === SummonsReason.IN_OTHER_MEETING) this.add(at, "called_away", [now.site], "");
     else if (mark === "unreachable" || mark === "attention") this.add(at, "trouble", [now.site], "");
     else if (now.reason === SummonsReason.HUNG_UP_BY_CHAIR) this.add(at, "hung_up", [now.site], "");
     else if (mark === "idle") this.add(at, "left", [now.site], "");
