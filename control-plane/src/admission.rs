@@ -160,7 +160,7 @@ mod tests {
     /// All that may be under way at a time.
     fn full(door: &Admission) -> Vec<Pass> {
         (0..AT_ONCE)
-            .map(|_| now(door, Tier::Community).ok().expect("room"))
+            .map(|_| now(door, Tier::Community).expect("room"))
             .collect()
     }
 
@@ -172,15 +172,10 @@ mod tests {
         let mut second = wait(&door, Tier::City);
         let mut third = wait(&door, Tier::City);
         drop(inside.pop());
-        let pass = second
-            .as_mut()
-            .now_or_never()
-            .expect("its turn")
-            .ok()
-            .expect("in");
+        let pass = second.as_mut().now_or_never().expect("its turn").expect("in");
         assert!(third.as_mut().now_or_never().is_none());
         drop(pass);
-        let pass = third.as_mut().now_or_never().expect("its turn").ok().expect("in");
+        let pass = third.as_mut().now_or_never().expect("its turn").expect("in");
         assert!(community.as_mut().now_or_never().is_none());
         drop(pass);
         assert!(community.as_mut().now_or_never().expect("its turn").is_ok());

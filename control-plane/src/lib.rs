@@ -18,6 +18,7 @@ pub mod endpoints;
 mod evidence;
 pub mod fleet;
 mod headers;
+mod line;
 pub mod logging;
 pub mod meetings;
 pub mod net;
@@ -54,7 +55,7 @@ use std::time::Duration;
 use store::{AccountRow, GrantRow, Store};
 use tickets::Tickets;
 use tls::Certificates;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -62,6 +63,8 @@ use units::Units;
 
 /// News of other replicas that may wait.
 const NEWS: usize = 4096;
+/// Connections that may wait to be accepted: a whole city that comes back at once. The system may allow fewer.
+const BACKLOG: u32 = 4096;
 /// Longest wait for tasks at shutdown.
 const STOP: Duration = Duration::from_secs(5);
 
@@ -80,8 +83,18 @@ impl Drop for ControlPlane {
     }
 }
 
-async fn listen(addr: SocketAddr, flag: &str) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(addr).await.map_err(|error| match error.kind() {
+fn listen(addr: SocketAddr, flag: &str) -> anyhow::Result<TcpListener> {
+    let bound = || -> std::io::Result<TcpListener> {
+        let socket = if addr.is_ipv4() {
+            TcpSocket::new_v4()?
+        } else {
+            TcpSocket::new_v6()?
+        };
+        socket.set_reuseaddr(true)?;
+        socket.bind(addr)?;
+        socket.listen(BACKLOG)
+    };
+    bound().map_err(|error| match error.kind() {
         std::io::ErrorKind::AddrInUse => {
             anyhow::anyhow!("{addr} is in use: stop what listens there, or choose another port with {flag}")
         }
@@ -95,8 +108,8 @@ impl ControlPlane {
         let shown = config.data_dir.display().to_string();
         std::fs::create_dir_all(&config.data_dir)
             .with_context(|| format!("cannot make the folder {shown}"))?;
-        let listener = listen(config.listen, "--listen").await?;
-        let agents_listener = listen(config.agents_listen, "--agents-listen").await?;
+        let listener = listen(config.listen, "--listen")?;
+        let agents_listener = listen(config.agents_listen, "--agents-listen")?;
         let mut authority = Authority::load_or_create(&config.data_dir.join("ca"))?;
         let certificates = Certificates::prepare(&config, &mut authority)?;
         let (console_tls, agents_tls) = (certificates.console_tls()?, certificates.agents_tls.clone());
@@ -217,8 +230,7 @@ async fn assemble(
     mpsc::Receiver<core::Refused>,
     mpsc::Receiver<muster_domain::SiteId>,
 )> {
-    let (units, sites) = store.directory().await?;
-    let tree = convert::tree_from_rows(units, sites)?;
+    let tree = convert::tree_of(&store).await?;
     let bus = Bus::default();
     let shutdown = CancellationToken::new();
     let endpoints = Endpoints::new(store.seen().await?);

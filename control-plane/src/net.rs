@@ -1,14 +1,15 @@
 //! The two listening ports: accept loops, TLS, keep-alive and an orderly end.
 //!
-//! Invariants: a handshake has a deadline and never holds up the next one; the number of connections is bounded;
-//! every request carries its [`Peer`]. What is asked and answered is not looked at here; whoever speaks plain HTTP to a
+//! Invariants: a handshake has a deadline, so many go on at a time, and the others wait in a line by rank for a bounded
+//! time; the number of connections is bounded; every request carries its [`Peer`]. What is asked and answered is not looked at here; whoever speaks plain HTTP to a
 //! port with TLS is told so, and nothing that they sent is read.
 
 use crate::counters::turned_away;
+use crate::line::Line;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
-use muster_identity::{Authority, Identity, LiveCertificate, accept_tls, identity_of};
+use muster_identity::{Authority, Hello, Identity, LiveCertificate, identity_of};
 use rustls::server::WebPkiClientVerifier;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
@@ -18,13 +19,17 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
-use tokio_rustls::TlsAcceptor;
+use tokio::time::timeout;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 /// Connections a port holds at once; more wait in the kernel's queue.
 const MAX_CONNECTIONS: usize = 16_384;
+/// Of its two parts each: until the ClientHello is there, and from the turn in the line to the end.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
+/// The longest wait for a turn: then the peer has given up, or is about to.
+const LONGEST_LINE: Duration = Duration::from_millis(4500);
 /// A peer that vanished without a word is found within the sum of these.
 const PING_INTERVAL: Duration = Duration::from_secs(2);
 const PING_TIMEOUT: Duration = Duration::from_secs(4);
@@ -40,6 +45,9 @@ pub struct Peer {
     /// From a certificate of our CA, verified in the handshake.
     pub identity: Option<Identity>,
 }
+
+/// How a port speaks TLS, and who wait for it.
+type Tls = (Arc<rustls::ServerConfig>, Line);
 
 /// What both accept loops share.
 #[derive(Clone)]
@@ -60,10 +68,10 @@ impl Acceptor {
         router: axum::Router,
         tls: Arc<rustls::ServerConfig>,
     ) {
-        self.accept(listener, router, Some(TlsAcceptor::from(tls))).await;
+        self.accept(listener, router, Some((tls, Line::default()))).await;
     }
 
-    async fn accept(self, listener: TcpListener, router: axum::Router, tls: Option<TlsAcceptor>) {
+    async fn accept(self, listener: TcpListener, router: axum::Router, tls: Option<Tls>) {
         let mut connections = JoinSet::new();
         loop {
             let accepted = tokio::select! {
@@ -87,22 +95,15 @@ impl Acceptor {
         while connections.join_next().await.is_some() {}
     }
 
-    async fn connection(
-        self,
-        stream: TcpStream,
-        addr: SocketAddr,
-        router: axum::Router,
-        tls: Option<TlsAcceptor>,
-    ) {
+    async fn connection(self, stream: TcpStream, addr: SocketAddr, router: axum::Router, tls: Option<Tls>) {
         if let Err(error) = prepare(&stream) {
             tracing::debug!(%error, "socket options");
         }
         let Some(tls) = tls else {
             return self.http(stream, Peer { addr, identity: None }, router).await;
         };
-        let handshake = accept_tls(&tls, stream);
-        match tokio::time::timeout(HANDSHAKE_DEADLINE, handshake).await {
-            Ok(Ok(stream)) => {
+        match handshake(stream, tls).await {
+            Ok(stream) => {
                 let shown = stream
                     .get_ref()
                     .1
@@ -111,11 +112,7 @@ impl Acceptor {
                 let identity = shown.and_then(|cert| identity_of(cert).ok());
                 self.http(stream, Peer { addr, identity }, router).await;
             }
-            Ok(Err(error)) => {
-                turned_away("tls", "handshake");
-                tracing::debug!(%error, "TLS handshake");
-            }
-            Err(_) => turned_away("tls", "too_slow"),
+            Err(reason) => turned_away("tls", reason),
         }
     }
 
@@ -153,6 +150,20 @@ impl Acceptor {
             tracing::debug!("a connection did not end in time");
         }
     }
+}
+
+/// Hears what the client asks for, which costs little, waits for its turn, and goes through with it; or tells why not.
+async fn handshake(stream: TcpStream, (config, line): Tls) -> Result<TlsStream<TcpStream>, &'static str> {
+    let failed = |error| {
+        tracing::debug!(%error, "TLS handshake");
+        "handshake"
+    };
+    let hello = timeout(HANDSHAKE_DEADLINE, Hello::read(stream)).await;
+    let hello = hello.map_err(|_| "too_slow")?.map_err(failed)?;
+    let turn = timeout(LONGEST_LINE, line.turn(hello.rank())).await;
+    let _turn = turn.map_err(|_| "long_line")?;
+    let stream = timeout(HANDSHAKE_DEADLINE, hello.finish(config)).await;
+    stream.map_err(|_| "too_slow")?.map_err(failed)
 }
 
 fn prepare(stream: &TcpStream) -> std::io::Result<()> {

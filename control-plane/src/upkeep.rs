@@ -1,8 +1,8 @@
 //! What goes on besides calls: presence is told and kept, relays are looked at, refusals are recorded.
 
-use crate::bus::Hint;
+use crate::bus::{Hint, PresenceNews};
 use crate::clock::now_ms;
-use crate::convert::{presence_to_wire, tree_from_rows};
+use crate::convert::{presence_to_wire, tree_of};
 use crate::core::{Core, Refused};
 use crate::meetings::GRACE;
 use crate::replicas::News;
@@ -38,11 +38,11 @@ pub async fn presence(core: Arc<Core>) {
                 core.meetings.detached(site).await;
             }
         }
-        let wire = changed
+        let states = changed
             .iter()
-            .map(|(site, presence, _)| presence_to_wire(site, *presence))
-            .collect();
-        core.bus.publish(Hint::Presence(Arc::new(wire)));
+            .map(|(site, presence, _)| presence_to_wire(site, *presence));
+        let news = PresenceNews::new(core.tree(), states);
+        core.bus.publish(Hint::Presence(Arc::new(news)));
         core.seen.note(changed.into_iter().filter(|(_, _, ours)| *ours));
         tokio::time::sleep(COALESCE).await;
     }
@@ -117,8 +117,7 @@ pub async fn reread_tree(core: Arc<Core>) {
             () = tokio::time::sleep(REREAD) => {}
         }
         let _not_while_importing = core.import.lock().await;
-        let read = core.store.directory().await;
-        match read.and_then(|(units, sites)| tree_from_rows(units, sites)) {
+        match tree_of(&core.store).await {
             Ok(tree) if tree != *core.tree() => {
                 core.set_tree(tree);
                 core.bus.publish_here(Hint::Directory);

@@ -9,12 +9,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use muster_identity::{Credentials, IdentityError};
+use muster_identity::{Credentials, IdentityError, LAST_RANK, Rank};
 use muster_proto::command::v1::endpoint_service_client::EndpointServiceClient;
 use muster_proto::command::v1::{
     AttachRequest, Attached, DrillCall, DrillResult, EndpointNotice, GetTicketRequest, JoinTicket,
-    ReportDrillRequest, ReportSummonsRequest, SummonsCall, SummonsReason, SummonsState, SummonsWithdrawn,
-    attach_response,
+    ReportDrillRequest, ReportSummonsRequest, Site, SummonsCall, SummonsReason, SummonsState,
+    SummonsWithdrawn, Tier, attach_response,
 };
 use tokio::sync::mpsc;
 use tonic::transport::Channel;
@@ -71,6 +71,8 @@ pub struct ControlPlane {
 #[derive(Debug)]
 struct Replicas {
     clients: Vec<(String, Client)>,
+    /// Where in line this site asks to stand the next time that it connects: by its tier, once that is known.
+    rank: Rank,
     /// The one that the stream is with, or is tried with.
     present: AtomicUsize,
 }
@@ -86,12 +88,14 @@ impl ControlPlane {
         inputs: mpsc::Sender<Input>,
     ) -> Result<Self, IdentityError> {
         let mut clients = Vec::with_capacity(addresses.len());
+        let rank = Rank::default();
         for address in addresses {
-            let channel = muster_identity::connect(address, credentials).await?;
+            let channel = muster_identity::connect_in_line(address, credentials, rank.clone()).await?;
             clients.push((address.clone(), Client::new(channel)));
         }
         let replicas = Arc::new(Replicas {
             clients,
+            rank,
             present: AtomicUsize::new(0),
         });
         tokio::spawn(stay_attached(replicas.clone(), inputs.clone()));
@@ -244,7 +248,7 @@ async fn stay_attached(replicas: Arc<Replicas>, inputs: mpsc::Sender<Input>) {
     loop {
         let index = replicas.present.load(Ordering::Relaxed);
         let (address, client) = &replicas.clients[index];
-        let ended = attach_once(address, client.clone(), &inputs).await;
+        let ended = attach_once(address, client.clone(), &replicas.rank, &inputs).await;
         if ended.attached {
             backoff.reset();
             failed = 0;
@@ -269,8 +273,18 @@ async fn stay_attached(replicas: Arc<Replicas>, inputs: mpsc::Sender<Input>) {
     }
 }
 
+/// Command seats come first, where many come at once.
+fn rank_of(site: Option<&Site>) -> u8 {
+    match site.map(Site::tier) {
+        Some(Tier::City) => 0,
+        Some(Tier::District) => 1,
+        Some(Tier::Street) => 2,
+        Some(Tier::Community | Tier::Unspecified) | None => LAST_RANK,
+    }
+}
+
 /// Attaches, passes on what comes, and returns why it ended.
-async fn attach_once(address: &str, mut client: Client, inputs: &mpsc::Sender<Input>) -> Ended {
+async fn attach_once(address: &str, mut client: Client, rank: &Rank, inputs: &mpsc::Sender<Input>) -> Ended {
     let request = AttachRequest {
         endpoint: "agent".into(),
         version: env!("CARGO_PKG_VERSION").into(),
@@ -314,6 +328,7 @@ async fn attach_once(address: &str, mut client: Client, inputs: &mpsc::Sender<In
         let event = match message.event {
             Some(attach_response::Event::Attached(told)) => {
                 attached = true;
+                rank.set(rank_of(told.site.as_ref()));
                 ControlEvent::Attached(address.to_owned(), told)
             }
             Some(attach_response::Event::Summons(call)) => ControlEvent::Summons(call),

@@ -97,7 +97,7 @@ pub async fn enrol_as(
         .with_custom_certificate_verifier(verifier)
         .with_no_client_auth();
     tls.alpn_protocols = vec![b"h2".to_vec()];
-    let client = EnrolServiceClient::new(channel(authority, tls)?);
+    let client = EnrolServiceClient::new(channel(authority, tls, crate::Rank::default())?);
     ask(client, authority, token.to_string(), key, request).await
 }
 

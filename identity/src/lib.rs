@@ -12,6 +12,7 @@ mod enrol;
 mod error;
 mod name;
 mod names;
+mod rank;
 mod server;
 mod tls;
 mod token;
@@ -22,10 +23,11 @@ pub use enrol::{EnrolToken, enrol, enrol_as, renew};
 pub use error::{EnrolError, IdentityError};
 pub use name::{Identity, identity_of};
 pub use names::{LOOPBACK_NAMES, NameRefused, all_named, names_of_listener};
-pub use server::{LOOK_EVERY, LiveCertificate, PairFiles, accept_tls};
+pub use rank::{LAST_RANK, Rank};
+pub use server::{Hello, LOOK_EVERY, LiveCertificate, PairFiles, accept_tls};
 pub use tls::{
-    CONTROL_PLANE_NAME, LINK_ALPN, RELAY_NAME, connect, connect_web, link_client_config, link_server_config,
-    web_channel, web_client_config, web_client_config_of,
+    CONTROL_PLANE_NAME, LINK_ALPN, RELAY_NAME, connect, connect_in_line, connect_web, link_client_config,
+    link_server_config, web_channel, web_client_config, web_client_config_of,
 };
 pub use token::{JoinClaims, Role, TOKEN_VALID_S, TokenError, TokenSigner, TokenVerifier, Track, View};
 

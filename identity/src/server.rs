@@ -10,18 +10,19 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use rustls::ServerConfig;
-use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::server::{Acceptor, ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+use tokio_rustls::{LazyConfigAcceptor, StartHandshake, TlsAcceptor};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::credentials::read_optional;
 use crate::names::names_in;
+use crate::rank::rank_among;
 use crate::tls::provider;
 use crate::{IdentityError, sha256_text};
 
@@ -190,6 +191,38 @@ impl LiveCertificate {
     }
 }
 
+/// A client that has said what it wants; nothing that costs has been done yet.
+pub struct Hello {
+    start: StartHandshake<TcpStream>,
+    rank: u8,
+}
+
+impl Hello {
+    /// Reads the ClientHello. Who speaks plain HTTP instead is answered that this port does not.
+    ///
+    /// # Errors
+    /// No ClientHello, with or without words.
+    pub async fn read(mut stream: TcpStream) -> std::io::Result<Self> {
+        refuse_plain(&mut stream).await?;
+        let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+        let rank = rank_among(start.client_hello().alpn().into_iter().flatten());
+        Ok(Self { start, rank })
+    }
+
+    /// The place in line that it asks for, 0 the first; proved by nothing.
+    pub fn rank(&self) -> u8 {
+        self.rank
+    }
+
+    /// Goes through with the handshake.
+    ///
+    /// # Errors
+    /// One that fails.
+    pub async fn finish(self, config: Arc<ServerConfig>) -> std::io::Result<TlsStream<TcpStream>> {
+        self.start.into_stream(config).await
+    }
+}
+
 /// Takes one connection of a port that speaks TLS. Who speaks plain HTTP instead is answered that it does, and nothing
 /// that they sent is looked at.
 ///
@@ -199,13 +232,18 @@ pub async fn accept_tls(
     acceptor: &TlsAcceptor,
     mut stream: TcpStream,
 ) -> std::io::Result<TlsStream<TcpStream>> {
+    refuse_plain(&mut stream).await?;
+    acceptor.accept(stream).await
+}
+
+async fn refuse_plain(stream: &mut TcpStream) -> std::io::Result<()> {
     let mut first = [0];
     // A TLS record of a handshake begins with 22, a method of HTTP with a letter.
     if stream.peek(&mut first).await? == 1 && first[0].is_ascii_uppercase() {
-        say_https(&mut stream).await;
+        say_https(stream).await;
         return Err(std::io::Error::other("plain HTTP"));
     }
-    acceptor.accept(stream).await
+    Ok(())
 }
 
 async fn say_https(stream: &mut TcpStream) {

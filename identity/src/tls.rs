@@ -16,7 +16,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tonic::transport::{Channel, Endpoint, Uri};
 
-use crate::{Credentials, IdentityError};
+use crate::{Credentials, IdentityError, Rank};
 
 /// Server name in the control plane's certificate.
 pub const CONTROL_PLANE_NAME: &str = "muster-control-plane";
@@ -24,6 +24,7 @@ pub const CONTROL_PLANE_NAME: &str = "muster-control-plane";
 pub const RELAY_NAME: &str = "muster-relay";
 /// ALPN of a link.
 pub const LINK_ALPN: &[u8] = b"muster/1";
+const H2: &[u8] = b"h2";
 
 pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
@@ -74,8 +75,17 @@ pub fn link_server_config(credentials: &Credentials) -> Result<ServerConfig, Ide
 /// A gRPC channel to the control plane's port for agents and relays, with the caller's certificate. It connects
 /// at its first use and again by itself; `authority` is `HOST:PORT`.
 pub async fn connect(authority: &str, credentials: &Credentials) -> Result<Channel, IdentityError> {
-    let tls = client_config(credentials, b"h2")?;
-    channel(authority, tls)
+    connect_in_line(authority, credentials, Rank::default()).await
+}
+
+/// The same, asking to be served in this place where many connect at once; it holds from the next connection on.
+pub async fn connect_in_line(
+    authority: &str,
+    credentials: &Credentials,
+    rank: Rank,
+) -> Result<Channel, IdentityError> {
+    let tls = client_config(credentials, H2)?;
+    channel(authority, tls, rank)
 }
 
 /// TLS of a command that speaks gRPC to a port for people: a certificate of one of these roots, for the host asked for.
@@ -152,17 +162,18 @@ pub async fn web_channel(
     endpoint.connect_with_connector(service).await
 }
 
-pub(crate) fn channel(authority: &str, tls: ClientConfig) -> Result<Channel, IdentityError> {
+pub(crate) fn channel(authority: &str, tls: ClientConfig, rank: Rank) -> Result<Channel, IdentityError> {
     let endpoint = Endpoint::from_shared(format!("http://{authority}"))
         .map_err(|e| IdentityError::malformed("address of the control plane (expected HOST:PORT)", e))?
         .connect_timeout(Duration::from_secs(5))
         .http2_keep_alive_interval(Duration::from_secs(5))
         .keep_alive_timeout(Duration::from_secs(5))
         .keep_alive_while_idle(true);
-    let connector = TlsConnector::from(Arc::new(tls));
     let target = authority.to_owned();
     let service = tower::service_fn(move |_: Uri| {
-        let connector = connector.clone();
+        let mut tls = tls.clone();
+        tls.alpn_protocols = vec![H2.to_vec(), rank.word().to_vec()];
+        let connector = TlsConnector::from(Arc::new(tls));
         let target = target.clone();
         async move {
             let tcp = TcpStream::connect(&target).await?;

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use muster_identity::Credentials;
+use muster_identity::{Credentials, Rank};
 use muster_proto::command::v1::fleet_service_client::FleetServiceClient;
 use muster_proto::command::v1::{
     LegReport, LegState, QualityReport, RelayHeartbeat, RelayHello, RelayReport, ServeRequest, serve_request,
@@ -65,7 +65,8 @@ pub(crate) async fn keep(fleet: Fleet) {
 
 impl Fleet {
     async fn serve(&self, authority: &str, welcomed: &mut bool) -> anyhow::Result<()> {
-        let channel: Channel = muster_identity::connect(authority, &self.credentials).await?;
+        let channel: Channel =
+            muster_identity::connect_in_line(authority, &self.credentials, Rank::of(0)).await?;
         let (send, requests) = mpsc::channel(64);
         // The hello lists what is; of what waits, only those that have left say more.
         let waiting = self.shared.directory.reports.take();

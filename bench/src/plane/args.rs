@@ -38,7 +38,9 @@ pub struct CommandArgs {
 /// from there to the watcher is real. A latency is from the change until a watcher has that state or a newer one, and up to 1 ms
 /// too long, as a change is dated in milliseconds.
 ///
-///   bytes_per_site    resident memory that the sites took, nobody attached / their number
+///   bytes_per_site    resident memory that the sites take after a start, nobody ever attached / their number
+///   bytes_per_site_imported   the same in the process that imported them, with what the allocator keeps of the import
+///   bytes_per_site_seen       the same after a start when many (half as many as there were changes) have been attached once
 ///   changes_per_s     changes made a second
 ///   told              states that all watchers together were told
 ///   stale             of all watchers and sites: those of which a watcher does not know the newest state in the end; 0 is right
@@ -64,12 +66,13 @@ pub struct WatchArgs {
 /// What a restart costs: all endpoints attach, the control plane is killed and started again, and all come back at once.
 ///
 /// None waits by itself before its first try; who is refused comes back when it was told to, or where it was told nothing,
-/// after 0.2 to 1 s. A line for each tier, and one for all.
+/// after 0.2 to 1 s. As agents do, each asks by its tier for a place in the line of handshakes. A line for each tier, and one for all.
 ///
 ///   attached          endpoints that came back within 60 s
+///   lost              those that did not
 ///   p50_ms p99_ms all_ms   from the moment that the control plane listens until an endpoint is attached again; the last
-///   refused           tries that were told to wait
-///   tries             tries in all
+///   told_to_wait      tries that were told to come again later, and when
+///   failed            tries that failed and were told nothing
 ///   told_wait_p50_ms  how long they were told
 ///   cpu_s             CPU time of the control plane until all were back, its start included
 #[derive(Args)]

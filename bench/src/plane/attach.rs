@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use muster_identity::Rank;
 use serde::Serialize;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::sync::watch;
@@ -25,10 +26,11 @@ struct Line {
     endpoints: usize,
     tier: &'static str,
     attached: usize,
+    lost: usize,
     p50_ms: Option<f64>,
     p99_ms: Option<f64>,
     all_ms: Option<f64>,
-    refused: usize,
+    told_to_wait: usize,
     failed: usize,
     told_wait_p50_ms: Option<f64>,
     cpu_s: f64,
@@ -68,6 +70,7 @@ async fn measure(args: &AttachArgs) -> anyhow::Result<()> {
             agents_addr,
             credentials,
             news,
+            rank: Rank::default(),
         };
         tasks.spawn(async move {
             // All wait at the door until the control plane listens again, and then come at once.
@@ -136,10 +139,11 @@ fn line<'a>(tier: &'static str, fates: impl Iterator<Item = &'a Fate>, cpu_s: f6
         endpoints,
         tier,
         attached: times.count(),
+        lost: endpoints - times.count(),
         p50_ms: times.percentile_ms(50),
         p99_ms: times.percentile_ms(99),
         all_ms: times.percentile_ms(100),
-        refused: waits.count(),
+        told_to_wait: waits.count(),
         failed,
         told_wait_p50_ms: waits.percentile_ms(50),
         cpu_s: rounded(cpu_s, 3),
@@ -159,8 +163,14 @@ mod tests {
         };
         let line = line("all", [came, Fate::default()].iter(), 1.0);
         assert_eq!(
-            (line.endpoints, line.attached, line.refused, line.failed),
-            (2, 1, 1, 1)
+            (
+                line.endpoints,
+                line.attached,
+                line.lost,
+                line.told_to_wait,
+                line.failed
+            ),
+            (2, 1, 1, 1, 1)
         );
         assert_eq!((line.all_ms, line.told_wait_p50_ms), (Some(2.0), Some(500.0)));
     }

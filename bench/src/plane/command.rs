@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use muster_identity::Identity;
+use muster_identity::{Identity, Rank};
 use muster_proto::command::v1::meeting_event::Event as Change;
 use muster_proto::command::v1::watch_response::Event;
 use muster_proto::command::v1::{SummonsState, WatchResponse};
@@ -96,6 +96,7 @@ async fn set(args: &CommandArgs) -> anyhow::Result<Scene> {
             agents_addr,
             credentials,
             news,
+            rank: Rank::default(),
         };
         tasks.spawn(async move {
             if let Err(error) = seat.sit().await {

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use muster_identity::{Credentials, connect};
+use muster_identity::{Credentials, LAST_RANK, Rank, connect_in_line};
 use muster_proto::command::v1::attach_response::Event;
 use muster_proto::command::v1::endpoint_service_client::EndpointServiceClient;
 use muster_proto::command::v1::{AttachRequest, AttachResponse, ReportSummonsRequest, SummonsState};
@@ -33,6 +33,8 @@ pub struct Seat {
     pub agents_addr: SocketAddr,
     pub credentials: Credentials,
     pub news: UnboundedSender<News>,
+    /// Its place in line where many connect: known since it was attached the first time.
+    pub rank: Rank,
 }
 
 impl Seat {
@@ -46,15 +48,16 @@ impl Seat {
         let _ = self.news.send(news);
     }
 
-    /// Attaches, again and again, until the stream of one try ends by itself.
+    /// Attaches, again and again, until the stream of one try ends by itself. A connection that stands is kept for the
+    /// next try, as agents keep it.
     pub async fn sit(&self) -> anyhow::Result<()> {
+        let (addr, rank) = (self.agents_addr.to_string(), self.rank.clone());
+        let mut client = EndpointServiceClient::new(connect_in_line(&addr, &self.credentials, rank).await?);
         loop {
-            // A connection each time, as after a restart.
-            let mut client =
-                EndpointServiceClient::new(connect(&self.agents_addr.to_string(), &self.credentials).await?);
             match greeted(&mut client).await {
-                Ok(stream) => {
+                Ok((stream, rank)) => {
                     self.tell(What::Attached);
+                    self.rank.set(rank);
                     return self.listen(client, stream).await;
                 }
                 Err(status) => tokio::time::sleep(self.wait_of(status)).await,
@@ -93,15 +96,21 @@ impl Seat {
     }
 }
 
-/// The stream, once its first message says that the endpoint is attached.
-async fn greeted(client: &mut EndpointServiceClient<Channel>) -> Result<Streaming<AttachResponse>, Status> {
+/// The stream, once its first message says that the endpoint is attached, and its place in line by its site's tier.
+async fn greeted(
+    client: &mut EndpointServiceClient<Channel>,
+) -> Result<(Streaming<AttachResponse>, u8), Status> {
     let request = AttachRequest {
         endpoint: "agent".to_owned(),
         version: "bench".to_owned(),
     };
     let mut stream = client.attach(request).await?.into_inner();
     match stream.message().await?.and_then(|message| message.event) {
-        Some(Event::Attached(_)) => Ok(stream),
+        Some(Event::Attached(told)) => {
+            // From 1, the city, to 4, a community.
+            let tier = told.site.map_or(4, |site| site.tier);
+            Ok((stream, u8::try_from(tier - 1).unwrap_or(LAST_RANK)))
+        }
         _ => Err(Status::unknown("the stream does not begin with a greeting")),
     }
 }

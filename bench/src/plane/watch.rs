@@ -29,6 +29,8 @@ struct Line {
     sites: u32,
     watchers: u16,
     bytes_per_site: i64,
+    bytes_per_site_imported: i64,
+    bytes_per_site_seen: i64,
     target_bytes: u32,
     snapshot_p99_ms: Option<f64>,
     changes_per_s: f64,
@@ -52,7 +54,8 @@ pub fn run(args: &WatchArgs) -> anyhow::Result<()> {
 
 async fn measure(args: &WatchArgs) -> anyhow::Result<()> {
     let data = tempfile::tempdir()?;
-    let bytes_per_site = fill(data.path(), args.sites).await?;
+    let (empty, idle, imported) = fill(data.path(), args.sites).await?;
+    let bytes = |resident_mb: f64| ((resident_mb - empty) * 1e6 / f64::from(args.sites)) as i64;
     let mut plane = Plane::start(data.path(), None)?;
     let dispatcher = Dispatcher::sign_in(plane.addr).await?;
     let mut connections = Vec::new();
@@ -97,11 +100,15 @@ async fn measure(args: &WatchArgs) -> anyhow::Result<()> {
         dropped += usize::from(watcher.ended);
         sample.append(&mut watcher.latencies);
     }
+    drop(plane);
+    let seen = resident_after_start(data.path()).await?;
     let line = Line {
         bench: "watch",
         sites: args.sites,
         watchers: args.watchers,
-        bytes_per_site,
+        bytes_per_site: bytes(idle),
+        bytes_per_site_imported: bytes(imported),
+        bytes_per_site_seen: bytes(seen),
         target_bytes: TARGET_BYTES,
         snapshot_p99_ms: snapshots.percentile_ms(99),
         changes_per_s: rounded(made.parse::<f64>()? / took, 0),
@@ -118,25 +125,29 @@ async fn measure(args: &WatchArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Imports the city; gives the resident memory that a site takes after a restart: of one that holds them all, less that
-/// of one that holds none.
-async fn fill(data: &std::path::Path, sites: u32) -> anyhow::Result<i64> {
+/// Imports the city; gives the resident memory in MB of a control plane that has started and holds no site, of one that
+/// holds them all, and of the one that imported them, which has not been started again.
+async fn fill(data: &std::path::Path, sites: u32) -> anyhow::Result<(f64, f64, f64)> {
     let plane = Plane::start(data, None)?;
     let dispatcher = Dispatcher::sign_in(plane.addr).await?;
     dispatcher.import(tree::csv(0)).await?;
     drop(plane);
+    let empty = resident_after_start(data).await?;
     let plane = Plane::start(data, None)?;
     let dispatcher = Dispatcher::sign_in(plane.addr).await?;
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    let empty = plane.resident_mb()?;
     dispatcher.import(tree::csv(sites)).await?;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let imported = plane.resident_mb()?;
     drop(plane);
+    Ok((empty, resident_after_start(data).await?, imported))
+}
+
+/// Signing in takes memory for a moment that the allocator keeps: it is in all of them.
+async fn resident_after_start(data: &std::path::Path) -> anyhow::Result<f64> {
     let plane = Plane::start(data, None)?;
-    // Signing in takes memory for a moment that the allocator keeps: in both.
     Dispatcher::sign_in(plane.addr).await?;
     tokio::time::sleep(Duration::from_secs(1)).await;
-    let full = plane.resident_mb()?;
-    Ok(((full - empty) * 1e6 / f64::from(sites)) as i64)
+    plane.resident_mb()
 }
 
 /// One who watches, and what they know.

@@ -12,6 +12,7 @@ use std::fmt;
 use std::ops::Range;
 
 use crate::ids::{SiteId, UnitId};
+use crate::tags::{TagPool, Tags};
 use crate::words::{Access, Answer, Tier};
 
 /// An element of the administrative tree.
@@ -34,14 +35,14 @@ pub struct Site {
     pub id: SiteId,
     pub unit: UnitId,
     pub tier: Tier,
-    pub name_zh: String,
-    pub name_en: String,
+    pub name_zh: Box<str>,
+    pub name_en: Box<str>,
     /// Degrees, WGS 84.
     pub lat: f64,
     pub lon: f64,
     pub access: Access,
     /// The phase of the import ("existing" or "new") and what was added by hand.
-    pub tags: BTreeSet<String>,
+    pub tags: Tags,
     /// How its endpoints answer a call; set by hand, never by an import.
     pub answer: Answer,
 }
@@ -150,35 +151,43 @@ struct Node {
     children: Vec<UnitId>,
     /// Places in `unit_order` of this unit and all below.
     units: Range<usize>,
-    /// Places in `site_order` of its own sites.
+    /// Places in `sites` of its own sites.
     own_sites: Range<usize>,
-    /// Places in `site_order` of the sites of the whole subtree.
+    /// Places in `sites` of the sites of the whole subtree.
     sites: Range<usize>,
 }
 
 /// Units and sites, whole and in order.
+///
+/// Sites are many, so each costs little: it is kept once, at its place, and what it has in common with others (the id
+/// of its unit, its tags) is shared with them.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Tree {
     nodes: BTreeMap<UnitId, Node>,
-    /// With its place in `site_order`.
-    sites: BTreeMap<SiteId, (usize, Site)>,
     roots: Vec<UnitId>,
     unit_order: Vec<UnitId>,
+    /// In tree order, as `site_order`.
+    sites: Vec<Site>,
     site_order: Vec<SiteId>,
+    /// Places in `sites`, by id.
+    by_id: Vec<u32>,
 }
 
 impl Tree {
     /// Puts units and sites, in any order, together. All that is wrong is told, not only the first.
+    ///
+    /// # Errors
+    /// See [`TreeError`].
     pub fn new(units: Vec<Unit>, sites: Vec<Site>) -> Result<Tree, Vec<TreeError>> {
         let mut errors = Vec::new();
-        let mut ids = BTreeSet::new();
-        let named = units
-            .iter()
-            .map(|u| u.id.as_str())
-            .chain(sites.iter().map(|s| s.id.as_str()));
-        for id in named {
-            if !ids.insert(id) {
-                errors.push(TreeError::IdTwice(id.to_owned()));
+        let unit_ids = units.iter().map(|u| u.id.as_str());
+        let mut ids: Vec<&str> = unit_ids.chain(sites.iter().map(|s| s.id.as_str())).collect();
+        ids.sort_unstable();
+        for pair in ids.windows(2) {
+            if let [first, second] = pair
+                && first == second
+            {
+                errors.push(TreeError::IdTwice((*first).to_owned()));
             }
         }
         let tiers: BTreeMap<&UnitId, Tier> = units.iter().map(|u| (&u.id, u.tier)).collect();
@@ -194,14 +203,6 @@ impl Tree {
     fn build(units: Vec<Unit>, sites: Vec<Site>) -> Tree {
         let mut tree = Tree::default();
         let mut children: BTreeMap<UnitId, BTreeSet<UnitId>> = BTreeMap::new();
-        let mut own_sites: BTreeMap<UnitId, BTreeSet<SiteId>> = BTreeMap::new();
-        for site in sites {
-            own_sites
-                .entry(site.unit.clone())
-                .or_default()
-                .insert(site.id.clone());
-            tree.sites.insert(site.id.clone(), (0, site));
-        }
         for unit in units {
             match &unit.parent {
                 Some(parent) => {
@@ -223,37 +224,56 @@ impl Tree {
         }
         tree.roots.sort();
         for root in tree.roots.clone() {
-            tree.lay_out(&root, &mut children, &mut own_sites);
+            tree.lay_out(&root, &mut children);
         }
-        for (place, id) in tree.site_order.iter().enumerate() {
-            if let Some(entry) = tree.sites.get_mut(id) {
-                entry.0 = place;
-            }
-        }
+        tree.settle(sites);
         tree
     }
 
     /// Gives a subtree its place in the order. At most four levels deep, as tiers go strictly down.
-    fn lay_out(
-        &mut self,
-        id: &UnitId,
-        children: &mut BTreeMap<UnitId, BTreeSet<UnitId>>,
-        own_sites: &mut BTreeMap<UnitId, BTreeSet<SiteId>>,
-    ) {
-        let (first_unit, first_site) = (self.unit_order.len(), self.site_order.len());
+    fn lay_out(&mut self, id: &UnitId, children: &mut BTreeMap<UnitId, BTreeSet<UnitId>>) {
+        let first = self.unit_order.len();
         self.unit_order.push(id.clone());
-        self.site_order.extend(own_sites.remove(id).unwrap_or_default());
-        let own_end = self.site_order.len();
         let below: Vec<UnitId> = children.remove(id).unwrap_or_default().into_iter().collect();
         for child in &below {
-            self.lay_out(child, children, own_sites);
+            self.lay_out(child, children);
         }
         if let Some(node) = self.nodes.get_mut(id) {
             node.children = below;
-            node.units = first_unit..self.unit_order.len();
-            node.own_sites = first_site..own_end;
-            node.sites = first_site..self.site_order.len();
+            node.units = first..self.unit_order.len();
         }
+    }
+
+    /// Gives the sites their places, once the units have theirs.
+    fn settle(&mut self, mut sites: Vec<Site>) {
+        let mut tags = TagPool::default();
+        for site in &mut sites {
+            site.tags = tags.shared(site.tags.clone());
+            if let Some(node) = self.nodes.get(&site.unit) {
+                site.unit = node.unit.id.clone();
+            }
+        }
+        let unit_place = |site: &Site| self.nodes.get(&site.unit).map(|node| node.units.start);
+        sites.sort_by_cached_key(|site| (unit_place(site), site.id.clone()));
+        sites.shrink_to_fit();
+        // Where the sites of each unit begin.
+        let mut starts = vec![0; self.unit_order.len() + 1];
+        for place in sites.iter().filter_map(unit_place) {
+            starts[place + 1] += 1;
+        }
+        for place in 1..starts.len() {
+            starts[place] += starts[place - 1];
+        }
+        for node in self.nodes.values_mut() {
+            let first = node.units.start;
+            node.own_sites = starts[first]..starts[first + 1];
+            node.sites = starts[first]..starts[node.units.end];
+        }
+        self.site_order = sites.iter().map(|site| site.id.clone()).collect();
+        self.by_id = (0..).take(sites.len()).collect();
+        self.by_id
+            .sort_unstable_by(|a, b| sites[*a as usize].id.cmp(&sites[*b as usize].id));
+        self.sites = sites;
     }
 
     pub fn unit(&self, id: &str) -> Option<&Unit> {
@@ -261,7 +281,7 @@ impl Tree {
     }
 
     pub fn site(&self, id: &str) -> Option<&Site> {
-        self.sites.get(id).map(|(_, site)| site)
+        self.sites.get(self.site_place(id)?)
     }
 
     /// By id.
@@ -276,7 +296,17 @@ impl Tree {
 
     /// In tree order.
     pub fn sites(&self) -> impl Iterator<Item = &Site> {
-        self.site_order.iter().filter_map(|id| self.site(id))
+        self.sites.iter()
+    }
+
+    /// The sites at these places; none of places that there are not.
+    pub fn sites_at(&self, places: Range<usize>) -> &[Site] {
+        self.sites.get(places).unwrap_or(&[])
+    }
+
+    /// All units, in tree order.
+    pub fn unit_ids(&self) -> &[UnitId] {
+        &self.unit_order
     }
 
     /// All sites, in tree order.
@@ -327,7 +357,27 @@ impl Tree {
 
     /// Place of a site in tree order.
     pub fn site_place(&self, site: &str) -> Option<usize> {
-        self.sites.get(site).map(|(place, _)| *place)
+        let of = |place: &u32| self.site_order.get(*place as usize).map(SiteId::as_str);
+        let at = self
+            .by_id
+            .binary_search_by(|place| of(place).cmp(&Some(site)))
+            .ok()?;
+        self.by_id.get(at).map(|place| *place as usize)
+    }
+
+    /// Place of a unit in tree order.
+    pub fn unit_place(&self, unit: &str) -> Option<usize> {
+        self.nodes.get(unit).map(|node| node.units.start)
+    }
+
+    /// Places of the unit and of all below; empty for an unknown one.
+    pub fn subtree_unit_places(&self, unit: &str) -> Range<usize> {
+        self.nodes.get(unit).map_or(0..0, |node| node.units.clone())
+    }
+
+    /// Places of the sites of the unit and of all below; empty for an unknown one.
+    pub fn subtree_site_places(&self, unit: &str) -> Range<usize> {
+        self.nodes.get(unit).map_or(0..0, |node| node.sites.clone())
     }
 
     /// From the root down to the unit itself; empty for an unknown one.
@@ -357,9 +407,9 @@ impl Tree {
 
     /// Sites a tier of the unit's subtree; of the whole tree for none.
     pub fn counts(&self, unit: Option<&str>) -> TierCounts {
-        let ids = unit.map_or(self.site_order.as_slice(), |unit| self.subtree_sites(unit));
+        let places = unit.map_or(0..self.sites.len(), |unit| self.subtree_site_places(unit));
         let mut counts = TierCounts::default();
-        for site in ids.iter().filter_map(|id| self.site(id)) {
+        for site in self.sites_at(places) {
             counts.add(site.tier);
         }
         counts

@@ -6,10 +6,12 @@
 mod hub;
 mod nats;
 mod network;
+mod news;
 
 pub use hub::{Hub, Trouble};
 pub use nats::connect;
 pub use network::{Message, Network, Subject};
+pub use news::PresenceNews;
 
 use muster_proto::command::v1 as pb;
 use std::sync::{Arc, OnceLock};
@@ -26,7 +28,7 @@ pub enum Hint {
     /// A stored event of a meeting.
     Meeting(Arc<pb::MeetingEvent>),
     /// The newest state of sites whose presence changed.
-    Presence(Arc<Vec<pb::Presence>>),
+    Presence(Arc<PresenceNews>),
     /// The tree was imported anew.
     Directory,
     Fleet(Arc<pb::FleetChanged>),

@@ -3,12 +3,13 @@
 //! A row that makes no sense is an error, never a guess.
 
 use super::{corrupt, known_time, paired};
-use crate::store::{AccountRow, GrantRow, SiteRow, StoreError, UnitRow};
+use crate::store::{AccountRow, GrantRow, SiteRow, Store, StoreError, UnitRow};
 use muster_domain::{
-    Access, AccountName, Actor, Answer, EndpointKind, Grant, Presence, Role, Selector, Site, SiteId, Tier,
-    Tree, Unit, UnitId,
+    Access, AccountName, Actor, Answer, EndpointKind, Grant, Presence, Role, Selector, Site, SiteId, TagPool,
+    Tier, Tree, Unit, UnitId,
 };
 use muster_proto::command::v1 as pb;
+use std::collections::HashMap;
 
 paired!(Tier, pb::Tier, tier_to_wire, tier_from_wire, {
     City = City, District = District, Street = Street, Community = Community,
@@ -54,8 +55,8 @@ pub fn site_to_wire(site: &Site) -> pb::Site {
         id: site.id.to_string(),
         unit: site.unit.to_string(),
         tier: tier_to_wire(site.tier).into(),
-        name_zh: site.name_zh.clone(),
-        name_en: site.name_en.clone(),
+        name_zh: site.name_zh.to_string(),
+        name_en: site.name_en.to_string(),
         lat: site.lat,
         lon: site.lon,
         access: access_to_wire(site.access).into(),
@@ -111,30 +112,63 @@ fn unit_from_row(row: UnitRow) -> Result<Unit, StoreError> {
     })
 }
 
-fn site_from_row(row: SiteRow) -> Result<Site, StoreError> {
-    Ok(Site {
-        id: SiteId::new(&row.id).map_err(corrupt)?,
-        unit: UnitId::new(&row.unit).map_err(corrupt)?,
-        tier: tier_from_wire(row.tier)
-            .ok_or_else(|| corrupt(format!("site {}: tier {}", row.id, row.tier)))?,
-        access: access_from_wire(row.access)
-            .ok_or_else(|| corrupt(format!("site {}: access {}", row.id, row.access)))?,
-        name_zh: row.name_zh,
-        name_en: row.name_en,
-        lat: row.lat,
-        lon: row.lon,
-        tags: row.tags.into_iter().collect(),
-        answer: answer_from_wire(row.answer)
-            .ok_or_else(|| corrupt(format!("site {}: answer {}", row.id, row.answer)))?,
-    })
+/// The tree, put together from rows as they come, so that few rows are there at a time and what sites have in common
+/// is there once.
+#[derive(Default)]
+pub struct TreeFromRows {
+    units: Vec<Unit>,
+    by_id: HashMap<String, UnitId>,
+    sites: Vec<Site>,
+    tags: TagPool,
+}
+
+impl TreeFromRows {
+    /// With all units.
+    pub fn new(rows: Vec<UnitRow>) -> Result<Self, StoreError> {
+        let mut tree = Self::default();
+        for row in rows {
+            let unit = unit_from_row(row)?;
+            tree.by_id.insert(unit.id.to_string(), unit.id.clone());
+            tree.units.push(unit);
+        }
+        Ok(tree)
+    }
+
+    /// Takes one site more.
+    pub fn site(&mut self, row: SiteRow) -> Result<(), StoreError> {
+        let unit = match self.by_id.get(&row.unit) {
+            Some(unit) => unit.clone(),
+            None => UnitId::new(&row.unit).map_err(corrupt)?,
+        };
+        self.sites.push(Site {
+            id: SiteId::new(&row.id).map_err(corrupt)?,
+            unit,
+            tier: tier_from_wire(row.tier)
+                .ok_or_else(|| corrupt(format!("site {}: tier {}", row.id, row.tier)))?,
+            access: access_from_wire(row.access)
+                .ok_or_else(|| corrupt(format!("site {}: access {}", row.id, row.access)))?,
+            name_zh: row.name_zh.into(),
+            name_en: row.name_en.into(),
+            lat: row.lat,
+            lon: row.lon,
+            tags: self.tags.shared(row.tags.into_iter().collect()),
+            answer: answer_from_wire(row.answer)
+                .ok_or_else(|| corrupt(format!("site {}: answer {}", row.id, row.answer)))?,
+        });
+        Ok(())
+    }
+
+    pub fn finish(self) -> Result<Tree, StoreError> {
+        Tree::new(self.units, self.sites)
+            .map_err(|errors| corrupt(errors.first().map(ToString::to_string).unwrap_or_default()))
+    }
 }
 
 /// The tree as it is stored.
-pub fn tree_from_rows(units: Vec<UnitRow>, sites: Vec<SiteRow>) -> Result<Tree, StoreError> {
-    let units = units.into_iter().map(unit_from_row).collect::<Result<_, _>>()?;
-    let sites = sites.into_iter().map(site_from_row).collect::<Result<_, _>>()?;
-    Tree::new(units, sites)
-        .map_err(|errors| corrupt(errors.first().map(ToString::to_string).unwrap_or_default()))
+pub async fn tree_of(store: &Store) -> Result<Tree, StoreError> {
+    let mut tree = TreeFromRows::new(store.units().await?)?;
+    store.each_site(&mut |row| tree.site(row)).await?;
+    tree.finish()
 }
 
 pub fn account_to_wire(account: &AccountRow) -> pb::Account {

@@ -1,9 +1,10 @@
 //! The tree: import, listing, and the secrets with which endpoints and relays of a site or unit come in.
 
 use super::rows;
+use super::scope::{Scope, Visible};
 use crate::bus::Hint;
 use crate::clock::{now, now_ms};
-use crate::convert::{site_to_row, site_to_wire, unit_to_row, unit_to_wire};
+use crate::convert::{site_to_row, unit_to_row};
 use crate::core::{Caller, Core};
 use crate::status::Failure;
 use crate::store::UnitEffect;
@@ -19,7 +20,6 @@ use muster_proto::command::v1 as pb;
 use pb::create_enrol_token_request::Target as EnrolTarget;
 use pb::directory_service_server::DirectoryService;
 use pb::import_sites_with_progress_response::Step;
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -33,31 +33,6 @@ const MAX_VALID_S: u32 = 90 * DAY_S;
 type Imported = Result<pb::ImportSitesResponse, Status>;
 
 pub struct Directory(pub Arc<Core>);
-
-/// Units and sites that somebody may see.
-pub struct Visible {
-    pub units: Vec<pb::Unit>,
-    pub sites: Vec<pb::Site>,
-}
-
-/// The part of the tree in which the caller may look around.
-pub fn visible(caller: &Caller, tree: &Tree) -> Visible {
-    let (mut units, mut sites, mut seen) = (Vec::new(), Vec::new(), BTreeSet::new());
-    for root in caller.actor.units_for(Action::View, tree, now()) {
-        for id in tree.subtree_units(&root) {
-            if seen.insert(id.clone()) {
-                units.extend(tree.unit(id).map(unit_to_wire));
-                sites.extend(
-                    tree.own_sites(id)
-                        .iter()
-                        .filter_map(|id| tree.site(id))
-                        .map(site_to_wire),
-                );
-            }
-        }
-    }
-    Visible { units, sites }
-}
 
 fn small(count: usize) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
@@ -303,7 +278,8 @@ impl DirectoryService for Directory {
         request: Request<pb::ListSitesRequest>,
     ) -> Result<Response<pb::ListSitesResponse>, Status> {
         let caller = self.0.caller(&request).await?;
-        let Visible { units, sites } = visible(&caller, &self.0.tree());
+        let tree = self.0.tree();
+        let Visible { units, sites } = Scope::of(&caller.actor, &tree, &[]).visible(&tree);
         let presence = self
             .0
             .endpoints

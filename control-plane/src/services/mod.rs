@@ -13,6 +13,7 @@ mod meeting;
 mod permissions;
 pub mod plan;
 mod rows;
+mod scope;
 mod session;
 mod watch;
 mod watcher;

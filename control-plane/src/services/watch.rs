@@ -3,8 +3,10 @@
 
 use super::Answers;
 use super::watcher::Watcher;
-use crate::core::Core;
+use crate::core::{Caller, Core};
+use crate::status::Failure;
 use futures_util::stream;
+use muster_domain::{Action, Refusal, Target, UnitId};
 use muster_proto::command::v1 as pb;
 use pb::watch_service_server::WatchService;
 use std::sync::{Arc, OnceLock};
@@ -15,6 +17,8 @@ use tonic::{Request, Response, Status};
 const QUEUE: usize = 1024;
 /// Streams in one cursor.
 const MAX_CURSOR: usize = 10_000;
+/// Units that one tab follows.
+const MAX_UNITS: usize = 1000;
 
 pub struct Watches(pub Arc<Core>);
 
@@ -41,23 +45,45 @@ impl Outgoing {
     }
 }
 
+impl Watches {
+    /// The units of a request, each of which the caller must see.
+    fn followed(&self, caller: &Caller, units: &[String]) -> Result<Vec<UnitId>, Status> {
+        if units.len() > MAX_UNITS {
+            let text = format!("units: found {}, expected {MAX_UNITS} at most", units.len());
+            return Err(Status::invalid_argument(text));
+        }
+        let mut followed = Vec::with_capacity(units.len());
+        for unit in units {
+            let unit = UnitId::new(unit).map_err(Failure::from)?;
+            if self.0.tree().unit(&unit).is_none() {
+                return Err(Failure::from(Refusal::UnknownUnit(unit.to_string())).into());
+            }
+            self.0
+                .authorize(caller, Action::View, &Target::Unit(unit.clone()))?;
+            followed.push(unit);
+        }
+        Ok(followed)
+    }
+}
+
 #[tonic::async_trait]
 impl WatchService for Watches {
     type WatchStream = Answers<pb::WatchResponse>;
 
     async fn watch(&self, request: Request<pb::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
         let caller = self.0.caller(&request).await?;
-        let cursor = request.into_inner().cursor;
+        let pb::WatchRequest { cursor, units } = request.into_inner();
         if cursor.len() > MAX_CURSOR {
             return Err(Status::invalid_argument(format!(
                 "cursor: found {} streams, expected {MAX_CURSOR} at most",
                 cursor.len()
             )));
         }
+        let only = self.followed(&caller, &units)?;
         let (queue, messages) = mpsc::channel(QUEUE);
         let end = Arc::new(OnceLock::new());
         // Subscribed before anything is read, so that nothing falls in between.
-        let watcher = Watcher::new(self.0.clone(), caller, queue);
+        let watcher = Watcher::new(self.0.clone(), caller, only, queue);
         let reason = end.clone();
         tokio::spawn(async move {
             if let Err(status) = watcher.run(cursor).await {

@@ -2,22 +2,23 @@
 //!
 //! Invariants: of each meeting's stream every event after the cursor (or the snapshot) is sent exactly once and in
 //! order, whatever the bus loses or repeats, because gaps are read from the store; only what the caller may see is
-//! sent; the session is looked at again with every heartbeat.
+//! sent, and of that what they follow; the session is looked at again with every heartbeat. A meeting that once
+//! counted is told to its end.
 
-use super::directory::{Visible, visible};
 use super::permissions::{Told, changes_permissions};
-use crate::bus::Hint;
+use super::scope::{Scope, Visible};
+use crate::bus::{Hint, PresenceNews};
 use crate::clock::{now, now_ms};
 use crate::convert::meeting_to_wire;
 use crate::core::{Caller, Core, target_of, target_of_wire};
 use crate::fleet::Fleet as _;
 use crate::store::StoreError;
 use muster_domain::unit::DAY_MS;
-use muster_domain::{Action, Meeting, Millis, Target, authorize};
+use muster_domain::{Action, Meeting, Millis, Target, Tree, UnitId, authorize};
 use muster_proto::command::v1 as pb;
 use pb::watch_response::Event;
 use prost::Message as _;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::broadcast::error::RecvError;
@@ -34,7 +35,11 @@ pub struct Watcher {
     caller: Caller,
     hints: broadcast::Receiver<Hint>,
     queue: mpsc::Sender<pb::WatchResponse>,
-    sites: HashSet<String>,
+    /// The units that are followed with what is below them; none: all that may be seen.
+    only: Vec<UnitId>,
+    /// The part of `tree` that is seen and followed.
+    scope: Scope,
+    tree: Arc<Tree>,
     /// The last event sent of each meeting that may be seen; `None` for one that may not.
     sent: HashMap<String, Option<u64>>,
     told: Told,
@@ -48,15 +53,24 @@ fn too_slow() -> Status {
 }
 
 impl Watcher {
-    pub fn new(core: Arc<Core>, caller: Caller, queue: mpsc::Sender<pb::WatchResponse>) -> Self {
+    /// For these units, which the caller may see; for none: for all that they may see.
+    pub fn new(
+        core: Arc<Core>,
+        caller: Caller,
+        only: Vec<UnitId>,
+        queue: mpsc::Sender<pb::WatchResponse>,
+    ) -> Self {
         let hints = core.bus.subscribe();
         let expires = caller.actor.next_expiry(now());
+        let tree = core.tree();
         Self {
+            scope: Scope::of(&caller.actor, &tree, &only),
             core,
             caller,
             hints,
             queue,
-            sites: HashSet::new(),
+            only,
+            tree,
             sent: HashMap::new(),
             told: Told::default(),
             expires,
@@ -122,11 +136,10 @@ impl Watcher {
     /// What may not be seen any more is told no longer; what may be seen now is told from its beginning.
     async fn look_at_authority(&mut self) -> Result<(), Status> {
         self.expires = self.caller.actor.next_expiry(now());
-        let Visible { sites, .. } = visible(&self.caller, &self.core.tree());
-        self.sites = sites.into_iter().map(|site| site.id).collect();
+        self.look_at_tree();
         for view in self.core.meetings.views() {
-            let id = view.id().to_string();
-            let (sees, seen) = (self.may_see(&view), matches!(self.sent.get(&id), Some(Some(_))));
+            let (id, seen) = (view.id().to_string(), self.follows(view.id().as_str()));
+            let sees = self.may_see(&view) && (seen || self.counts(&view));
             if sees && !seen {
                 self.sent.insert(id.clone(), Some(0));
                 self.send_stored(&id).await?;
@@ -148,7 +161,7 @@ impl Watcher {
 
     async fn tell_permissions(&mut self) -> Result<(), Status> {
         let mut views = self.core.meetings.views();
-        views.retain(|view| self.may_see(view));
+        views.retain(|view| self.follows(view.id().as_str()) && self.may_see(view));
         let news = self
             .told
             .news(&self.caller.actor, &views, &self.core.tree(), now());
@@ -167,6 +180,26 @@ impl Watcher {
         }
     }
 
+    /// What is seen and followed of the tree as it is now.
+    fn look_at_tree(&mut self) {
+        self.tree = self.core.tree();
+        self.scope = Scope::of(&self.caller.actor, &self.tree, &self.only);
+    }
+
+    /// Whether the meeting's events are sent.
+    fn follows(&self, meeting: &str) -> bool {
+        matches!(self.sent.get(meeting), Some(Some(_)))
+    }
+
+    /// Whether a meeting that may be seen is one of those that are followed.
+    fn counts(&self, meeting: &Meeting) -> bool {
+        self.only.is_empty() || self.scope.touches(&self.tree, meeting)
+    }
+
+    fn shows(&self, meeting: &Meeting) -> bool {
+        self.may_see(meeting) && self.counts(meeting)
+    }
+
     fn may_see(&self, meeting: &Meeting) -> bool {
         target_of(meeting).is_ok_and(|target| self.permits(&target))
     }
@@ -178,37 +211,43 @@ impl Watcher {
     /// Whether every position of the cursor is one of a stream that is there and may be seen.
     async fn resumable(&self, cursor: &[pb::Position]) -> Result<bool, Status> {
         for position in cursor {
-            let may_see = match self.core.meetings.view(&position.stream) {
-                Some(view) => self.may_see(&view),
-                None => self.may_see_ended(&position.stream).await,
+            let shows = match self.core.meetings.view(&position.stream) {
+                Some(view) => self.shows(&view),
+                None => self.shows_ended(&position.stream).await,
             };
             let last = self.core.store.head(&position.stream).await?.seq;
-            if !may_see || last == 0 || last < position.seq {
+            if !shows || last == 0 || last < position.seq {
                 return Ok(false);
             }
         }
         Ok(!cursor.is_empty())
     }
 
-    async fn may_see_ended(&self, meeting: &str) -> bool {
+    async fn shows_ended(&self, meeting: &str) -> bool {
         let Ok(meeting) = self.core.meetings.find(meeting).await else {
             return false;
         };
         target_of_wire(&meeting).is_ok_and(|target| self.permits(&target))
+            && (self.only.is_empty() || self.scope.touches_wire(&self.tree, &meeting))
     }
 
     async fn snapshot(&mut self, resumed: bool) -> Result<(), Status> {
-        let Visible { units, sites } = visible(&self.caller, &self.core.tree());
-        self.sites = sites.iter().map(|site| site.id.clone()).collect();
+        self.look_at_tree();
+        let Visible { units, sites } = self.scope.visible(&self.tree);
         let presence = self
             .core
             .endpoints
             .presences(sites.iter().map(|site| site.id.as_str()));
         let (mut meetings, mut quality) = (Vec::new(), Vec::new());
         for view in self.core.meetings.views() {
-            let seen = self.may_see(&view);
+            let seen = self.shows(&view);
             if seen {
-                quality.extend(self.core.qualities.of(view.id().as_str()));
+                let known = self.core.qualities.of(view.id().as_str());
+                quality.extend(
+                    known
+                        .into_iter()
+                        .filter(|quality| self.counts_site(&quality.site)),
+                );
             }
             if !resumed {
                 self.sent
@@ -243,7 +282,7 @@ impl Watcher {
         for view in self.core.meetings.views() {
             let id = view.id().to_string();
             if !self.sent.contains_key(&id) {
-                let seen = self.may_see(&view);
+                let seen = self.shows(&view);
                 self.sent.insert(id.clone(), seen.then_some(0));
                 if seen {
                     self.send_stored(&id).await?;
@@ -272,24 +311,16 @@ impl Watcher {
         self.look_at_expiry().await?;
         match hint {
             Hint::Meeting(event) => self.meeting_event(&event).await,
-            Hint::Presence(changed) => {
-                let seen = changed
-                    .iter()
-                    .filter(|presence| self.sites.contains(&presence.site));
-                let presence: Vec<_> = seen.cloned().collect();
-                if presence.is_empty() {
-                    return Ok(());
-                }
-                self.send(Event::Presence(pb::PresenceChanged { presence })).await
-            }
+            Hint::Presence(news) => self.presence(&news).await,
             Hint::Directory => {
                 self.send(Event::Directory(pb::DirectoryChanged {})).await?;
                 // Where a unit hangs decides who may do what in it.
                 self.look_at_authority().await
             }
             Hint::Quality(changed) => {
-                let seen =
-                    |quality: &&pb::SiteQuality| matches!(self.sent.get(&quality.meeting), Some(Some(_)));
+                let seen = |quality: &&pb::SiteQuality| {
+                    self.follows(&quality.meeting) && self.counts_site(&quality.site)
+                };
                 let sites: Vec<_> = changed.iter().filter(seen).cloned().collect();
                 if sites.is_empty() {
                     return Ok(());
@@ -302,6 +333,24 @@ impl Watcher {
             Hint::Service(state) => self.send(Event::Service(state)).await,
             Hint::Fleet(fleet) => self.send(Event::Fleet(pb::FleetChanged::clone(&fleet))).await,
         }
+    }
+
+    async fn presence(&self, news: &PresenceNews) -> Result<(), Status> {
+        let presence = if Arc::ptr_eq(news.tree(), &self.tree) {
+            news.at(self.scope.sites())
+        } else {
+            // The tree has changed in between: places are those of the news.
+            news.at(Scope::of(&self.caller.actor, news.tree(), &self.only).sites())
+        };
+        if presence.is_empty() {
+            return Ok(());
+        }
+        self.send(Event::Presence(pb::PresenceChanged { presence })).await
+    }
+
+    /// Whether what is told of a site or a desk in a meeting that is followed is for this tab.
+    fn counts_site(&self, site: &str) -> bool {
+        self.only.is_empty() || self.scope.has_site(&self.tree, site)
     }
 
     async fn meeting_event(&mut self, event: &pb::MeetingEvent) -> Result<(), Status> {
@@ -317,7 +366,8 @@ impl Watcher {
     }
 
     async fn follow(&mut self, event: &pb::MeetingEvent) -> Result<(), Status> {
-        if !self.sent.contains_key(&event.meeting) {
+        let known = self.sent.get(&event.meeting);
+        if known.is_none() || (known == Some(&None) && !self.only.is_empty() && brings_sites(event)) {
             let seen = self.sees_new(event).await;
             self.sent.insert(event.meeting.clone(), seen.then_some(0));
         }
@@ -336,8 +386,14 @@ impl Watcher {
 
     async fn sees_new(&self, event: &pb::MeetingEvent) -> bool {
         match self.core.meetings.view(&event.meeting) {
-            Some(view) => self.may_see(&view),
-            None => self.may_see_ended(&event.meeting).await,
+            Some(view) => self.shows(&view),
+            None => self.shows_ended(&event.meeting).await,
         }
     }
+}
+
+/// Whether a meeting may count for somebody for whom it did not before.
+fn brings_sites(event: &pb::MeetingEvent) -> bool {
+    use pb::meeting_event::Event;
+    matches!(event.event, Some(Event::Convened(_) | Event::SitesAdded(_)))
 }

@@ -41,8 +41,23 @@ pub struct SeenRow {
 
 #[async_trait]
 pub trait DirectoryStore: Send + Sync {
-    /// All units and sites, each in the order of their import (parents before children).
-    async fn directory(&self) -> Result<(Vec<UnitRow>, Vec<SiteRow>)>;
+    /// All units, in the order of their import (parents before children).
+    async fn units(&self) -> Result<Vec<UnitRow>>;
+    /// Passes on all sites in the order of their import, one after the other: of many, never all are in memory as rows.
+    ///
+    /// # Errors
+    /// Those of the store, and the first of `take`, which ends it.
+    async fn each_site(&self, take: &mut (dyn FnMut(SiteRow) -> Result<()> + Send)) -> Result<()>;
+    /// All units and sites.
+    async fn directory(&self) -> Result<(Vec<UnitRow>, Vec<SiteRow>)> {
+        let (units, mut sites) = (self.units().await?, Vec::new());
+        let mut take = |row| {
+            sites.push(row);
+            Ok(())
+        };
+        self.each_site(&mut take).await?;
+        Ok((units, sites))
+    }
     /// Writes units and sites, new or changed, in one transaction. Parents come before their children, and new rows
     /// after those that are there.
     async fn put_directory(&self, units: &[UnitRow], sites: &[SiteRow]) -> Result<()>;

@@ -524,9 +524,12 @@ impl AccountStore for Memory {
 
 #[async_trait]
 impl DirectoryStore for Memory {
-    async fn directory(&self) -> Result<(Vec<UnitRow>, Vec<SiteRow>)> {
-        let state = self.enter().await?;
-        Ok((state.units.clone(), state.sites.clone()))
+    async fn units(&self) -> Result<Vec<UnitRow>> {
+        Ok(self.enter().await?.units.clone())
+    }
+
+    async fn each_site(&self, take: &mut (dyn FnMut(SiteRow) -> Result<()> + Send)) -> Result<()> {
+        self.enter().await?.sites.iter().cloned().try_for_each(take)
     }
 
     async fn put_directory(&self, units: &[UnitRow], sites: &[SiteRow]) -> Result<()> {

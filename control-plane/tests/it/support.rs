@@ -341,15 +341,19 @@ impl Person {
     }
 
     pub async fn watch(&self, cursor: Vec<pb::Position>) -> Streaming<pb::WatchResponse> {
+        self.watch_units(cursor, &[]).await.expect("watching")
+    }
+
+    /// Of these units only.
+    pub async fn watch_units(
+        &self,
+        cursor: Vec<pb::Position>,
+        units: &[&str],
+    ) -> Result<Streaming<pb::WatchResponse>, Status> {
         let mut client = WatchServiceClient::new(self.channel.clone()).max_decoding_message_size(64 << 20);
-        client
-            .watch(self.request(pb::WatchRequest {
-                cursor,
-                ..Default::default()
-            }))
-            .await
-            .expect("watching")
-            .into_inner()
+        let units = units.iter().map(|&unit| unit.to_owned()).collect();
+        let request = self.request(pb::WatchRequest { cursor, units });
+        Ok(client.watch(request).await?.into_inner())
     }
 
     pub async fn enrol_token(&self, target: pb::create_enrol_token_request::Target) -> EnrolToken {

@@ -1,9 +1,9 @@
-use crate::support::{FakeRelay, attached, quality, small};
+use crate::support::{FakeRelay, Person, add_account, attached, quality, small};
 use muster_proto::command::v1 as pb;
 use pb::watch_response::Event;
 use pb::{LegState, SummonsState};
 use std::time::Duration;
-use tonic::Streaming;
+use tonic::{Code, Streaming};
 
 /// The next event that is neither heartbeat, presence nor fleet.
 async fn next(stream: &mut Streaming<pb::WatchResponse>) -> Event {
@@ -249,4 +249,104 @@ async fn a_session_that_was_ended_ends_its_watch() {
         }
     };
     assert_eq!(end.code(), tonic::Code::Unauthenticated);
+}
+
+#[tokio::test]
+async fn of_the_units_that_are_followed_all_is_told_and_of_others_nothing() {
+    let fixture = small().await;
+    let relay = FakeRelay::start(&fixture).await;
+    let mut endpoints = attached(&fixture, &["A1", "B1", "D1"]).await;
+    let person = fixture.person().await;
+    let of_a = person.convene(&["A1"]).await.expect("convened");
+    let of_b = person.convene(&["D1"]).await.expect("convened");
+    for (meeting, site) in [(&of_a, "A1"), (&of_b, "D1")] {
+        relay.quality(&meeting.id, site, 5).await;
+    }
+    let mut all = person.watch(vec![]).await;
+    while snapshot(&mut all).await.quality.len() < 2 {
+        all = person.watch(vec![]).await;
+    }
+
+    let mut stream = person.watch_units(vec![], &["B", "A"]).await.expect("watching");
+    let both = snapshot(&mut stream).await;
+    assert_eq!(
+        (both.units.len(), both.sites.len(), both.presence.len()),
+        (2, 4, 4)
+    );
+    let mut stream = person.watch_units(vec![], &["B"]).await.expect("watching");
+    let first = snapshot(&mut stream).await;
+    let sites: Vec<_> = first.sites.iter().map(|site| site.id.as_str()).collect();
+    assert_eq!((sites, first.units.len()), (vec!["B1"], 1));
+    assert_eq!((first.meetings.len(), first.quality.len()), (0, 0));
+
+    // A1 is of no unit that is followed; B1 is, and tells that the news of A1 came before it.
+    endpoints.remove(0);
+    endpoints.remove(0);
+    loop {
+        let message = stream.message().await.expect("stream").expect("not over");
+        if let Some(Event::Presence(changed)) = message.event {
+            assert!(changed.presence.iter().all(|presence| presence.site == "B1"));
+            if !changed.presence[0].online {
+                break;
+            }
+        }
+    }
+
+    // A meeting counts from the moment that it has a site of the unit, and is told from its beginning.
+    let verb = pb::act_request::Verb::AddSites(pb::AddSites {
+        selector: Some(pb::Selector {
+            sites: vec!["B1".to_owned()],
+            ..pb::Selector::default()
+        }),
+    });
+    person.act(&of_b.id, verb).await.expect("added");
+    for seq in 1..=of_b.seq + 1 {
+        let told = event(&mut stream).await;
+        assert_eq!((told.meeting.as_str(), told.seq), (of_b.id.as_str(), seq));
+    }
+    person.end(&of_a.id).await;
+    person.end(&of_b.id).await;
+    let last = loop {
+        let told = event(&mut stream).await;
+        assert_eq!(told.meeting, of_b.id);
+        if matches!(told.event, Some(pb::meeting_event::Event::Ended(_))) {
+            break told.seq;
+        }
+    };
+
+    // It resumes where it was left, also of a meeting that has ended; a meeting of other units is no cursor.
+    let at = |meeting: &pb::Meeting, seq| pb::Position {
+        stream: meeting.id.clone(),
+        seq,
+    };
+    for (cursor, resumed) in [(at(&of_b, last), true), (at(&of_a, 1), false)] {
+        let mut again = person.watch_units(vec![cursor], &["B"]).await.expect("watching");
+        assert_eq!(snapshot(&mut again).await.resumed, resumed);
+    }
+}
+
+#[tokio::test]
+async fn a_unit_that_is_not_there_or_not_seen_is_refused() {
+    let fixture = small().await;
+    add_account(fixture.dir.path(), "street-a", pb::Role::DutyOfficer, "A").await;
+    let person = Person::sign_in(fixture.channel().await, "street-a").await;
+    for (unit, code, word) in [
+        ("nowhere", Code::NotFound, "unknown_unit"),
+        ("B", Code::PermissionDenied, "outside_authority"),
+        ("D", Code::PermissionDenied, "outside_authority"),
+        ("no unit", Code::InvalidArgument, "bad_request"),
+    ] {
+        let refused = person.watch_units(vec![], &[unit]).await.expect_err(unit);
+        let told = refused.metadata().get("muster-code").expect("a word");
+        assert_eq!(
+            (refused.code(), told.to_str().expect("ascii")),
+            (code, word),
+            "{unit}"
+        );
+    }
+    let many = vec!["A"; 1001];
+    let refused = person.watch_units(vec![], &many).await.expect_err("too many");
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    let mut stream = person.watch_units(vec![], &["A"]).await.expect("watching");
+    assert_eq!(snapshot(&mut stream).await.sites.len(), 3);
 }

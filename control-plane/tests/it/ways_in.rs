@@ -138,7 +138,6 @@ async fn attach(channel: &Channel, secret: &str) -> Result<(), Status> {
     let message = pb::AttachRequest {
         endpoint: "browser".into(),
         version: "test".into(),
-        ..Default::default()
     };
     let request = if secret.is_empty() {
         Request::new(message)

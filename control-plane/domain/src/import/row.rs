@@ -187,15 +187,15 @@ impl<'a> Fields<'a> {
         let ((name_zh, name_en), (lat, lon)) = (names?, place?);
         let (id, phase) = (id?, phase?);
         let known = current.site(&id);
-        let mut tags = known.map(|site| site.tags.clone()).unwrap_or_default();
-        tags.retain(|tag| !PHASES.contains(&tag.as_str()));
-        tags.insert(phase.to_owned());
+        let kept = known.iter().flat_map(|site| site.tags.iter());
+        let kept = kept.filter(|tag| !PHASES.contains(&tag.as_str())).cloned();
+        let tags = kept.chain([phase.to_owned()]).collect();
         Some(Site {
             id,
             unit: unit?,
             tier: tier?,
-            name_zh,
-            name_en,
+            name_zh: name_zh.into(),
+            name_en: name_en.into(),
             lat,
             lon,
             access: access?,

@@ -65,7 +65,8 @@ fn moving_a_site_is_a_change_and_its_own_tags_stay() {
     let mut room = import(&Tree::default(), &file(&[CITY, STREET, ROOM]))
         .unwrap()
         .sites;
-    room[0].tags.insert("hospital".to_owned());
+    let tags = room[0].tags.iter().cloned();
+    room[0].tags = tags.chain(["hospital".to_owned()]).collect();
     let tree = Tree::new(units, room).unwrap();
     let moved = ROOM
         .replace("site,street,A-1", "site,street,A")

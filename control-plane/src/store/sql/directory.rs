@@ -3,6 +3,7 @@
 use super::{Connection, Db, ROWS, Sql, driver, small};
 use crate::store::{DirectoryStore, Result, SeenRow, SiteRow, UnitRow};
 use async_trait::async_trait;
+use futures_util::TryStreamExt as _;
 use sqlx::{QueryBuilder, Row as _};
 
 /// Tells imports from other things that one replica alone may do at a time.
@@ -74,33 +75,33 @@ pub(super) async fn put_directory(tx: &mut Connection, units: &[UnitRow], sites:
 
 #[async_trait]
 impl DirectoryStore for Sql {
-    async fn directory(&self) -> Result<(Vec<UnitRow>, Vec<SiteRow>)> {
-        let units =
-            sqlx::query("SELECT id, tier, parent, name_zh, name_en, lat, lon FROM units ORDER BY position")
-                .fetch_all(&self.reader)
-                .await?
-                .iter()
-                .map(|row| {
-                    Ok(UnitRow {
-                        id: row.try_get(0)?,
-                        tier: small(row.try_get(1)?),
-                        parent: row.try_get::<Option<String>, _>(2)?.unwrap_or_default(),
-                        name_zh: row.try_get(3)?,
-                        name_en: row.try_get(4)?,
-                        lat: row.try_get(5)?,
-                        lon: row.try_get(6)?,
-                    })
+    async fn units(&self) -> Result<Vec<UnitRow>> {
+        sqlx::query("SELECT id, tier, parent, name_zh, name_en, lat, lon FROM units ORDER BY position")
+            .fetch_all(&self.reader)
+            .await?
+            .iter()
+            .map(|row| {
+                Ok(UnitRow {
+                    id: row.try_get(0)?,
+                    tier: small(row.try_get(1)?),
+                    parent: row.try_get::<Option<String>, _>(2)?.unwrap_or_default(),
+                    name_zh: row.try_get(3)?,
+                    name_en: row.try_get(4)?,
+                    lat: row.try_get(5)?,
+                    lon: row.try_get(6)?,
                 })
-                .collect::<Result<_>>()?;
-        let sites = sqlx::query(
+            })
+            .collect()
+    }
+
+    async fn each_site(&self, take: &mut (dyn FnMut(SiteRow) -> Result<()> + Send)) -> Result<()> {
+        let mut rows = sqlx::query(
             "SELECT id, unit, tier, name_zh, name_en, lat, lon, access, tags, answer FROM sites ORDER BY position",
         )
-        .fetch_all(&self.reader)
-        .await?
-        .iter()
-        .map(|row| {
+        .fetch(&self.reader);
+        while let Some(row) = rows.try_next().await? {
             let tags: String = row.try_get(8)?;
-            Ok(SiteRow {
+            take(SiteRow {
                 id: row.try_get(0)?,
                 unit: row.try_get(1)?,
                 tier: small(row.try_get(2)?),
@@ -115,10 +116,9 @@ impl DirectoryStore for Sql {
                     .map(str::to_owned)
                     .collect(),
                 answer: small(row.try_get(9)?),
-            })
-        })
-        .collect::<Result<_>>()?;
-        Ok((units, sites))
+            })?;
+        }
+        Ok(())
     }
 
     async fn put_directory(&self, units: &[UnitRow], sites: &[SiteRow]) -> Result<()> {
@@ -128,34 +128,37 @@ impl DirectoryStore for Sql {
     }
 
     async fn seen(&self) -> Result<Vec<SeenRow>> {
-        sqlx::query("SELECT site, since_ms, endpoint FROM site_seen")
-            .fetch_all(&self.reader)
-            .await?
-            .iter()
-            .map(|row| {
-                Ok(SeenRow {
-                    site: row.try_get(0)?,
-                    since_ms: row.try_get(1)?,
-                    endpoint: row.try_get(2)?,
-                })
-            })
-            .collect()
+        let mut rows = sqlx::query("SELECT site, since_ms, endpoint FROM site_seen").fetch(&self.reader);
+        let mut seen = Vec::new();
+        while let Some(row) = rows.try_next().await? {
+            seen.push(SeenRow {
+                site: row.try_get(0)?,
+                since_ms: row.try_get(1)?,
+                endpoint: row.try_get(2)?,
+            });
+        }
+        Ok(seen)
     }
 
     async fn put_seen(&self, rows: &[SeenRow]) -> Result<()> {
         let mut sorted: Vec<&SeenRow> = rows.iter().collect();
         sorted.sort_by(|a, b| a.site.cmp(&b.site));
         let mut tx = self.begin().await?;
-        for row in sorted {
-            sqlx::query(
-                "INSERT INTO site_seen (site, since_ms, endpoint) SELECT id, $2, $3 FROM sites WHERE id = $1
+        for chunk in sorted.chunks(ROWS) {
+            let mut query: QueryBuilder<Db> = QueryBuilder::new("WITH news (site, since_ms, endpoint) AS (");
+            query.push_values(chunk, |mut values, row| {
+                values
+                    .push_bind(&row.site)
+                    .push_bind(row.since_ms)
+                    .push_bind(&row.endpoint);
+            });
+            // `WHERE true` tells SQLite that ON belongs to the INSERT.
+            query.push(
+                ") INSERT INTO site_seen (site, since_ms, endpoint)
+                 SELECT news.site, news.since_ms, news.endpoint FROM news JOIN sites ON sites.id = news.site WHERE true
                  ON CONFLICT (site) DO UPDATE SET since_ms = excluded.since_ms, endpoint = excluded.endpoint",
-            )
-            .bind(&row.site)
-            .bind(row.since_ms)
-            .bind(&row.endpoint)
-            .execute(&mut *tx)
-            .await?;
+            );
+            query.build().execute(&mut *tx).await?;
         }
         Ok(tx.commit().await?)
     }
