@@ -9,7 +9,7 @@ use muster_proto::command::v1::endpoint_service_client::EndpointServiceClient;
 use muster_proto::command::v1::{AttachRequest, AttachResponse, ReportSummonsRequest, SummonsState};
 use tokio::sync::mpsc::UnboundedSender;
 use tonic::transport::Channel;
-use tonic::{Status, Streaming};
+use tonic::{Code, Status, Streaming};
 
 /// Something that befell an endpoint, by its number.
 pub struct News {
@@ -89,7 +89,11 @@ impl Seat {
                     state: SummonsState::Delivered.into(),
                     ..ReportSummonsRequest::default()
                 };
-                client.report_summons(report).await?;
+                match client.report_summons(report).await {
+                    // The meeting has ended meanwhile.
+                    Err(status) if status.code() == Code::FailedPrecondition => {}
+                    other => drop(other?),
+                }
             }
         }
         Ok(())
