@@ -6,9 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use muster_identity::{
-    Authority, Identity, IdentityError, LiveCertificate, NameRefused, PairFiles, RELAY_NAME, accept_tls,
-    all_named, connect_web, web_client_config,
+    Authority, Hello, Identity, IdentityError, LAST_RANK, LiveCertificate, NameRefused, PairFiles,
+    RELAY_NAME, Rank, accept_tls, all_named, connect_in_line, connect_web, web_client_config,
 };
+use muster_proto::command::v1::EnrolRequest;
+use muster_proto::command::v1::enrol_service_client::EnrolServiceClient;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
@@ -253,4 +255,34 @@ fn names_in(der: &[u8]) -> Vec<String> {
         _ => None,
     };
     names.value.general_names.iter().filter_map(text).collect()
+}
+
+#[tokio::test]
+async fn a_channel_asks_for_its_place_in_line_at_each_connection_and_speaks_h2() {
+    let dir = tempfile::tempdir().expect("folder");
+    let authority = authority(dir.path());
+    let pem = authority.server_credentials(&[]).expect("made");
+    let live = LiveCertificate::from_pem(&pem.cert_chain_pem, &pem.key_pem).expect("a pair");
+    let config = live.server_config().expect("TLS");
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+    let address = listener.local_addr().expect("address").to_string();
+    let credentials = authority.credentials(Identity::Agent("A1".into())).expect("made");
+    let rank = Rank::default();
+    let channel = connect_in_line(&address, &credentials, rank.clone())
+        .await
+        .expect("an address");
+    for wanted in [LAST_RANK, 0, 2] {
+        rank.set(wanted);
+        let mut client = EnrolServiceClient::new(channel.clone());
+        let call = async { client.enrol(EnrolRequest::default()).await };
+        let serve = async {
+            let (stream, _) = listener.accept().await.expect("accepted");
+            let hello = Hello::read(stream).await.expect("a hello");
+            assert_eq!(hello.rank(), wanted);
+            let stream = hello.finish(config.clone()).await.expect("a handshake");
+            assert_eq!(stream.get_ref().1.alpn_protocol(), Some(b"h2".as_slice()));
+        };
+        let (answer, ()) = tokio::join!(call, serve);
+        answer.expect_err("it was hung up");
+    }
 }
