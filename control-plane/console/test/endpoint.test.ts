@@ -346,6 +346,15 @@ describe("the worker's page", () => {
     expect(endpoint.refusal.get()).toEqual({ kind: "refused", code: "not_called", message: "not your turn" });
   });
 
+  it("tells in a drill that its camera was in use when it last asked", async () => {
+    const { endpoint, push, drills, world } = start(AnswerPolicy.UNSPECIFIED, "busy");
+    await settle();
+    await endpoint.press();
+    push({ case: "drill", value: { drill: "d", serverTimeMs: BigInt(world.now()) } as never });
+    await settle();
+    expect(drills.map(({ camera, detail }) => ({ camera, detail }))).toEqual([{ camera: Check.FAILED, detail: "camera in use by another program" }]);
+  });
+
   it("checks itself in a drill without ringing", async () => {
     const { push, kind, drills, world } = start();
     await settle();

@@ -60,6 +60,13 @@ function faults() {
     const { overflowX } = getComputedStyle(text);
     if (overflowX !== "visible" && text.scrollWidth > text.clientWidth + 2) found.push(`cut off: ${named(text)}`);
   }
+  for (const place of document.querySelectorAll("[data-testid=stage], [data-testid=content], [data-testid=tile]")) {
+    const { width, height } = place.getBoundingClientRect();
+    if (width < 60 || height < 40) found.push(`no room: ${place.dataset.testid} is ${Math.round(width)} x ${Math.round(height)}`);
+  }
+  for (const place of document.querySelectorAll(".scroll, .desk, aside")) {
+    if (seen(place) && place.scrollWidth > place.clientWidth + 2) found.push(`wider than its room: ${named(place)}`);
+  }
   if (document.documentElement.scrollWidth > innerWidth + 2) found.push(`the page is ${document.documentElement.scrollWidth} px wide, the window ${innerWidth}`);
   return [...new Set(found)];
 }

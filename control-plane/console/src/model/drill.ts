@@ -20,8 +20,7 @@ export interface SelfCheck {
 
 function device(open: MediaStreamTrack | undefined, state: DeviceState, listed: boolean, inside: boolean): Check {
   // What this page was refused when it last asked counts more than that there is one.
-  if (state === "busy") return Check.BUSY;
-  if (state === "denied" || state === "insecure") return Check.FAILED;
+  if (state === "busy" || state === "denied" || state === "insecure") return Check.FAILED;
   if (open?.readyState === "live") return inside ? Check.BUSY : Check.OK;
   return listed ? Check.OK : Check.FAILED;
 }
@@ -37,7 +36,7 @@ export async function checkSelf({ site, inside, capture, nowMs, serverMs, device
     clock: Math.abs(off) <= CLOCK_LIMIT_MS ? Check.OK : Check.FAILED,
     clockOffMs: BigInt(Math.round(off)),
     atMs: BigInt(Math.round(serverMs)),
-    detail: capture.camera === "denied" ? "camera not allowed in the browser" : "",
+    detail: capture.camera === "denied" ? "camera not allowed in the browser" : capture.camera === "busy" ? "camera in use by another program" : "",
   });
 }
 
