@@ -4,22 +4,27 @@
 //! counted before its password is checked, so that parallel guesses win nothing; only hashes of session tokens
 //! are kept. What an account may do is decided by the domain, not here.
 
+use crate::bus::Bus;
 use crate::clock::now_ms;
+use crate::convert::{role_from_wire, role_to_wire};
 use crate::counters::turned_away;
-use crate::store::{AccountRow, Store, StoreError};
+use crate::store::{AccountRow, GrantRow, Store, StoreError, UnitEffect};
 use crate::throttle::{Throttle, Verdict};
+use crate::units::{By, Units};
 use argon2::Argon2;
 use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{PasswordHasher as _, PasswordVerifier as _};
 use muster_domain::credentials::MAX_PASSWORD_BYTES;
 use muster_domain::ids::MAX_ACCOUNT;
-use muster_domain::{AccountName, check_password};
+use muster_domain::{AccountName, Grant, Order, Record, Role, UnitId, check_password};
 use muster_identity::{random_secret, sha256_text};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::Semaphore;
 
+/// Who does what is done on the machine itself, without signing in. No account can have this name.
+const HOST: &str = "host:control-plane";
 /// A session ends this long after its last use.
 const SESSION_MS: i64 = 12 * 3600 * 1000;
 /// The end is moved at most once in this time, so that reading calls seldom write.
@@ -138,22 +143,17 @@ impl Accounts {
         self.store.remove_session(&sha256_text(token.as_bytes())).await
     }
 
-    /// Adds an account or replaces its password, name and grants.
-    pub async fn put(&self, account: &AccountRow, password: String) -> anyhow::Result<()> {
-        put_account(&self.store, account, password).await
-    }
-
-    /// Like [`Accounts::put`], but leaves an account that has this password and at least these grants alone, so that a
-    /// restart with the same bootstrap account ends nobody's session and takes nothing away.
-    pub async fn ensure(&self, account: &AccountRow, password: String) -> anyhow::Result<()> {
+    /// Adds the bootstrap account, or gives it this password and role; its sessions end. One that has both already is left
+    /// alone, so that a restart takes nothing away and writes nothing.
+    pub async fn ensure(&self, units: &Units, account: &NewAccount, password: String) -> anyhow::Result<()> {
         if let Some(hash) = self.store.password_hash(&account.name).await?
             && let Some(known) = self.store.account(&account.name).await?
-            && account.grants.iter().all(|grant| known.grants.contains(grant))
+            && known.grants.iter().any(|grant| account.is(grant))
             && self.check(password.clone(), hash).await?
         {
             return Ok(());
         }
-        self.put(account, password).await
+        put_account(&self.store, units, account, password, "bootstrap_account").await
     }
 
     /// The argon2 string of a new password, made when there is a processor for it.
@@ -189,12 +189,88 @@ impl Accounts {
     }
 }
 
-/// Stores an account without a running control plane (the `account add` command).
-pub async fn put_account(store: &Store, account: &AccountRow, password: String) -> anyhow::Result<()> {
-    let name = AccountName::new(&account.name)?;
+/// An account with one role without end, as it is made on the machine itself.
+#[derive(Debug, Clone)]
+pub struct NewAccount {
+    pub name: AccountName,
+    pub display_name: String,
+    pub role: Role,
+    pub unit: UnitId,
+}
+
+impl NewAccount {
+    /// Refused is what is no name, no unit or no role that is known here.
+    pub fn new(name: &str, display_name: &str, role: i32, unit: &str) -> anyhow::Result<Self> {
+        Ok(Self {
+            name: AccountName::new(name)?,
+            display_name: display_name.to_owned(),
+            role: role_from_wire(role).ok_or_else(|| anyhow::anyhow!("there is no role {role}"))?,
+            unit: UnitId::new(unit)?,
+        })
+    }
+
+    /// Whether this is the role that the account is to have.
+    fn is(&self, grant: &GrantRow) -> bool {
+        grant.role == i32::from(role_to_wire(self.role))
+            && grant.unit == self.unit.as_str()
+            && grant.expires_ms == 0
+    }
+}
+
+/// Adds an account where no control plane runs (the `account add` command), as [`Accounts::ensure`] does, always.
+pub async fn add_account(store: &Store, account: &NewAccount, password: String) -> anyhow::Result<()> {
+    let (units, _) = Units::new(store.clone(), Bus::default());
+    put_account(store, &units, account, password, "account_add").await
+}
+
+/// Account and role are in the log of the role's unit; roles that it had besides are taken away, each in its unit's log.
+async fn put_account(
+    store: &Store,
+    units: &Units,
+    account: &NewAccount,
+    password: String,
+    cause: &'static str,
+) -> anyhow::Result<()> {
+    let NewAccount { name, role, unit, .. } = account.clone();
     check_password(&name, &password)?;
-    let hash = hash_password(password).await?;
-    Ok(store.put_account(account, &hash, now_ms()).await?)
+    let put = UnitEffect::PutAccount {
+        name: name.to_string(),
+        display_name: account.display_name.clone(),
+        password_hash: Some(hash_password(password).await?),
+        now_ms: now_ms(),
+    };
+    let made = Record::AccountPut {
+        account: name.clone(),
+        new_password: true,
+    };
+    let grant = Grant {
+        role,
+        unit: unit.clone(),
+        expires: None,
+    };
+    let given = Order::Grant {
+        account: name.clone(),
+        grant,
+    };
+    let by = By { actor: HOST, cause };
+    units
+        .act_all(&unit, by, vec![Order::Record(made), given], vec![put])
+        .await?;
+    let stored = store
+        .account(&name)
+        .await?
+        .map(|row| row.grants)
+        .unwrap_or_default();
+    for other in stored.iter().filter(|grant| !account.is(grant)) {
+        let role = role_from_wire(other.role)
+            .ok_or_else(|| anyhow::anyhow!("account {name} has a role {} of a newer version", other.role))?;
+        let account = name.clone();
+        let taken = Order::Revoke { account, role };
+        units
+            .act(&UnitId::new(&other.unit)?, by, taken, Vec::new())
+            .await?;
+    }
+    Ok(())
 }
 
 async fn hash_password(password: String) -> anyhow::Result<String> {

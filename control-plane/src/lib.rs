@@ -38,7 +38,7 @@ mod upkeep;
 pub use config::{Bootstrap, Config, ConsoleTls};
 
 use crate::core::Core;
-use accounts::Accounts;
+use accounts::{Accounts, NewAccount};
 use anyhow::Context as _;
 use bus::{Bus, Network};
 use clock::Clock;
@@ -52,7 +52,7 @@ use replicas::Replicas;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use store::{AccountRow, GrantRow, Store};
+use store::Store;
 use tickets::Tickets;
 use tls::Certificates;
 use tokio::net::{TcpListener, TcpSocket};
@@ -128,7 +128,7 @@ impl ControlPlane {
         };
         let (core, audit, links) = assemble(store, network, authority).await?;
         if let Some(bootstrap) = &config.bootstrap {
-            bootstrap_account(&core.accounts, bootstrap).await?;
+            bootstrap_account(&core, bootstrap).await?;
         }
         let (addr, agents_addr) = (listener.local_addr()?, agents_listener.local_addr()?);
         let mut tasks = JoinSet::new();
@@ -281,14 +281,12 @@ async fn assemble(
     Ok((core, refusals, links))
 }
 
-async fn bootstrap_account(accounts: &Accounts, bootstrap: &Bootstrap) -> anyhow::Result<()> {
-    let account = AccountRow {
-        name: bootstrap.account.clone(),
-        display_name: bootstrap.account.clone(),
-        grants: vec![GrantRow::lasting(bootstrap.role.into(), &bootstrap.unit)],
+async fn bootstrap_account(core: &Core, bootstrap: &Bootstrap) -> anyhow::Result<()> {
+    let Bootstrap { account, unit, .. } = bootstrap;
+    let ensured = async {
+        let account = NewAccount::new(account, account, bootstrap.role.into(), unit)?;
+        let password = bootstrap.password.clone();
+        core.accounts.ensure(&core.units, &account, password).await
     };
-    accounts
-        .ensure(&account, bootstrap.password.clone())
-        .await
-        .context("the bootstrap account")
+    ensured.await.context("the bootstrap account")
 }

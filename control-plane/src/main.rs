@@ -2,9 +2,9 @@
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use muster_control_plane::accounts::put_account;
+use muster_control_plane::accounts::{NewAccount, add_account};
 use muster_control_plane::config::{AccountCommand, Cli, Command, Config};
-use muster_control_plane::store::{AccountRow, GrantRow, Store};
+use muster_control_plane::store::Store;
 use muster_control_plane::{ControlPlane, logging};
 use muster_proto::command::v1::Role;
 use std::io::IsTerminal as _;
@@ -58,7 +58,6 @@ async fn account(config: Config, command: AccountCommand) -> anyhow::Result<()> 
         unit,
         display_name,
     } = command;
-    muster_domain::UnitId::new(&unit)?;
     let mut password = String::new();
     std::io::stdin()
         .read_line(&mut password)
@@ -69,12 +68,9 @@ async fn account(config: Config, command: AccountCommand) -> anyhow::Result<()> 
         Some(url) => Store::connect(url.expose()).await?,
         None => Store::open(&config.data_dir).await?,
     };
-    let account = AccountRow {
-        display_name: display_name.unwrap_or_else(|| name.clone()),
-        name,
-        grants: vec![GrantRow::lasting(Role::from(role).into(), unit)],
-    };
-    put_account(&store, &account, password).await?;
+    let display_name = display_name.unwrap_or_else(|| name.clone());
+    let account = NewAccount::new(&name, &display_name, Role::from(role).into(), &unit)?;
+    add_account(&store, &account, password).await?;
     store.close().await;
     println!("account {} is stored", account.name);
     Ok(())

@@ -74,15 +74,37 @@ impl Units {
         order: Order,
         also: Vec<UnitEffect>,
     ) -> Result<Vec<UnitEvent>, Failure> {
-        self.act_telling(unit, by, order, also, None).await
+        self.carry(unit, by, vec![order], also, None).await
     }
 
-    /// The same, telling how many of the rows' effects are carried out so far.
+    /// Several orders that do not depend on each other, together or not at all.
+    pub async fn act_all(
+        &self,
+        unit: &UnitId,
+        by: By<'_>,
+        orders: Vec<Order>,
+        also: Vec<UnitEffect>,
+    ) -> Result<Vec<UnitEvent>, Failure> {
+        self.carry(unit, by, orders, also, None).await
+    }
+
+    /// As [`Units::act`], telling how many of the rows' effects are carried out so far.
     pub async fn act_telling(
         &self,
         unit: &UnitId,
         by: By<'_>,
         order: Order,
+        also: Vec<UnitEffect>,
+        progress: Option<watch::Sender<usize>>,
+    ) -> Result<Vec<UnitEvent>, Failure> {
+        self.carry(unit, by, vec![order], also, progress).await
+    }
+
+    async fn carry(
+        &self,
+        unit: &UnitId,
+        by: By<'_>,
+        orders: Vec<Order>,
         also: Vec<UnitEffect>,
         progress: Option<watch::Sender<usize>>,
     ) -> Result<Vec<UnitEvent>, Failure> {
@@ -95,7 +117,10 @@ impl Units {
         loop {
             self.catch_up(unit, known).await?;
             let at = now();
-            let events = known.state.decide(order.clone(), at)?;
+            let mut events = Vec::new();
+            for order in &orders {
+                events.extend(known.state.decide(order.clone(), at)?);
+            }
             if events.is_empty() {
                 return Ok(events);
             }

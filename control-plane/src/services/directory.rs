@@ -204,25 +204,21 @@ impl Directory {
         Ok((progress, import))
     }
 
-    /// Writes that a secret was given out, before it is: none is without a line in the log.
-    async fn record_secret(
+    /// Stores a secret that is given out, with its line in the log.
+    async fn give_out(
         &self,
         caller: &Caller,
         unit: &UnitId,
         cause: &'static str,
-        identity: String,
-        expires_ms: i64,
+        record: Record,
+        secret: UnitEffect,
     ) -> Result<(), Failure> {
-        let record = Record::SecretMade {
-            identity,
-            expires: Millis(expires_ms),
-        };
         let by = By {
             actor: &caller.account.name,
             cause,
         };
         let order = Order::Record(record);
-        self.0.units.act(unit, by, order, Vec::new()).await.map(|_| ())
+        self.0.units.act(unit, by, order, vec![secret]).await.map(|_| ())
     }
 
     fn unit_of(&self, site: &SiteId) -> Result<UnitId, Failure> {
@@ -299,15 +295,18 @@ impl DirectoryService for Directory {
         let pb::CreateEnrolTokenRequest { target, valid_s } = request.into_inner();
         let (identity, unit) = self.enrol_identity(&caller, target)?;
         let expires_ms = ends(valid_s)?;
-        let name = identity.to_string();
-        self.record_secret(&caller, &unit, "create_enrol_token", name, expires_ms)
-            .await?;
         let token = EnrolToken::new(self.0.authority.fingerprint());
-        let hash = sha256_text(token.secret.as_bytes());
-        let by = &caller.account.name;
-        self.0
-            .store
-            .add_enrol_token(&hash, &identity.to_string(), by, expires_ms)
+        let secret = UnitEffect::AddEnrolToken {
+            hash: sha256_text(token.secret.as_bytes()),
+            identity: identity.to_string(),
+            by: caller.account.name.clone(),
+            expires_ms,
+        };
+        let record = Record::SecretMade {
+            identity: identity.to_string(),
+            expires: Millis(expires_ms),
+        };
+        self.give_out(&caller, &unit, "create_enrol_token", record, secret)
             .await?;
         Ok(Response::new(pb::CreateEnrolTokenResponse {
             token: token.to_string(),
@@ -325,14 +324,20 @@ impl DirectoryService for Directory {
         self.0
             .authorize(&caller, Action::CreateSiteLink, &Target::Site(site.clone()))?;
         let expires_ms = ends(valid_s)?;
-        let (unit, identity) = (self.unit_of(&site)?, format!("{LINK}{site}"));
-        self.record_secret(&caller, &unit, "create_site_link", identity, expires_ms)
-            .await?;
         let secret = random_secret();
-        let hash = sha256_text(secret.as_bytes());
-        self.0
-            .store
-            .add_site_link(&hash, &site, &caller.account.name, now_ms(), expires_ms)
+        let link = UnitEffect::AddSiteLink {
+            hash: sha256_text(secret.as_bytes()),
+            site: site.to_string(),
+            by: caller.account.name.clone(),
+            now_ms: now_ms(),
+            expires_ms,
+        };
+        let record = Record::SecretMade {
+            identity: format!("{LINK}{site}"),
+            expires: Millis(expires_ms),
+        };
+        let unit = self.unit_of(&site)?;
+        self.give_out(&caller, &unit, "create_site_link", record, link)
             .await?;
         Ok(Response::new(pb::CreateSiteLinkResponse {
             path: format!("/join#{secret}"),

@@ -1,5 +1,6 @@
 //! Accounts, their grants and sessions, and the audit table. Passwords come in as argon2id strings, session tokens as
-//! hashes; what a grant permits, and whether it still counts, is decided elsewhere.
+//! hashes; what a grant permits, and whether it still counts, is decided elsewhere. Accounts and grants change with a line
+//! in a unit's log: [`super::UnitEffect`].
 
 use super::Result;
 use async_trait::async_trait;
@@ -64,8 +65,6 @@ pub fn session_id(token_hash: &str) -> &str {
 
 #[async_trait]
 pub trait AccountStore: Send + Sync {
-    /// Adds an account or replaces its name, password and grants, and ends its sessions.
-    async fn put_account(&self, account: &AccountRow, password_hash: &str, now_ms: i64) -> Result<()>;
     /// The argon2 string of an account's password, or `None` for an unknown account.
     async fn password_hash(&self, account: &str) -> Result<Option<String>>;
     async fn account(&self, name: &str) -> Result<Option<AccountRow>>;

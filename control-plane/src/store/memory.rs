@@ -175,6 +175,9 @@ impl State {
                 password_hash: None,
                 ..
             } if !self.accounts.contains_key(name) => conflict(format!("there is no account {name:?}")),
+            UnitEffect::AddEnrolToken { hash, .. } if self.enrol.contains_key(hash) => {
+                conflict("there is such a token")
+            }
             _ => Ok(()),
         }
     }
@@ -214,6 +217,29 @@ impl State {
                     || only.as_ref().is_some_and(|only| *only != session.id)
                     || keep.as_ref() == Some(&session.id)
             }),
+            UnitEffect::AddEnrolToken {
+                hash,
+                identity,
+                expires_ms,
+                ..
+            } => {
+                let row = EnrolRow {
+                    identity,
+                    expires_ms,
+                    used: false,
+                };
+                self.enrol.insert(hash, row);
+            }
+            UnitEffect::AddSiteLink {
+                hash,
+                site,
+                now_ms,
+                expires_ms,
+                ..
+            } => {
+                self.links.retain(|_, (_, expires_ms)| *expires_ms > now_ms);
+                self.links.insert(hash, (site, expires_ms));
+            }
             UnitEffect::PutDirectory { units, sites } => self.put_directory(&units, &sites),
             UnitEffect::SetAnswer { sites, answer } => {
                 let named: BTreeSet<String> = sites.into_iter().collect();
@@ -428,20 +454,6 @@ impl PlanStore for Memory {
 
 #[async_trait]
 impl AccountStore for Memory {
-    async fn put_account(&self, account: &AccountRow, password_hash: &str, _now_ms: i64) -> Result<()> {
-        let mut state = self.enter().await?;
-        let mut row = account.clone();
-        row.grants
-            .sort_by(|a, b| (a.role, &a.unit).cmp(&(b.role, &b.unit)));
-        state
-            .accounts
-            .insert(row.name.clone(), (row, password_hash.into()));
-        state
-            .sessions
-            .retain(|_, session| session.account != account.name);
-        Ok(())
-    }
-
     async fn password_hash(&self, account: &str) -> Result<Option<String>> {
         let state = self.enter().await?;
         Ok(state.accounts.get(account).map(|(_, hash)| hash.clone()))
@@ -553,18 +565,6 @@ impl DirectoryStore for Memory {
 
 #[async_trait]
 impl SecretStore for Memory {
-    async fn add_enrol_token(&self, hash: &str, identity: &str, _by: &str, expires_ms: i64) -> Result<()> {
-        let row = EnrolRow {
-            identity: identity.into(),
-            expires_ms,
-            used: false,
-        };
-        match self.enter().await?.enrol.insert(hash.into(), row) {
-            None => Ok(()),
-            Some(_) => conflict("there is such a token"),
-        }
-    }
-
     async fn enrol_token(&self, hash: &str) -> Result<Option<EnrolRow>> {
         Ok(self.enter().await?.enrol.get(hash).cloned())
     }
@@ -577,20 +577,6 @@ impl SecretStore for Memory {
         };
         token.used = true;
         Ok(true)
-    }
-
-    async fn add_site_link(
-        &self,
-        hash: &str,
-        site: &str,
-        _by: &str,
-        now_ms: i64,
-        expires_ms: i64,
-    ) -> Result<()> {
-        let mut state = self.enter().await?;
-        state.links.retain(|_, (_, expires_ms)| *expires_ms > now_ms);
-        state.links.insert(hash.into(), (site.into(), expires_ms));
-        Ok(())
     }
 
     async fn site_link(&self, hash: &str) -> Result<Option<(String, i64)>> {

@@ -69,6 +69,21 @@ pub enum UnitEffect {
         only: Option<String>,
         keep: Option<String>,
     },
+    /// Gives an enrolment token out. One of this hash that is there already is a conflict.
+    AddEnrolToken {
+        hash: String,
+        identity: String,
+        by: String,
+        expires_ms: i64,
+    },
+    /// Gives a site link out, and removes those that have run out.
+    AddSiteLink {
+        hash: String,
+        site: String,
+        by: String,
+        now_ms: i64,
+        expires_ms: i64,
+    },
     /// Units and sites, new or changed, as [`super::DirectoryStore::put_directory`] writes them.
     PutDirectory {
         units: Vec<UnitRow>,

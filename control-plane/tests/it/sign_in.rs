@@ -15,13 +15,13 @@ async fn a_right_password_opens_a_session_and_signing_out_ends_it() {
         .into_inner();
     let account = who.account.expect("account");
     assert_eq!(account.name, ACCOUNT);
+    let [grant] = account.grants.as_slice() else {
+        panic!("{:?}", account.grants)
+    };
+    assert_eq!((grant.role(), grant.unit.as_str()), (pb::Role::Commander, "D"));
     assert_eq!(
-        account.grants,
-        [pb::Grant {
-            role: pb::Role::Commander.into(),
-            unit: "D".into(),
-            ..Default::default()
-        }]
+        (grant.expires_ms, grant.granted_by.as_str()),
+        (0, "host:control-plane")
     );
     assert!(who.expires_ms > 0);
     client

@@ -211,10 +211,7 @@ async fn live_meetings_are_told_with_their_last_events_until_they_end(store: Sto
 }
 
 async fn sessions_end_with_a_new_password_and_can_be_revoked(store: Store) {
-    store
-        .put_account(&account("wang"), "hash", 1)
-        .await
-        .expect("stored");
+    put_account(&store, "wang", "hash").await;
     let token = |n: u32| format!("{n:064x}").chars().rev().collect::<String>();
     for n in 1..=3 {
         store
@@ -253,16 +250,33 @@ async fn sessions_end_with_a_new_password_and_can_be_revoked(store: Store) {
         .add_session(&token(5), "wang", 2000, 3000)
         .await
         .expect("opened");
-    store
-        .put_account(&account("wang"), "new", 1)
-        .await
-        .expect("stored");
+    put_account(&store, "wang", "new").await;
     assert!(store.sessions("wang").await.expect("listed").is_empty());
     assert_eq!(
         store.password_hash("wang").await.expect("read").as_deref(),
         Some("new")
     );
     assert_eq!(store.password_hash("li").await.expect("read"), None);
+}
+
+/// Adds the account with its role, or gives it another password.
+async fn put_account(store: &Store, name: &str, hash: &str) {
+    let AccountRow {
+        name,
+        display_name,
+        grants,
+    } = account(name);
+    let mut effects = vec![UnitEffect::PutAccount {
+        name: name.clone(),
+        display_name,
+        password_hash: Some(hash.into()),
+        now_ms: 1,
+    }];
+    effects.extend(grants.into_iter().map(|grant| UnitEffect::PutGrant {
+        account: name.clone(),
+        grant,
+    }));
+    unit_step(store, "D", effects).await.expect("stored");
 }
 
 async fn unit_step(store: &Store, unit: &str, effects: Vec<UnitEffect>) -> Result<ChainHead, StoreError> {
@@ -377,10 +391,7 @@ async fn grants_are_given_with_an_end_and_taken(store: Store) {
         };
         unit_step(&store, "D", vec![effect]).await.expect("granted");
     }
-    store
-        .put_account(&account("wang"), "hash", 1)
-        .await
-        .expect("stored");
+    put_account(&store, "wang", "hash").await;
     let li = AccountRow {
         name: "li".into(),
         display_name: "Li".into(),
@@ -501,10 +512,22 @@ async fn a_token_is_used_once_and_a_link_runs_out(store: Store) {
         answer: 1,
     }];
     store.put_directory(&units, &sites).await.expect("stored");
-    store
-        .add_enrol_token("h", "agent:D1", "wang", 100)
+    let token = || UnitEffect::AddEnrolToken {
+        hash: "h".into(),
+        identity: "agent:D1".into(),
+        by: "wang".into(),
+        expires_ms: 100,
+    };
+    unit_step(&store, "D", vec![token()]).await.expect("given");
+    let before = store.head("unit:D").await.expect("head");
+    unit_step(&store, "D", vec![token()])
         .await
-        .expect("given");
+        .expect_err("there is such a token");
+    assert_eq!(
+        store.head("unit:D").await.expect("head"),
+        before,
+        "nor an event of it"
+    );
     assert!(
         !store.use_enrol_token("h", "f0", 100).await.expect("asked"),
         "too late"
@@ -516,16 +539,21 @@ async fn a_token_is_used_once_and_a_link_runs_out(store: Store) {
     assert!(left.expect("asked") != right.expect("asked"));
     let row = store.enrol_token("h").await.expect("read").expect("there");
     assert!(row.used && row.identity == "agent:D1");
-    store
-        .add_site_link("l1", "D1", "wang", 1, 10)
+    let link = |hash: &str, now_ms, expires_ms| UnitEffect::AddSiteLink {
+        hash: hash.into(),
+        site: "D1".into(),
+        by: "wang".into(),
+        now_ms,
+        expires_ms,
+    };
+    unit_step(&store, "D", vec![link("l1", 1, 10)])
         .await
         .expect("given");
     assert_eq!(
         store.site_link("l1").await.expect("read"),
         Some(("D1".into(), 10))
     );
-    store
-        .add_site_link("l2", "D1", "wang", 10, 20)
+    unit_step(&store, "D", vec![link("l2", 10, 20)])
         .await
         .expect("given");
     assert_eq!(store.site_link("l1").await.expect("read"), None);

@@ -122,14 +122,11 @@ pub async fn add_account(dir: &Path, name: &str, role: pb::Role, unit: &str) {
 }
 
 pub async fn add_account_called(dir: &Path, name: &str, display_name: &str, role: pb::Role, unit: &str) {
-    use muster_control_plane::store::{AccountRow, GrantRow, Store};
+    use muster_control_plane::accounts::{NewAccount, add_account};
+    use muster_control_plane::store::Store;
     let store = Store::open(dir).await.expect("store");
-    let account = AccountRow {
-        name: name.into(),
-        display_name: display_name.into(),
-        grants: vec![GrantRow::lasting(role.into(), unit)],
-    };
-    muster_control_plane::accounts::put_account(&store, &account, PASSWORD.into())
+    let account = NewAccount::new(name, display_name, role.into(), unit).expect("an account");
+    add_account(&store, &account, PASSWORD.into())
         .await
         .expect("stored");
     store.close().await;

@@ -5,7 +5,7 @@ use crate::support::{
     ACCOUNT, FakeRelay, Fixture, Person, attached, framed, http, http_from, sign_in, small, with_bearer,
 };
 use hyper_util::rt::TokioIo;
-use muster_control_plane::store::Store;
+use muster_control_plane::store::{Store, UnitAppend, UnitEffect};
 use muster_identity::{
     Authority, CONTROL_PLANE_NAME, Credentials, EnrolError, EnrolToken, Identity, connect, enrol, enrol_as,
     random_secret, renew, sha256_text,
@@ -150,6 +150,15 @@ async fn attach(channel: &Channel, secret: &str) -> Result<(), Status> {
         .map(|_| ())
 }
 
+/// Stores a secret without anybody having asked for it.
+async fn give_out(store: &Store, secret: UnitEffect) {
+    let append = UnitAppend {
+        effects: vec![secret],
+        ..UnitAppend::default()
+    };
+    store.append_unit(&append).await.expect("stored");
+}
+
 #[tokio::test]
 async fn a_site_link_opens_its_site_and_its_sites_meetings_alone() {
     let fixture = small().await;
@@ -159,10 +168,14 @@ async fn a_site_link_opens_its_site_and_its_sites_meetings_alone() {
     let expired = random_secret();
     let hash = sha256_text(expired.as_bytes());
     let store = store(&fixture).await;
-    store
-        .add_site_link(&hash, "A1", ACCOUNT, now_ms() - 2000, now_ms() - 1000)
-        .await
-        .expect("stored");
+    let link = UnitEffect::AddSiteLink {
+        hash,
+        site: "A1".into(),
+        by: ACCOUNT.into(),
+        now_ms: now_ms() - 2000,
+        expires_ms: now_ms() - 1000,
+    };
+    give_out(&store, link).await;
     for (reason, secret) in [
         ("missing", String::new()),
         ("link_expired", expired),
@@ -389,10 +402,13 @@ async fn an_enrolment_token_is_good_once_in_its_time_and_if_it_was_made_here() {
     let expired = EnrolToken::new(token.ca_fingerprint.clone());
     let hash = sha256_text(expired.secret.as_bytes());
     let store = store(&fixture).await;
-    store
-        .add_enrol_token(&hash, "agent:A1", ACCOUNT, now_ms() - 1)
-        .await
-        .expect("stored");
+    let token = UnitEffect::AddEnrolToken {
+        hash,
+        identity: "agent:A1".into(),
+        by: ACCOUNT.into(),
+        expires_ms: now_ms() - 1,
+    };
+    give_out(&store, token).await;
     not_enrolled(&fixture, &expired, "expired").await;
     let elsewhere = EnrolToken::new(sha256_text(b"another CA"));
     let error = enrol(&address, &elsewhere)

@@ -18,33 +18,6 @@ fn grant(row: &Row) -> Result<GrantRow> {
 
 #[async_trait]
 impl AccountStore for Sql {
-    async fn put_account(&self, account: &AccountRow, password_hash: &str, now_ms: i64) -> Result<()> {
-        let mut tx = self.begin().await?;
-        sqlx::query(
-            "INSERT INTO accounts (name, display_name, password_hash, created_ms) VALUES ($1, $2, $3, $4)
-             ON CONFLICT (name) DO UPDATE SET display_name = excluded.display_name, password_hash = excluded.password_hash",
-        )
-        .bind(&account.name)
-        .bind(&account.display_name)
-        .bind(password_hash)
-        .bind(now_ms)
-        .execute(&mut *tx)
-        .await?;
-        sqlx::query("DELETE FROM grants WHERE account = $1")
-            .bind(&account.name)
-            .execute(&mut *tx)
-            .await?;
-        for grant in &account.grants {
-            super::plans::put_grant(&mut tx, &account.name, grant).await?;
-        }
-        // A new password ends the sessions that the old one opened.
-        sqlx::query("DELETE FROM sessions WHERE account = $1")
-            .bind(&account.name)
-            .execute(&mut *tx)
-            .await?;
-        Ok(tx.commit().await?)
-    }
-
     async fn password_hash(&self, account: &str) -> Result<Option<String>> {
         Ok(
             sqlx::query_scalar("SELECT password_hash FROM accounts WHERE name = $1")

@@ -2,6 +2,7 @@
 
 use super::directory::put_directory;
 use super::log::insert_events;
+use super::secrets::{add_enrol_token, add_site_link};
 use super::{Connection, Db, ROWS, Row, Sql};
 use crate::store::{
     ChainHead, DrillRow, GrantRow, PlanStore, PresetRow, Result, ScheduleRow, StoreError, UnitAppend,
@@ -156,6 +157,19 @@ async fn carry_out(tx: &mut Connection, effect: &UnitEffect) -> Result<()> {
         UnitEffect::RevokeSessions { account, only, keep } => {
             revoke(tx, account, only.as_deref(), keep.as_deref()).await
         }
+        UnitEffect::AddEnrolToken {
+            hash,
+            identity,
+            by,
+            expires_ms,
+        } => add_enrol_token(tx, hash, identity, by, *expires_ms).await,
+        UnitEffect::AddSiteLink {
+            hash,
+            site,
+            by,
+            now_ms,
+            expires_ms,
+        } => add_site_link(tx, hash, site, by, *now_ms, *expires_ms).await,
         UnitEffect::PutDirectory { units, sites } => put_directory(tx, units, sites).await,
         UnitEffect::SetAnswer { sites, answer } => set_answer(tx, sites, *answer).await,
     }
@@ -251,7 +265,7 @@ async fn put_account(
     }
 }
 
-pub(super) async fn put_grant(tx: &mut Connection, account: &str, grant: &GrantRow) -> Result<()> {
+async fn put_grant(tx: &mut Connection, account: &str, grant: &GrantRow) -> Result<()> {
     sqlx::query(
         "INSERT INTO grants (account, role, unit, expires_ms, granted_by, granted_ms) VALUES ($1, $2, $3, $4, $5, $6)
          ON CONFLICT (account, role, unit) DO UPDATE SET expires_ms = excluded.expires_ms,

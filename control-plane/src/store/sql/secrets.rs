@@ -1,23 +1,53 @@
 //! Enrolment tokens, certificates and site links, in SQL.
 
-use super::Sql;
+use super::{Connection, Sql};
 use crate::store::{EnrolRow, Result, SecretStore};
 use async_trait::async_trait;
 use sqlx::Row as _;
 
+pub(super) async fn add_enrol_token(
+    tx: &mut Connection,
+    hash: &str,
+    identity: &str,
+    by: &str,
+    expires_ms: i64,
+) -> Result<()> {
+    sqlx::query(
+        "INSERT INTO enrol_tokens (secret_hash, identity, created_by, expires_ms) VALUES ($1, $2, $3, $4)",
+    )
+    .bind(hash)
+    .bind(identity)
+    .bind(by)
+    .bind(expires_ms)
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+pub(super) async fn add_site_link(
+    tx: &mut Connection,
+    hash: &str,
+    site: &str,
+    by: &str,
+    now_ms: i64,
+    expires_ms: i64,
+) -> Result<()> {
+    sqlx::query("DELETE FROM site_links WHERE expires_ms <= $1")
+        .bind(now_ms)
+        .execute(&mut *tx)
+        .await?;
+    sqlx::query("INSERT INTO site_links (secret_hash, site, created_by, expires_ms) VALUES ($1, $2, $3, $4)")
+        .bind(hash)
+        .bind(site)
+        .bind(by)
+        .bind(expires_ms)
+        .execute(tx)
+        .await?;
+    Ok(())
+}
+
 #[async_trait]
 impl SecretStore for Sql {
-    async fn add_enrol_token(&self, hash: &str, identity: &str, by: &str, expires_ms: i64) -> Result<()> {
-        sqlx::query("INSERT INTO enrol_tokens (secret_hash, identity, created_by, expires_ms) VALUES ($1, $2, $3, $4)")
-            .bind(hash)
-            .bind(identity)
-            .bind(by)
-            .bind(expires_ms)
-            .execute(&self.writer)
-            .await?;
-        Ok(())
-    }
-
     async fn enrol_token(&self, hash: &str) -> Result<Option<EnrolRow>> {
         sqlx::query("SELECT identity, expires_ms, used_ms FROM enrol_tokens WHERE secret_hash = $1")
             .bind(hash)
@@ -57,31 +87,6 @@ impl SecretStore for Sql {
         .await?;
         tx.commit().await?;
         Ok(true)
-    }
-
-    async fn add_site_link(
-        &self,
-        hash: &str,
-        site: &str,
-        by: &str,
-        now_ms: i64,
-        expires_ms: i64,
-    ) -> Result<()> {
-        let mut tx = self.begin().await?;
-        sqlx::query("DELETE FROM site_links WHERE expires_ms <= $1")
-            .bind(now_ms)
-            .execute(&mut *tx)
-            .await?;
-        sqlx::query(
-            "INSERT INTO site_links (secret_hash, site, created_by, expires_ms) VALUES ($1, $2, $3, $4)",
-        )
-        .bind(hash)
-        .bind(site)
-        .bind(by)
-        .bind(expires_ms)
-        .execute(&mut *tx)
-        .await?;
-        Ok(tx.commit().await?)
     }
 
     async fn site_link(&self, hash: &str) -> Result<Option<(String, i64)>> {
