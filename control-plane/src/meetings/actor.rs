@@ -575,11 +575,12 @@ impl MeetingActor {
             .iter()
             .filter(|s| over || draft.touched.contains(&s.site));
         for summons in sites {
-            let held = claims.holder(&summons.site) == Some(own);
-            match (held, !over && summons.holds_claim()) {
-                (false, true) => append.claims.push((summons.site.to_string(), priority)),
-                (true, false) => append.released.push(summons.site.to_string()),
-                _ => {}
+            let site = summons.site.to_string();
+            if over || !summons.holds_claim() {
+                // Whatever is believed here of who holds it: a row that is left behind would keep the site for ever.
+                append.released.push(site);
+            } else if claims.holder(&summons.site) != Some(own) {
+                append.claims.push((site, priority));
             }
         }
         append
