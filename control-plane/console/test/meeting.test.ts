@@ -18,6 +18,7 @@ import {
   type MeetingEvent,
 } from "../src/gen/muster/command/v1/types_pb";
 import { Log } from "../src/model/log";
+import { isUnsure, withTaken } from "../src/model/chairs";
 import { apply, floorOf, mayCallAgain, notOnAir, progress } from "../src/model/meeting";
 
 let seq = 0n;
@@ -82,13 +83,43 @@ describe("the events of command", () => {
     expect(meeting.summonses.map(({ site, state }) => [site, state])).toEqual([["a", SummonsState.ON_AIR], ["b", SummonsState.PAGED]]);
   });
 
-  it("keep the first chair of a meeting that was taken over until it is handed back", () => {
-    const requested: MeetingEvent["event"] = { case: "chairRequested", value: { $typeName: `${$}ChairRequested`, account: "above", withdrawn: false } };
-    const taken = fold(convene("a"), requested, chair("above", "duty", ChairCause.TAKEN_OVER));
-    expect([taken.chair, taken.takenFrom, taken.chairRequests]).toEqual(["above", "duty", []]);
-    const higher = fold(taken, chair("top", "above", ChairCause.TAKEN_OVER));
-    expect(higher.takenFrom).toBe("duty");
-    expect(fold(higher, chair("duty", "top", ChairCause.HANDED_BACK))).toMatchObject({ chair: "duty", takenFrom: "" });
+  it("keep from whom the chair was taken, as the domain does", () => {
+    const { GRANTED, RELEASED, TAKEN_OVER, HANDED_BACK } = ChairCause;
+    const lines: [what: string, changes: [string, string, ChairCause][], takenFrom: string][] = [
+      ["taken once", [["higher", "duty", TAKEN_OVER]], "duty"],
+      ["taken twice", [["higher", "duty", TAKEN_OVER], ["top", "higher", TAKEN_OVER]], "higher"],
+      ["and handed back once", [["higher", "duty", TAKEN_OVER], ["top", "higher", TAKEN_OVER], ["higher", "top", HANDED_BACK]], "duty"],
+      ["and twice", [["higher", "duty", TAKEN_OVER], ["top", "higher", TAKEN_OVER], ["higher", "top", HANDED_BACK], ["duty", "higher", HANDED_BACK]], ""],
+      ["and past one that may have it no more", [["higher", "duty", TAKEN_OVER], ["top", "higher", TAKEN_OVER], ["duty", "top", HANDED_BACK]], ""],
+      ["taken to and fro", [["higher", "duty", TAKEN_OVER], ["duty", "higher", TAKEN_OVER], ["higher", "duty", TAKEN_OVER]], "duty"],
+      ["to and fro, and handed back", [["higher", "duty", TAKEN_OVER], ["duty", "higher", TAKEN_OVER], ["higher", "duty", TAKEN_OVER], ["duty", "higher", HANDED_BACK]], ""],
+      ["given afterwards", [["higher", "duty", TAKEN_OVER], ["top", "higher", TAKEN_OVER], ["other", "top", GRANTED]], ""],
+      ["released afterwards", [["higher", "duty", TAKEN_OVER], ["top", "higher", TAKEN_OVER], ["duty", "top", RELEASED]], ""],
+      ["released, and taken again", [["higher", "duty", TAKEN_OVER], ["duty", "higher", RELEASED], ["top", "duty", TAKEN_OVER]], "duty"],
+    ];
+    for (const [what, changes, takenFrom] of lines) {
+      const meeting = fold(convene("a"), ...changes.map((change) => chair(...change)));
+      expect([what, meeting.takenFrom, meeting.chair]).toEqual([what, takenFrom, changes[changes.length - 1]![0]]);
+      expect([what, isUnsure(meeting)]).toEqual([what, false]);
+    }
+    const many = Array.from({ length: 40 }, (_, at) => chair(`c${at + 1}`, `c${at}`, ChairCause.TAKEN_OVER));
+    const back = Array.from({ length: 16 }, (_, at) => chair(`c${39 - at}`, `c${40 - at}`, ChairCause.HANDED_BACK));
+    expect(fold(convene("a"), ...many, ...back.slice(0, 15)).takenFrom).toBe("c24");
+    expect(fold(convene("a"), ...many, ...back).takenFrom).toBe("");
+  });
+
+  it("know of a snapshot that it names only the last from whom the chair was taken", () => {
+    const told = { ...convene("a"), chair: "top", takenFrom: "higher" };
+    const once = fold(told, chair("higher", "top", ChairCause.HANDED_BACK));
+    expect([once.takenFrom, isUnsure(once)]).toEqual(["", true]);
+    const read = { ...once, takenFrom: "duty", taken: undefined };
+    expect(withTaken(once, { ...read, seq: once.seq - 1n })).toBeUndefined();
+    expect(withTaken(once, { ...read, chair: "top" })).toBeUndefined();
+    const sure = withTaken(once, read)!;
+    expect([sure.takenFrom, isUnsure(sure)]).toEqual(["duty", false]);
+    // The last of them: the snapshot says of nobody, and there is nobody.
+    const last = fold(sure, chair("duty", "higher", ChairCause.HANDED_BACK));
+    expect(withTaken(last, { ...last, takenFrom: "" } as Meeting)?.takenFrom).toBe("");
   });
 
   it("keep requests for the chair in order, and drop those taken back", () => {
@@ -142,6 +173,21 @@ describe("the events of command", () => {
 });
 
 describe("the log", () => {
+  it("tells how a floor came to its end: given back, taken, over, withdrawn or refused", () => {
+    const request = (site: string, state: FloorState) => create(FloorRequestSchema, { site, state });
+    const told = (before: FloorState, actor: string): unknown => {
+      const log = new Log();
+      const meeting = { ...convene("a"), floor: [request("a", before), request("b", FloorState.WAITING)] };
+      log.event(meeting, { ...event({ case: "floor", value: { $typeName: "muster.command.v1.FloorChanged", floor: [request("b", FloorState.WAITING)] } }), actor });
+      return log.lines.map(({ kind, sites, actor }) => [kind, sites, actor]);
+    };
+    expect(told(FloorState.GRANTED, "site:a")).toEqual([["floor_back", ["a"], ""]]);
+    expect(told(FloorState.GRANTED, "duty")).toEqual([["floor_taken", ["a"], "duty"]]);
+    expect(told(FloorState.GRANTED, "system")).toEqual([["floor_over", ["a"], ""]]);
+    expect(told(FloorState.WAITING, "site:a")).toEqual([["floor_withdrawn", ["a"], ""]]);
+    expect(told(FloorState.WAITING, "duty")).toEqual([["floor_refused", ["a"], "duty"]]);
+  });
+
   it("writes many arrivals as one line", () => {
     const log = new Log();
     const names = Array.from({ length: 140 }, (_, at) => `s${at}`);

@@ -10,6 +10,7 @@ import { outcome, type Api, type Failure, type Outcome } from "./api";
 import { Arming } from "./arming";
 import { Authority } from "./authority";
 import { Batch, Cell } from "./cell";
+import { isUnsure, withTaken } from "./chairs";
 import { Clock } from "./clock";
 import { Directory } from "./directory";
 import { Log, type LogLine } from "./log";
@@ -31,6 +32,7 @@ const CAMERA_WAIT_MS = 1_500;
 export const DEFAULT_WALL_SLOTS = 16;
 const POLLING_S = 10;
 const PUBLISH_MS = 50;
+const READ_AGAIN_MS = 1_000;
 const KEPT_TILES = "muster.desk.tiles";
 
 export interface DeskPorts {
@@ -404,8 +406,26 @@ export class Desk {
       this.logs.set(after.id, log);
     }
     log.event(before, event);
+    if (event.event.case === "chair" && isUnsure(after)) void this.readChair(after.id);
     if (after.endedMs && this.keeper.phase.get().kind !== "out" && after.id === this.inView) this.goOut(true);
     this.publish.mark();
+  }
+
+  /** Reads from whom the chair was taken, where the snapshot did not say it. */
+  private async readChair(id: string): Promise<void> {
+    const { world, api } = this.ports;
+    for (;;) {
+      const answer = await outcome(api.meeting.listMeetings({}, { timeoutMs: 10_000 }));
+      const known = this.known.get(id);
+      if (this.stopped.signal.aborted || !known || known.endedMs || !isUnsure(known)) return;
+      const read = answer.kind === "ok" ? answer.value.meetings.find((meeting) => meeting.id === id) : undefined;
+      const sure = read && withTaken(known, read);
+      if (sure) {
+        this.known.set(id, sure);
+        return this.publish.mark();
+      }
+      await sleep(world, READ_AGAIN_MS, this.stopped.signal);
+    }
   }
 
   /** After a reload: back into the meeting that this desk was in, or a look at the one that it convened. */

@@ -40,6 +40,11 @@ export type LogKind =
   | "end_set"
   | "floor_wanted"
   | "floor_granted"
+  | "floor_back"
+  | "floor_taken"
+  | "floor_over"
+  | "floor_withdrawn"
+  | "floor_refused"
   | "roll_call"
   | "roll_call_end"
   | "roll_present"
@@ -71,6 +76,13 @@ const CHAIR: Record<ChairCause, LogKind> = {
 };
 /** Acts of a person that are never the same act twice. */
 const APART: ReadonlySet<LogKind> = new Set(["broadcast", "chair_taken", "chair_back", "locked", "unlocked", "end_set", "roll_call", "roll_call_end"]);
+
+/** Who no longer has the floor or wants it: given back by the site, taken by a person, or its time is over. */
+function floorGone(site: string, state: FloorState, actor: string): LogKind {
+  if (state !== FloorState.GRANTED) return actor === `site:${site}` || isMachine(actor) ? "floor_withdrawn" : "floor_refused";
+  return actor === `site:${site}` ? "floor_back" : isMachine(actor) ? "floor_over" : "floor_taken";
+}
+const isMachine = (actor: string): boolean => actor === "" || actor === "system" || actor.includes(":");
 
 const MOST = 300;
 const JOIN_MS = 2_000;
@@ -140,6 +152,8 @@ export class Log {
 
   private floor(at: number, actor: string, before: readonly FloorRequest[], now: readonly FloorRequest[]): void {
     const was = new Map(before.map(({ site, state }) => [site, state]));
+    const has = new Set(now.map(({ site }) => site));
+    for (const { site, state } of before) if (!has.has(site)) this.add(at, floorGone(site, state, actor), [site], isMachine(actor) ? "" : actor);
     for (const { site, state } of now) {
       if (was.get(site) === state) continue;
       if (state === FloorState.GRANTED) this.add(at, "floor_granted", [site], actor);

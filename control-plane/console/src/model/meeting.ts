@@ -1,5 +1,6 @@
 // The state of one meeting as the console sees it: folded from a snapshot and the numbered events after it. Pure
-// functions over immutable values. It decides what needs a person, and in which order; it draws nothing.
+// functions over immutable values. It decides what needs a person, and in which order; it draws nothing. From whom the
+// chair was taken is in chairs.ts.
 
 import { create } from "@bufbuild/protobuf";
 import {
@@ -10,7 +11,6 @@ import {
   SummonsReason,
   SummonsSchema,
   SummonsState,
-  type ChairChanged,
   type FloorRequest,
   type Meeting,
   type MeetingEvent,
@@ -18,7 +18,7 @@ import {
   type RollCallEntry,
   type Summons,
 } from "../gen/muster/command/v1/types_pb";
-import { ChairCause } from "../gen/muster/command/v1/types_pb";
+import { chairChanged } from "./chairs";
 
 /** The meeting after the event; the same value if the event is old or of another meeting. */
 export function apply(meeting: Meeting | undefined, event: MeetingEvent): Meeting | undefined {
@@ -91,11 +91,6 @@ const paged = (site: string, atMs: bigint): Summons =>
 function added(list: readonly Summons[], sites: readonly string[], atMs: bigint): Summons[] {
   const known = new Set(list.map(({ site }) => site));
   return [...list, ...sites.filter((site) => !known.has(site)).map((site) => paged(site, atMs))];
-}
-
-function chairChanged(meeting: Meeting, { chair, before, cause }: ChairChanged): Partial<Meeting> {
-  const takenFrom = cause === ChairCause.TAKEN_OVER ? meeting.takenFrom || before : cause === ChairCause.HANDED_BACK ? "" : meeting.takenFrom;
-  return { chair, takenFrom, chairRequests: meeting.chairRequests.filter((account) => account !== chair) };
 }
 
 function replace(list: readonly Summons[], changed: Summons): Summons[] {
