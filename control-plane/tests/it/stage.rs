@@ -179,13 +179,15 @@ fn results(meeting: &pb::Meeting) -> Vec<(String, RollCallResult)> {
 
 #[tokio::test]
 async fn a_roll_call_tells_present_absent_broken_and_unreachable() {
-    // In calling order: D1 answers, A1 does not, A2 receives nothing, A3 is not there; B1 the caller hears.
+    // In calling order: D1 answers, A1 does not, A2 loses what is sent there, A3 is not there; B1, to which nothing is
+    // sent, the caller hears.
     let sites = ["D1", "A1", "A2", "B1", "A3"];
     let mut scene = scene(&sites, 4).await;
     let id = scene.id.clone();
-    for (site, down) in [("D1", 9), ("A1", 9), ("A2", 0), ("B1", 9)] {
+    for (site, down) in [("D1", 0), ("A1", 9), ("B1", 0)] {
         scene.relay.flows(&id, site, 9, down).await;
     }
+    scene.relay.loses(&id, "A2").await;
     let start = |answer_s| {
         Verb::StartRollCall(pb::StartRollCall {
             answer_s,

@@ -666,6 +666,20 @@ impl FakeRelay {
         .await;
     }
 
+    /// Tells that all that goes to the leg of a site is lost.
+    pub async fn loses(&self, meeting: &str, site: &str) {
+        let mut told = quality(meeting, site, 9);
+        if let Some(quality) = &mut told.quality {
+            (quality.down_bps, quality.down_loss_permille) = (9, 1000);
+        }
+        let sites = vec![told];
+        send(
+            &self.up,
+            pb::serve_request::Message::Quality(pb::QualityReport { sites }),
+        )
+        .await;
+    }
+
     /// Brings a site on air.
     pub async fn on_air(&self, person: &Person, meeting: &str, site: &str) {
         self.leg(meeting, site, pb::LegState::OnAir, "").await;
