@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use muster_proto::command::v1::{
     ConveneRequest, EndMeetingRequest, ListMeetingsRequest, ListSitesRequest, Meeting, PreviewConveneRequest,
-    PreviewConveneResponse, Selector, Site, Summons, SummonsReason, SummonsState, WatchRequest,
+    PreviewConveneResponse, Site, Summons, SummonsReason, SummonsState, WatchRequest,
 };
 use serde_json::json;
 use tokio::time::{Instant, timeout_at};
@@ -25,7 +25,12 @@ pub async fn convene(client: &Client, options: Convene, form: Form) -> Result<()
         options.choose.selector_or_none()
     };
     if options.dry_run {
-        return preview(client, selector.unwrap_or_default(), form).await;
+        let request = PreviewConveneRequest {
+            selector,
+            priority: options.manner.priority(),
+            preset,
+        };
+        return preview(client, request, form).await;
     }
     let manner = options.manner;
     let title = match manner.title.clone() {
@@ -87,41 +92,38 @@ pub fn new_key() -> String {
     format!("{:032x}", rand::random::<u128>())
 }
 
-async fn preview(client: &Client, selector: Selector, form: Form) -> Result<(), Failure> {
-    let request = PreviewConveneRequest {
-        selector: Some(selector),
-    };
+async fn preview(client: &Client, request: PreviewConveneRequest, form: Form) -> Result<(), Failure> {
     let preview = client.meetings().preview_convene(request).await?.into_inner();
     let PreviewConveneResponse {
         sites,
         doubtful,
         unknown,
+        taken,
     } = preview;
     match form {
         Form::Json => print_json(&json!({
             "sites": sites, "unknown": unknown,
             "doubtful": json::list(&doubtful, json::summons),
+            "taken": json::list(&taken, json::summons),
         })),
         Form::Table => {
             let names = site_names(client).await?;
             let doubtful: BTreeMap<_, _> = doubtful.into_iter().map(|s| (s.site.clone(), s)).collect();
+            let losing: BTreeMap<_, _> = taken.iter().map(|s| (s.site.clone(), why_taken(s))).collect();
             let rows: Vec<_> = sites
                 .iter()
                 .map(|site| {
                     let (en, zh) = names_of(&names, site);
-                    [
-                        site.clone(),
-                        en,
-                        zh,
-                        doubtful.get(site).map_or_else(|| "ready".to_owned(), why),
-                    ]
+                    let ready = || losing.get(site).cloned().unwrap_or_else(|| "ready".to_owned());
+                    [site.clone(), en, zh, doubtful.get(site).map_or_else(ready, why)]
                 })
                 .collect();
             let mut text = table(["site", "name", "名称", "expected"], &rows);
             text.push_str(&format!(
-                "{} sites would be called, {} of them doubtful\n",
+                "{} sites would be called, {} of them doubtful, {} taken out of another meeting\n",
                 sites.len(),
-                doubtful.len()
+                doubtful.len(),
+                taken.len()
             ));
             for name in unknown {
                 text.push_str(&format!("unknown, or outside the account's tree: {name}\n"));
@@ -324,6 +326,11 @@ pub fn names_of(sites: &BTreeMap<String, Site>, id: &str) -> (String, String) {
 }
 
 /// The reason of a summons in words, with what is known beside it.
+/// Of a site that would be taken: which meeting loses it.
+fn why_taken(summons: &Summons) -> String {
+    format!("taken from “{}”", summons.other_title.escape_debug())
+}
+
 pub fn why(summons: &Summons) -> String {
     let mut text = reason_name(summons.reason()).to_owned();
     if summons.reason_since_ms > 0 {

@@ -221,7 +221,8 @@ async fn a_watcher_goes_on_at_its_cursor_with_nothing_lost_or_repeated() {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_verb_of_a_meeting_is_done_and_seen_in_its_state() {
     let world = World::new().await;
-    let meeting = world.convene("A1", "Flood").await;
+    let words = ["convene", "--site", "A1", "--title", "Flood", "--minutes", "60"];
+    let meeting = world.json(&words).await["id"].as_str().expect("an id").to_owned();
     for words in [
         vec!["add", "--site", "A2"],
         vec!["lock"],

@@ -21,7 +21,9 @@ use crate::store::{AccountRow, Store, StoreError};
 use crate::tickets::Tickets;
 use crate::units::Units;
 use crate::upkeep::Seen;
-use muster_domain::{Action, Actor, Meeting, Refusal, SiteId, Target, Tree, authorize};
+use muster_domain::{
+    Able, AccountName, Action, Actor, Meeting, Refusal, SiteId, Target, Tree, UnitId, authorize, may_chair,
+};
 use muster_identity::{Authority, Identity, sha256_text};
 use muster_proto::command::v1 as pb;
 use std::net::{IpAddr, Ipv4Addr};
@@ -217,6 +219,26 @@ impl Core {
         authorize(&caller.actor, action, target, &self.tree(), now()).is_ok()
     }
 
+    /// Which of these accounts may have the chair of a meeting of this unit and these sites now.
+    pub async fn able_to_chair(
+        &self,
+        accounts: impl IntoIterator<Item = &AccountName>,
+        unit: &UnitId,
+        sites: &Arc<[SiteId]>,
+    ) -> Result<Able, Failure> {
+        let (tree, now) = (self.tree(), now());
+        let mut able = Able::new();
+        for name in accounts {
+            let Some(row) = self.store.account(name).await? else {
+                continue;
+            };
+            if may_chair(&actor_from_row(&row)?, unit, sites, &tree, now) {
+                able.insert(name.clone());
+            }
+        }
+        Ok(able)
+    }
+
     /// Records a refusal and turns it into the answer.
     pub fn refused(&self, caller: &Caller, action: Action, refusal: Refusal) -> Status {
         metrics::counter!("muster_refused", "code" => refusal.code()).increment(1);
@@ -255,6 +277,7 @@ pub fn target_of(meeting: &Meeting) -> Result<Target, Status> {
             unit: unit.clone(),
             chair: chair.clone(),
             taken_from: meeting.taken_from().cloned(),
+            sites: meeting.sites().clone(),
         }),
         _ => Err(Failure::from(Refusal::NotConvened).into()),
     }
@@ -266,7 +289,9 @@ pub fn target_of_wire(meeting: &pb::Meeting) -> Result<Target, Failure> {
         "" => None,
         account => Some(account.parse()?),
     };
+    let sites = meeting.summonses.iter().map(|summons| SiteId::new(&summons.site));
     Ok(Target::Meeting {
+        sites: sites.collect::<Result<_, _>>()?,
         unit: meeting.unit.parse()?,
         chair: meeting.chair.parse()?,
         taken_from,

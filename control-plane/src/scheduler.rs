@@ -13,7 +13,7 @@ use crate::status::Failure;
 use crate::store::ScheduleRow;
 use crate::units::By;
 use muster_domain::unit::LATE_MS;
-use muster_domain::{Action, Millis, Order, Outcome, PlanId, Refusal, Schedule, UnitId};
+use muster_domain::{Action, Millis, Order, Outcome, PlanId, Refusal, Schedule, Target, UnitId, authorize};
 use muster_proto::command::v1 as pb;
 use prost::Message as _;
 use std::sync::Arc;
@@ -105,8 +105,27 @@ async fn happen(
     let account = core.store.account(&schedule.account).await?;
     let account = account.ok_or_else(|| Failure::NoAccount(schedule.account.to_string()))?;
     let caller = Caller::without_session(account)?;
+    let action = if schedule.drill {
+        Action::Drill
+    } else {
+        Action::Convene
+    };
+    if let Err(refusal) = authorize(
+        &caller.actor,
+        action,
+        &Target::Unit(unit.clone()),
+        &core.tree(),
+        now(),
+    ) {
+        core.refused(&caller, action, refusal.clone());
+        let text = format!(
+            "{}, whose schedule this is, may do so no more: {refusal}",
+            schedule.account
+        );
+        return Err(Status::permission_denied(text));
+    }
     if schedule.drill {
-        let preset = plan::preset_for(core, &caller, &schedule.preset).await?;
+        let preset = plan::preset_for(core, &caller, action, &schedule.preset).await?;
         let sites = chosen_for(
             core,
             &caller,

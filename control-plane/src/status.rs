@@ -66,6 +66,7 @@ fn coded(code: Code, word: &'static str, message: String) -> Status {
 fn refused_code(refusal: &Refusal) -> Code {
     match refusal {
         Refusal::NoRole { .. }
+        | Refusal::RoleRanOut { .. }
         | Refusal::OutsideAuthority { .. }
         | Refusal::NotTheChair { .. }
         | Refusal::NotAbove { .. }
@@ -75,6 +76,9 @@ fn refused_code(refusal: &Refusal) -> Code {
         | Refusal::UnknownPlan { .. }
         | Refusal::NotConvened => Code::NotFound,
         Refusal::NoSites
+        | Refusal::NoCommonUnit
+        | Refusal::UnknownNames(_)
+        | Refusal::UnknownDesk(_)
         | Refusal::PastTime { .. }
         | Refusal::TooManySites { .. }
         | Refusal::SiteTwice(_)
@@ -82,6 +86,11 @@ fn refused_code(refusal: &Refusal) -> Code {
         | Refusal::BadNumber { .. }
         | Refusal::NotAReport(_) => Code::InvalidArgument,
         Refusal::AlreadyConvened
+        | Refusal::MayNotChair(_)
+        | Refusal::UnitMoved
+        | Refusal::LastCommander { .. }
+        | Refusal::NameTaken { .. }
+        | Refusal::NoEnd
         | Refusal::MeetingEnded
         | Refusal::IsTheChair
         | Refusal::AlreadyDone

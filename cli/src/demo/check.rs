@@ -177,6 +177,7 @@ async fn every_picture_is_right(client: &Client, meeting: &str, sites: &[String]
 async fn preview(client: &Client, selector: &Selector, sites: &[String]) -> Result<(), Failure> {
     let request = PreviewConveneRequest {
         selector: Some(selector.clone()),
+        ..PreviewConveneRequest::default()
     };
     let preview = client.meetings().preview_convene(request).await?.into_inner();
     let missing: Vec<_> = sites

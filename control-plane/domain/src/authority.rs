@@ -3,14 +3,15 @@
 //! A role is granted on a unit and holds for its subtree, never above or beside it, and only while its grant has not
 //! run out: a delegation ends by itself, for everybody who asks after its time. [`permits`] is the whole table of roles
 //! and actions. What concerns a meeting also depends on how the actor stands to it: the chair runs it, commanders of
-//! its unit or above may, a unit above takes it over. A chair whose role on the meeting's unit has ended is chair in
-//! name only.
+//! its unit or above may, a unit above takes it over. The meeting's unit has all of its sites within it. Who has the
+//! chair may also hold roles that together cover every site; a chair whose roles do so no more is chair in name only.
 //!
 //! Who the actor is was proved before: this module checks no password and no session. Whether a meeting's state allows
 //! a verb (ended, locked) is the meeting's to say.
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::sync::Arc;
 
 use crate::ids::{AccountName, Millis, SiteId, UnitId};
 use crate::import::ImportPlan;
@@ -167,6 +168,8 @@ pub enum Target {
         chair: AccountName,
         /// From whom the chair was taken over, until it is handed back.
         taken_from: Option<AccountName>,
+        /// All of its sites.
+        sites: Arc<[SiteId]>,
     },
 }
 
@@ -210,14 +213,49 @@ impl Actor {
             .collect()
     }
 
-    /// The unit over whose subtree a meeting of these sites is convened: the lowest of the actor's units that
-    /// has all of them, else the first of them. None if the actor may not convene at all.
-    pub fn convening_unit(&self, sites: &[SiteId], tree: &Tree, now: Millis) -> Option<UnitId> {
-        self.unit_over(Action::Convene, sites, tree, now)
+    /// The unit over whose subtree a meeting of these sites is convened: the lowest of the actor's units that has all
+    /// of them; where none has, the lowest unit at all that does, be it the actor's or not, so that whoever has only
+    /// some of the sites never runs it.
+    pub fn convening_unit(&self, sites: &[SiteId], tree: &Tree, now: Millis) -> Result<UnitId, Refusal> {
+        let action = Action::Convene;
+        if self.granted(action, now).next().is_none() {
+            return Err(self.without_role(action, now));
+        }
+        self.lowest_over(action, sites, tree, now)
+            .or_else(|| {
+                tree.common_unit(
+                    sites
+                        .iter()
+                        .filter_map(|site| tree.site(site))
+                        .map(|site| &site.unit),
+                )
+            })
+            .ok_or(Refusal::NoCommonUnit)
     }
 
-    /// The same for any action that is done to several sites at once.
+    /// Under which of the actor's units something is written that is done to several sites at once: the lowest that
+    /// has all of them, else the first.
     pub fn unit_over(&self, action: Action, sites: &[SiteId], tree: &Tree, now: Millis) -> Option<UnitId> {
+        self.lowest_over(action, sites, tree, now)
+            .or_else(|| self.units_for(action, tree, now).into_iter().next())
+    }
+
+    /// Why none of the roles permits it: one that did has run out, or there never was one.
+    pub fn without_role(&self, action: Action, now: Millis) -> Refusal {
+        self.ran_out(action, now, &|_| true)
+            .unwrap_or(Refusal::NoRole { action })
+    }
+
+    fn ran_out(&self, action: Action, now: Millis, there: &dyn Fn(&Grant) -> bool) -> Option<Refusal> {
+        let over = self
+            .grants
+            .iter()
+            .filter(|grant| !grant.counts(now) && permits(grant.role, action) && there(grant));
+        let at = over.filter_map(|grant| grant.expires).max()?;
+        Some(Refusal::RoleRanOut { action, at })
+    }
+
+    fn lowest_over(&self, action: Action, sites: &[SiteId], tree: &Tree, now: Millis) -> Option<UnitId> {
         let has_all = |unit: &UnitId| {
             sites.iter().all(|site| {
                 tree.site(site)
@@ -227,11 +265,7 @@ impl Actor {
         let depth = |unit: &UnitId| tree.path(unit).len();
         let mut units: Vec<&UnitId> = self.granted(action, now).map(|g| &g.unit).collect();
         units.sort_by_key(|unit| (std::cmp::Reverse(depth(unit)), *unit));
-        let lowest = units.iter().find(|unit| has_all(unit));
-        lowest
-            .copied()
-            .cloned()
-            .or_else(|| self.units_for(action, tree, now).into_iter().next())
+        units.into_iter().find(|unit| has_all(unit)).cloned()
     }
 
     /// The actions that may be done to this now. In a meeting only those that are done in meetings.
@@ -276,7 +310,7 @@ pub fn authorize(
     now: Millis,
 ) -> Result<(), Refusal> {
     if actor.granted(action, now).next().is_none() {
-        return Err(Refusal::NoRole { action });
+        return Err(actor.without_role(action, now));
     }
     let covering = |unit: &UnitId, how: &dyn Fn(&Grant) -> bool| {
         let mut grants = actor
@@ -285,7 +319,16 @@ pub fn authorize(
         grants.any(how)
     };
     let within = match target {
-        Target::Unit(unit) | Target::Meeting { unit, .. } => covering(unit, &|_| true),
+        Target::Unit(unit) => covering(unit, &|_| true),
+        Target::Meeting {
+            unit,
+            chair,
+            taken_from,
+            sites,
+        } => {
+            let is_party = chair == &actor.account || taken_from.as_ref() == Some(&actor.account);
+            covering(unit, &|_| true) || is_party && covers_each(actor, action, sites, tree, now)
+        }
         Target::Site(site) => match tree.site(site) {
             None => return Err(Refusal::UnknownSite(site.to_string())),
             Some(site) => covering(&site.unit, &|_| true),
@@ -295,14 +338,24 @@ pub fn authorize(
         Target::Unit(unit) if !within && tree.unit(unit).is_none() => {
             Err(Refusal::UnknownUnit(unit.to_string()))
         }
-        _ if !within => Err(Refusal::OutsideAuthority {
-            action,
-            target: target.to_string(),
-        }),
+        _ if !within => {
+            let there = |grant: &Grant| match target {
+                Target::Unit(unit) | Target::Meeting { unit, .. } => covers(grant, unit, tree),
+                Target::Site(site) => tree
+                    .site(site)
+                    .is_some_and(|site| covers(grant, &site.unit, tree)),
+            };
+            let outside = || Refusal::OutsideAuthority {
+                action,
+                target: target.to_string(),
+            };
+            Err(actor.ran_out(action, now, &there).unwrap_or_else(outside))
+        }
         Target::Meeting {
             unit,
             chair,
             taken_from,
+            ..
         } => {
             let standing = Standing {
                 is_chair: chair == &actor.account,
@@ -313,6 +366,56 @@ pub fn authorize(
             standing.may(action, unit)
         }
         _ => Ok(()),
+    }
+}
+
+/// Whether roles that permit this cover the sites one by one; never of no sites.
+fn covers_each(actor: &Actor, action: Action, sites: &[SiteId], tree: &Tree, now: Millis) -> bool {
+    let covered = |id: &SiteId| {
+        tree.site(id).is_some_and(|site| {
+            actor
+                .granted(action, now)
+                .any(|grant| covers(grant, &site.unit, tree))
+        })
+    };
+    !sites.is_empty() && sites.iter().all(covered)
+}
+
+/// Whether the actor's roles cover a meeting of this unit and these sites, so that the chair may be theirs.
+pub fn may_chair(actor: &Actor, unit: &UnitId, sites: &Arc<[SiteId]>, tree: &Tree, now: Millis) -> bool {
+    let as_chair = Target::Meeting {
+        unit: unit.clone(),
+        chair: actor.account.clone(),
+        taken_from: None,
+        sites: sites.clone(),
+    };
+    authorize(actor, Action::ReleaseChair, &as_chair, tree, now).is_ok()
+}
+
+/// Refuses to take away this grant of an account, or to put `after` in its place, where nobody else commands that tree as
+/// long. All accounts are told with their grants.
+pub fn leaves_a_commander(
+    grant: &Grant,
+    of: &AccountName,
+    after: Option<&Grant>,
+    all: &[Actor],
+    tree: &Tree,
+    now: Millis,
+) -> Result<(), Refusal> {
+    let is_top = tree.unit(&grant.unit).is_none_or(|unit| unit.parent.is_none());
+    let shortens = after.is_none_or(|after| !after.lasts_until(grant.expires));
+    if grant.role != Role::Commander || !is_top || !shortens || !grant.counts(now) {
+        return Ok(());
+    }
+    let commands = |other: &Grant| {
+        other.role == Role::Commander && other.unit == grant.unit && other.lasts_until(grant.expires)
+    };
+    let mut others = all.iter().filter(|actor| &actor.account != of);
+    match others.any(|actor| actor.grants.iter().any(commands)) {
+        true => Ok(()),
+        false => Err(Refusal::LastCommander {
+            unit: grant.unit.clone(),
+        }),
     }
 }
 
@@ -400,7 +503,7 @@ pub fn authorize_grant(actor: &Actor, grant: &Grant, tree: &Tree, now: Millis) -
 pub fn authorize_account(actor: &Actor, grants: &[Grant], tree: &Tree, now: Millis) -> Result<(), Refusal> {
     let action = Action::ManageAccounts;
     if actor.granted(action, now).next().is_none() {
-        return Err(Refusal::NoRole { action });
+        return Err(actor.without_role(action, now));
     }
     grants
         .iter()

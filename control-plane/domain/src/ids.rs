@@ -20,6 +20,27 @@ impl Millis {
     }
 }
 
+impl Millis {
+    /// For people: "2026-03-01 08:30:00 UTC".
+    pub fn utc(self) -> String {
+        let (days, second) = (
+            self.0.div_euclid(86_400_000),
+            self.0.rem_euclid(86_400_000) / 1000,
+        );
+        // Days of the Gregorian calendar in eras of 400 years that begin in March.
+        let shifted = days.saturating_add(719_468);
+        let (era, day) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
+        let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+        let of_year = day - (365 * year + year / 4 - year / 100);
+        let month = (5 * of_year + 2) / 153;
+        let of_month = of_year - (153 * month + 2) / 5 + 1;
+        let shown_month = if month < 10 { month + 3 } else { month - 9 };
+        let shown_year = era * 400 + year + i64::from(shown_month <= 2);
+        let (hours, minutes, seconds) = (second / 3600, second / 60 % 60, second % 60);
+        format!("{shown_year:04}-{shown_month:02}-{of_month:02} {hours:02}:{minutes:02}:{seconds:02} UTC")
+    }
+}
+
 impl fmt::Display for Millis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ms", self.0)

@@ -33,13 +33,14 @@ pub mod words;
 pub use attendance::{Attendance, Span, attendance};
 pub use authority::{
     Action, Actor, Grant, Target, authorize, authorize_account, authorize_grant, authorize_import,
+    leaves_a_commander, may_chair,
 };
 pub use claims::{Claims, Holder};
 pub use credentials::{PasswordError, check_password};
 pub use floor::{Floor, FloorRequest, FloorState};
 pub use ids::{AccountName, IdError, MeetingId, Millis, PlanId, SiteId, UnitId};
 pub use import::{ImportError, ImportPlan, RawRow, plan_import};
-pub use meeting::{ChairCause, Command, Event, Meeting, Notice, PollingOrder, Until};
+pub use meeting::{Able, ChairCause, Command, Event, Meeting, Notice, PollingOrder, Until};
 pub use places::Places;
 pub use polling::Polling;
 pub use presence::{Presence, PresenceBook, Reach};

@@ -17,6 +17,7 @@ mod show;
 mod speak;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::claims::Holder;
 use crate::floor::{Floor, FloorState};
@@ -26,7 +27,7 @@ use crate::roll_call::RollCall;
 use crate::stage::{Placement, Stage, StageDocument};
 use crate::summons::{Caller, Summons, SummonsState, Timeouts};
 use crate::terms::Terms;
-pub use message::{ChairCause, Command, Event, PollingOrder};
+pub use message::{Able, ChairCause, Command, Event, PollingOrder};
 
 /// The most sites in one meeting.
 pub const MAX_SITES: usize = 10_000;
@@ -46,6 +47,8 @@ pub struct Meeting {
     /// In calling order.
     summonses: Vec<Summons>,
     index: BTreeMap<SiteId, usize>,
+    /// The sites of `summonses`.
+    sites: Arc<[SiteId]>,
     stage: Stage,
     stage_version: u64,
     /// First come first.
@@ -109,6 +112,7 @@ impl Meeting {
             terms: Terms::default(),
             summonses: Vec::new(),
             index: BTreeMap::new(),
+            sites: Arc::default(),
             stage: Stage::default(),
             stage_version: 0,
             chair_requests: Vec::new(),
@@ -205,6 +209,15 @@ impl Meeting {
         &self.chair_requests
     }
 
+    /// All who could come to the chair, or have it: each once.
+    pub fn chairs(&self) -> BTreeSet<&AccountName> {
+        let known = self.chair().into_iter().chain(self.convened_by());
+        known
+            .chain(&self.chair_requests)
+            .chain(&self.taken_from)
+            .collect()
+    }
+
     /// From whom the chair was taken over last, until it is handed back.
     pub fn taken_from(&self) -> Option<&AccountName> {
         self.taken_from.last()
@@ -236,6 +249,11 @@ impl Meeting {
     /// In calling order.
     pub fn summonses(&self) -> &[Summons] {
         &self.summonses
+    }
+
+    /// All sites, in calling order.
+    pub fn sites(&self) -> &Arc<[SiteId]> {
+        &self.sites
     }
 
     pub fn summons(&self, site: &str) -> Option<&Summons> {

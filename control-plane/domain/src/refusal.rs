@@ -16,6 +16,11 @@ pub enum Refusal {
     NoRole {
         action: Action,
     },
+    /// A role that permitted it there has run out.
+    RoleRanOut {
+        action: Action,
+        at: Millis,
+    },
     /// A role permits it, but not on this unit, site or meeting.
     OutsideAuthority {
         action: Action,
@@ -25,6 +30,26 @@ pub enum Refusal {
     NotTheChair {
         action: Action,
     },
+    /// The account has no role any more, or never had one, that covers the whole meeting.
+    MayNotChair(AccountName),
+    /// Sites without a unit above them all make no meeting.
+    NoCommonUnit,
+    /// The meeting got sites of further units since this was asked.
+    UnitMoved,
+    /// Somebody must command the top unit.
+    LastCommander {
+        unit: UnitId,
+    },
+    /// Names in a selector that do not exist, or that the account may not know of.
+    UnknownNames(String),
+    /// No account that could take part.
+    UnknownDesk(AccountName),
+    /// Another preset of the unit is called so.
+    NameTaken {
+        name: String,
+    },
+    /// The meeting lasts until it is ended.
+    NoEnd,
     /// Who has the chair can neither request it nor take it over.
     IsTheChair,
     /// Only a unit above the meeting's, or a commander of it, takes a meeting over.
@@ -120,6 +145,15 @@ impl Refusal {
     pub fn code(&self) -> &'static str {
         match self {
             Refusal::NoRole { .. } => "no_role",
+            Refusal::RoleRanOut { .. } => "role_ran_out",
+            Refusal::MayNotChair(_) => "may_not_chair",
+            Refusal::NoCommonUnit => "no_common_unit",
+            Refusal::UnitMoved => "unit_moved",
+            Refusal::LastCommander { .. } => "last_commander",
+            Refusal::UnknownNames(_) => "unknown_names",
+            Refusal::UnknownDesk(_) => "unknown_desk",
+            Refusal::NameTaken { .. } => "name_taken",
+            Refusal::NoEnd => "no_end",
             Refusal::OutsideAuthority { .. } => "outside_authority",
             Refusal::NotTheChair { .. } => "not_the_chair",
             Refusal::IsTheChair => "is_the_chair",
@@ -171,6 +205,15 @@ impl fmt::Display for Refusal {
                     "you may not {action} for {target}: it is outside the units that you are responsible for"
                 )
             }
+            Refusal::RoleRanOut { action, at } => write!(
+                f,
+                "the role that permitted you to {action} there ran out at {}: ask for it anew",
+                at.utc()
+            ),
+            Refusal::NotTheChair { action } if !action.runs_meeting() => write!(
+                f,
+                "to {action} is for the chair of the meeting alone: a commander of its unit or above takes the meeting over first"
+            ),
             Refusal::NotTheChair { action } => write!(
                 f,
                 "to {action} is for the chair of the meeting, or for a commander of its unit or above: request the chair"
@@ -185,8 +228,22 @@ impl fmt::Display for Refusal {
             }
             Refusal::BeyondOwnEnd { until } => write!(
                 f,
-                "your own role there ends at {until}: you can neither give nor take a role that lasts longer"
+                "your own role there ends at {}: you can neither give nor take a role that lasts longer",
+                until.utc()
             ),
+            Refusal::LastCommander { unit } => write!(
+                f,
+                "nobody else commands {unit}, and somebody must: make another account its commander first"
+            ),
+            Refusal::UnknownNames(names) => {
+                write!(f, "selector: {names} does not exist or is outside your authority")
+            }
+            Refusal::NameTaken { name } => {
+                write!(
+                    f,
+                    "the unit has another preset called {name:?}: change that one, or choose another name"
+                )
+            }
             Refusal::UnknownPlan { what, id } => write!(f, "there is no {what} {id:?}"),
             Refusal::TooManyPlans { what, limit } => write!(f, "too many {what}: expected {limit} at most"),
             Refusal::PresetInUse { schedule } => {
@@ -248,8 +305,24 @@ impl Refusal {
             Refusal::NotRequested(account) => write!(f, "{account} has not requested the chair"),
             Refusal::TooManyChairRequests => f.write_str("too many have requested the chair already"),
             Refusal::NobodyToChair => f.write_str(
-                "nobody has requested the chair: a meeting needs one, so end it or wait for a request",
+                "nobody who may have the chair has requested it: a meeting needs one, so end it or wait for a request",
             ),
+            Refusal::MayNotChair(account) => write!(
+                f,
+                "{account} may not have the chair: no role of that account covers the whole meeting at this time"
+            ),
+            Refusal::NoCommonUnit => {
+                f.write_str("the sites have no unit in common: convene a meeting for each of their trees")
+            }
+            Refusal::UnitMoved => {
+                f.write_str("sites of another unit came in at the same moment: try again")
+            }
+            Refusal::UnknownDesk(account) => {
+                write!(f, "{account} is nobody who can take part in this meeting from a console")
+            }
+            Refusal::NoEnd => {
+                f.write_str("the meeting has no end that could be put off: it lasts until it is ended")
+            }
             Refusal::NotPolling => f.write_str("there is no polling"),
             Refusal::RollCallGoesOn => f.write_str("a roll call goes on already"),
             Refusal::NoRollCall => f.write_str("no roll call goes on"),

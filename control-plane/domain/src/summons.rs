@@ -180,6 +180,10 @@ impl Summons {
 
     /// A meeting of higher priority has taken the site; none if that is known.
     pub fn taken(&self, by: &Arc<Holder>, now: Millis) -> Option<Summons> {
+        // One that was hung up has not been lost, and does not return.
+        if self.is_hung_up() {
+            return None;
+        }
         self.changed(self.elsewhere(by, now))
     }
 
@@ -190,11 +194,9 @@ impl Summons {
             .flatten()
     }
 
-    /// The chair takes the site out. It is paged no more, and comes back only when it is called again.
+    /// The chair takes the site out, also one that another meeting has. It is paged no more, and comes back only when
+    /// it is called again.
     pub fn hung_up(&self, now: Millis) -> Option<Summons> {
-        if self.is_elsewhere() {
-            return None;
-        }
         self.changed(self.end(SummonsState::Left, Reason::HungUpByChair, Some(now), now))
     }
 

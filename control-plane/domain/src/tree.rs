@@ -392,6 +392,23 @@ impl Tree {
         path
     }
 
+    /// The lowest unit that has all of these within it; none of none, or where they are in several trees.
+    pub fn common_unit<'a>(&self, units: impl IntoIterator<Item = &'a UnitId>) -> Option<UnitId> {
+        let mut common: Option<Vec<&Unit>> = None;
+        for unit in units {
+            let path = self.path(unit);
+            common = Some(match common {
+                None => path,
+                Some(known) => known
+                    .into_iter()
+                    .zip(path)
+                    .map_while(|(a, b)| (a.id == b.id).then_some(a))
+                    .collect(),
+            });
+        }
+        common?.last().map(|unit| unit.id.clone())
+    }
+
     /// Whether `above` is strictly above `below`. False if either is unknown.
     pub fn is_ancestor(&self, above: &str, below: &str) -> bool {
         above != below && self.is_within(below, above)

@@ -44,7 +44,10 @@ pub fn event_to_wire(
 fn to_wire(event: &Event) -> Wire {
     match event {
         Event::Convened { .. } => convened_to_wire(event),
-        Event::SitesAdded { at: _, sites } => Wire::SitesAdded(pb::SitesAdded { sites: texts(sites) }),
+        Event::SitesAdded { at: _, sites, unit } => Wire::SitesAdded(pb::SitesAdded {
+            sites: texts(sites),
+            unit: unit.as_ref().map(ToString::to_string).unwrap_or_default(),
+        }),
         Event::SummonsChanged { summons } => Wire::Summons(pb::SummonsChanged {
             summons: Some(summons_to_wire(summons)),
         }),
@@ -125,6 +128,10 @@ pub fn event_from_wire(wire: pb::MeetingEvent) -> Result<Event, StoreError> {
         Wire::SitesAdded(added) => Event::SitesAdded {
             at,
             sites: names(&added.sites)?,
+            unit: match added.unit.as_str() {
+                "" => None,
+                unit => Some(unit.parse().map_err(corrupt)?),
+            },
         },
         Wire::Summons(changed) => Event::SummonsChanged {
             summons: summons_from_wire(changed.summons.unwrap_or_default())?,

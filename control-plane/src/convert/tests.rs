@@ -188,7 +188,12 @@ fn event() -> impl Strategy<Value = Event> {
             idempotency_key: key,
             terms,
         }),
-        (time(), vec(site(), 0..5)).prop_map(|(at, sites)| Event::SitesAdded { at, sites }),
+        (
+            time(),
+            vec(site(), 0..5),
+            proptest::option::of("[A-Z]{1,3}".prop_map(|id| UnitId::new(id).expect("an id")))
+        )
+            .prop_map(|(at, sites, unit)| Event::SitesAdded { at, sites, unit }),
         summons().prop_map(|summons| Event::SummonsChanged { summons }),
         stage().prop_map(|stage| Event::StageChanged { stage }),
         (account(), account(), cause).prop_map(|(chair, before, cause)| Event::ChairChanged {

@@ -120,7 +120,10 @@ impl MeetingActor {
             sites.into_iter().map(now).collect()
         };
         match command {
-            Command::AddSites { sites } => Command::AddSites { sites: fresh(sites) },
+            Command::AddSites { sites, over } => Command::AddSites {
+                sites: fresh(sites),
+                over,
+            },
             Command::CallUnconnected { sites } => Command::CallUnconnected { sites: fresh(sites) },
             other => other,
         }

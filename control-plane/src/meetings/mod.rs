@@ -42,6 +42,8 @@ use tokio_util::sync::CancellationToken;
 const QUEUE: usize = 4096;
 /// After a start nothing times out for this long: relays and endpoints are dialling in again.
 pub const GRACE: Duration = Duration::from_secs(5);
+/// Ended meetings that are read at once.
+const ENDED_PAGE: i64 = 100;
 /// Races with other replicas that a convening may lose before it is given up.
 const OPEN_TRIES: u32 = 8;
 
@@ -446,15 +448,30 @@ impl Meetings {
         }
     }
 
-    /// Ended meetings, newest first.
-    pub async fn ended(&self, limit: i64) -> Result<Vec<pb::Meeting>, StoreError> {
-        self.shared
-            .store
-            .ended_meetings(limit)
-            .await?
-            .iter()
-            .map(|bytes| decode_final(bytes))
-            .collect()
+    /// The newest ended meetings of which `wanted` says so, newest first; so many of the newest are looked through.
+    pub async fn ended(
+        &self,
+        looked: i64,
+        limit: usize,
+        wanted: impl Fn(&pb::Meeting) -> bool,
+    ) -> Result<Vec<pb::Meeting>, StoreError> {
+        let mut found = Vec::new();
+        let mut offset = 0;
+        while offset < looked && found.len() < limit {
+            let page = self.shared.store.ended_meetings(offset, ENDED_PAGE).await?;
+            let is_last = (page.len() as i64) < ENDED_PAGE;
+            for bytes in page {
+                let meeting = decode_final(&bytes)?;
+                if found.len() < limit && wanted(&meeting) {
+                    found.push(meeting);
+                }
+            }
+            if is_last {
+                break;
+            }
+            offset += ENDED_PAGE;
+        }
+        Ok(found)
     }
 
     /// Carries out a command of a person. Done when it is stored.

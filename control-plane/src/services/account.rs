@@ -8,7 +8,7 @@ use crate::store::{AccountRow, UnitEffect};
 use crate::units::By;
 use muster_domain::{
     AccountName, Action, Actor, Grant, Millis, Order, Record, Refusal, Tree, UnitId, authorize_account,
-    authorize_grant, check_password,
+    authorize_grant, check_password, leaves_a_commander,
 };
 use muster_proto::command::v1 as pb;
 use pb::account_service_server::AccountService;
@@ -57,13 +57,29 @@ impl AccountCalls {
     fn units_for(&self, caller: &Caller, action: Action) -> Result<Vec<UnitId>, Status> {
         let units = caller.actor.units_for(action, &self.0.tree(), now());
         if units.is_empty() {
-            return Err(self.0.refused(caller, action, Refusal::NoRole { action }));
+            return Err(self
+                .0
+                .refused(caller, action, caller.actor.without_role(action, now())));
         }
         Ok(units)
     }
 
     fn may_give(&self, caller: &Caller, grant: &Grant) -> Result<(), Status> {
         authorize_grant(&caller.actor, grant, &self.0.tree(), now())
+            .map_err(|refusal| self.0.refused(caller, Action::ManageAccounts, refusal))
+    }
+
+    /// Whether somebody still commands the tree if this grant goes, or another takes its place.
+    async fn may_go(
+        &self,
+        caller: &Caller,
+        account: &AccountName,
+        grant: &Grant,
+        after: Option<&Grant>,
+    ) -> Result<(), Status> {
+        let rows = self.0.store.accounts().await?;
+        let all = rows.iter().map(actor_from_row).collect::<Result<Vec<_>, _>>()?;
+        leaves_a_commander(grant, account, after, &all, &self.0.tree(), now())
             .map_err(|refusal| self.0.refused(caller, Action::ManageAccounts, refusal))
     }
 
@@ -190,6 +206,7 @@ impl AccountService for AccountCalls {
         if let Some(before) = actor.grants.iter().find(same) {
             // To end it earlier is to take it away.
             self.may_give(&caller, before)?;
+            self.may_go(&caller, &actor.account, before, Some(&grant)).await?;
         }
         let account = actor.account;
         let order = Order::Grant { account, grant };
@@ -218,6 +235,8 @@ impl AccountService for AccountCalls {
                 unit: unit.to_string(),
             })?;
         self.may_give(&caller, grant)?;
+        let _one_at_a_time = self.0.import.lock().await;
+        self.may_go(&caller, &actor.account, grant, None).await?;
         let account = actor.account.clone();
         let order = Order::Revoke { account, role };
         self.act(&caller, &unit, "revoke_role", order, Vec::new()).await?;

@@ -4,12 +4,17 @@
 
 use super::chosen_for;
 use super::meeting::{MeetingCalls, sites};
-use crate::convert::{layout_from_wire, polling_order_from_wire};
-use crate::core::Caller;
+use crate::clock::now;
+use crate::convert::{actor_from_row, layout_from_wire, polling_order_from_wire};
+use crate::core::{Caller, target_of};
 use crate::status::Failure;
-use muster_domain::{AccountName, Action, Command, Invitee, Meeting, Reach, Seat, SiteId};
+use muster_domain::{
+    Able, AccountName, Action, Actor, Command, Invitee, Meeting, Reach, Refusal, Seat, SiteId, UnitId,
+    authorize,
+};
 use muster_proto::command::v1 as pb;
 use pb::act_request::Verb;
+use std::collections::BTreeSet;
 use tonic::Status;
 
 /// An id, where the empty text is none.
@@ -56,7 +61,7 @@ impl MeetingCalls {
         let verb =
             verb.ok_or_else(|| Failure::BadRequest("verb: found none, expected what is to be done".into()))?;
         let before = self.0.meeting_for(caller, &id, action_of(&verb)).await?;
-        let command = self.command_of(caller, &before, verb)?;
+        let command = self.command_of(caller, &before, verb).await?;
         let named = touched(&command, &before);
         let by = caller.account.name.clone();
         self.0.meetings.command(&id, command, by).await?;
@@ -70,21 +75,37 @@ impl MeetingCalls {
         })
     }
 
-    fn command_of(&self, caller: &Caller, meeting: &Meeting, verb: Verb) -> Result<Command, Status> {
+    async fn command_of(&self, caller: &Caller, meeting: &Meeting, verb: Verb) -> Result<Command, Status> {
         let by = caller.actor.account.clone();
         Ok(match verb {
-            Verb::AddSites(add) => self.add_sites(caller, add)?,
+            Verb::AddSites(add) => self.add_sites(caller, meeting, add)?,
             Verb::Lock(lock) => Command::Lock {
                 locked: lock.locked,
                 desks: self.desks_in(meeting),
             },
-            Verb::RequestChair(request) => Command::RequestChair {
-                by,
-                withdraw: request.withdraw,
+            Verb::RequestChair(request) => {
+                let able = self.able(meeting).await?;
+                Command::RequestChair {
+                    held: meeting.chair().is_some_and(|chair| able.contains(chair)),
+                    withdraw: request.withdraw,
+                    by,
+                }
+            }
+            Verb::AnswerChairRequest(answer) => Command::AnswerChairRequest {
+                account: AccountName::new(answer.account).map_err(Failure::from)?,
+                granted: answer.granted,
+                able: self.able(meeting).await?,
             },
-            Verb::ReleaseChair(_) => Command::ReleaseChair { by },
+            Verb::ReleaseChair(_) => Command::ReleaseChair {
+                able: self.able(meeting).await?,
+                by,
+            },
             Verb::TakeOver(_) => Command::TakeOver { by },
-            Verb::HandBack(_) => Command::HandBack { by },
+            Verb::HandBack(_) => Command::HandBack {
+                able: self.able(meeting).await?,
+                by,
+            },
+            Verb::SetContent(set) => self.set_content(meeting, set).await?,
             Verb::StartRollCall(start) => Command::StartRollCall {
                 by,
                 answer_s: start.answer_s,
@@ -98,8 +119,36 @@ impl MeetingCalls {
         })
     }
 
-    fn add_sites(&self, caller: &Caller, add: pb::AddSites) -> Result<Command, Status> {
+    /// Who may have the chair now, of all who could come to it or have it.
+    async fn able(&self, meeting: &Meeting) -> Result<Able, Failure> {
+        let unit = meeting.unit().ok_or(Refusal::NotConvened)?;
+        self.0
+            .able_to_chair(meeting.chairs(), unit, meeting.sites())
+            .await
+    }
+
+    /// A desk shows content if it can take part: the chair's, and those of accounts that may come in.
+    async fn set_content(&self, meeting: &Meeting, set: pb::SetContent) -> Result<Command, Status> {
+        if set.site.is_empty() {
+            return Ok(Command::SetContent { seat: None });
+        }
+        let seat = set.site.parse::<Seat>().map_err(Failure::from)?;
+        if let Seat::Desk(account) = &seat {
+            let row = self.0.store.account(account).await?;
+            let actor = row.as_ref().map(actor_from_row).transpose()?;
+            let target = target_of(meeting)?;
+            let may =
+                |actor: &Actor| authorize(actor, Action::JoinAsDesk, &target, &self.0.tree(), now()).is_ok();
+            if !actor.as_ref().is_some_and(may) {
+                return Err(Failure::from(Refusal::UnknownDesk(account.clone())).into());
+            }
+        }
+        Ok(Command::SetContent { seat: Some(seat) })
+    }
+
+    fn add_sites(&self, caller: &Caller, meeting: &Meeting, add: pb::AddSites) -> Result<Command, Status> {
         let chosen = chosen_for(&self.0, caller, Action::AddSites, add.selector)?;
+        let over = self.widened(meeting, &chosen)?;
         // What is known of each is put in when it is decided.
         let invitee = |site| Invitee {
             site,
@@ -108,7 +157,24 @@ impl MeetingCalls {
         };
         Ok(Command::AddSites {
             sites: chosen.into_iter().map(invitee).collect(),
+            over,
         })
+    }
+
+    /// The meeting's unit and the one that has these sites too, where that is another.
+    fn widened(&self, meeting: &Meeting, chosen: &[SiteId]) -> Result<Option<(UnitId, UnitId)>, Failure> {
+        let tree = self.0.tree();
+        let own = meeting.unit().ok_or(Refusal::NotConvened)?;
+        let places = chosen
+            .iter()
+            .filter_map(|site| tree.site(site))
+            .map(|site| &site.unit);
+        let outside: Vec<_> = places.filter(|unit| !tree.is_within(unit, own)).collect();
+        if outside.is_empty() {
+            return Ok(None);
+        }
+        let over = tree.common_unit(outside.into_iter().chain([own]));
+        Ok(Some((own.clone(), over.ok_or(Refusal::NoCommonUnit)?)))
     }
 
     /// The consoles that are in a meeting, as relays tell it.
@@ -132,10 +198,6 @@ fn plain_command(verb: Verb) -> Result<Command, Failure> {
         Verb::Extend(extend) => Command::Extend {
             minutes: extend.minutes,
         },
-        Verb::AnswerChairRequest(answer) => Command::AnswerChairRequest {
-            account: AccountName::new(answer.account)?,
-            granted: answer.granted,
-        },
         Verb::SetLayout(set) => Command::SetLayout {
             layout: match set.layout {
                 0 => None,
@@ -158,10 +220,6 @@ fn plain_command(verb: Verb) -> Result<Command, Failure> {
         Verb::WatchSite(watch) => Command::WatchSite {
             site: optional_site(watch.site)?,
         },
-        Verb::SetContent(set) if set.site.is_empty() => Command::SetContent { seat: None },
-        Verb::SetContent(set) => Command::SetContent {
-            seat: Some(set.site.parse::<Seat>()?),
-        },
         Verb::NextRollCall(next) => Command::NextRollCall {
             site: optional_site(next.site)?,
         },
@@ -180,13 +238,17 @@ fn plain_command(verb: Verb) -> Result<Command, Failure> {
 /// How many sites a command touches, as far as that is told.
 fn touched(command: &Command, meeting: &Meeting) -> usize {
     match command {
-        Command::AddSites { sites } => {
+        Command::AddSites { sites, .. } => {
             let new = |invitee: &&Invitee| meeting.summons(&invitee.site).is_none();
             sites.iter().filter(new).count()
         }
-        Command::HangUp { sites } => sites.len(),
+        Command::HangUp { sites } => {
+            let named: BTreeSet<&SiteId> = sites.iter().collect();
+            let is_in = |site: &&&SiteId| meeting.summons(site).is_some_and(|summons| !summons.is_hung_up());
+            named.iter().filter(is_in).count()
+        }
         Command::StartRollCall { sites, .. } if sites.is_empty() => meeting.summonses().len(),
-        Command::StartRollCall { sites, .. } => sites.len(),
+        Command::StartRollCall { sites, .. } => sites.iter().collect::<BTreeSet<_>>().len(),
         _ => 0,
     }
 }

@@ -8,7 +8,7 @@ use crate::convert::{
 use crate::core::{Caller, Core};
 use crate::meetings::Convening;
 use crate::status::Failure;
-use muster_domain::{Action, Opening, Refusal, Terms};
+use muster_domain::{Action, Opening, Terms};
 use muster_proto::command::v1 as pb;
 use tonic::Status;
 
@@ -32,7 +32,7 @@ pub async fn convene(
     let action = Action::Convene;
     let sites = super::chosen_for(core, caller, action, request.selector)?;
     let unit = caller.actor.convening_unit(&sites, &core.tree(), now());
-    let unit = unit.ok_or_else(|| core.refused(caller, action, Refusal::NoRole { action }))?;
+    let unit = unit.map_err(|refusal| core.refused(caller, action, refusal))?;
     let convening = Convening {
         title: request.title,
         chair: caller.actor.account.clone(),
@@ -53,8 +53,12 @@ pub async fn convene(
 }
 
 /// Fills in from the preset what the request leaves open.
-async fn fill_in(core: &Core, caller: &Caller, request: &mut pb::ConveneRequest) -> Result<Opening, Status> {
-    let preset = plan::preset_for(core, caller, &request.preset).await?;
+pub(super) async fn fill_in(
+    core: &Core,
+    caller: &Caller,
+    request: &mut pb::ConveneRequest,
+) -> Result<Opening, Status> {
+    let preset = plan::preset_for(core, caller, Action::Convene, &request.preset).await?;
     let given = request.selector.as_ref();
     if given.is_none_or(|selector| selector == &pb::Selector::default()) {
         request.selector = Some(selector_to_wire(&preset.selector));

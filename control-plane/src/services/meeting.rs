@@ -2,11 +2,11 @@
 
 use super::{convening, resolve_for};
 use crate::clock::now;
-use crate::convert::{meeting_to_wire, summons_to_wire};
+use crate::convert::{meeting_to_wire, priority_from_wire, summons_to_wire};
 use crate::core::{Caller, Core, target_of, target_of_wire};
 use crate::status::Failure;
 use muster_domain::{
-    Action, Caller as Calling, Command, MeetingId, Priority, Reach, Resolution, SiteId, Summons, authorize,
+    Action, Caller as Calling, Command, MeetingId, Priority, Resolution, SiteId, Summons, authorize,
 };
 use muster_proto::command::v1 as pb;
 use pb::meeting_service_server::MeetingService;
@@ -14,7 +14,9 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
 /// Ended meetings in one answer.
-const MAX_ENDED: i64 = 100;
+const MAX_ENDED: usize = 100;
+/// Ended meetings that are looked through for those that the caller may see.
+const MAX_LOOKED: i64 = 10_000;
 
 pub struct MeetingCalls(pub Arc<Core>);
 
@@ -26,22 +28,33 @@ pub(super) fn sites(names: Vec<String>) -> Result<Vec<SiteId>, Failure> {
 }
 
 impl MeetingCalls {
-    /// What would become of each site that is not expected to come.
-    async fn doubtful(&self, sites: &[SiteId]) -> Result<Vec<pb::Summons>, Failure> {
+    /// What would become of each site that is not expected to come, and of each that another meeting would lose.
+    async fn foreseen(
+        &self,
+        sites: &[SiteId],
+        priority: Priority,
+    ) -> Result<(Vec<pb::Summons>, Vec<pb::Summons>), Failure> {
         // No meeting has this id: every claim is one of another meeting.
         let preview = MeetingId::new("preview")?;
         let own = Calling {
             meeting: &preview,
-            priority: Priority::Routine,
+            priority,
         };
         let now = now();
         let invitees = self.0.meetings.invitees(sites).await;
-        let doubtful = invitees
-            .iter()
-            .filter(|i| i.reach != Reach::Online || i.claimed_by.is_some());
-        Ok(doubtful
-            .map(|invitee| summons_to_wire(&Summons::called(invitee, own, now)))
-            .collect())
+        let (mut doubtful, mut taken) = (Vec::new(), Vec::new());
+        for invitee in &invitees {
+            let called = Summons::called(invitee, own, now);
+            let holder = invitee.claimed_by.clone().filter(|_| !called.is_elsewhere());
+            if called.state.is_end() {
+                doubtful.push(summons_to_wire(&called));
+            }
+            if let Some(holder) = holder {
+                let other = Some(holder);
+                taken.push(summons_to_wire(&Summons { other, ..called }));
+            }
+        }
+        Ok((doubtful, taken))
     }
 
     async fn command(
@@ -67,14 +80,29 @@ impl MeetingService for MeetingCalls {
         request: Request<pb::PreviewConveneRequest>,
     ) -> Result<Response<pb::PreviewConveneResponse>, Status> {
         let caller = self.0.caller(&request).await?;
-        let Resolution { sites, unknown } =
-            resolve_for(&self.0, &caller, Action::Convene, request.into_inner().selector)?;
-        let doubtful = self.doubtful(&sites).await?;
+        let pb::PreviewConveneRequest {
+            selector,
+            priority,
+            preset,
+        } = request.into_inner();
+        let mut asked = pb::ConveneRequest {
+            selector,
+            priority,
+            preset,
+            ..pb::ConveneRequest::default()
+        };
+        if !asked.preset.is_empty() {
+            convening::fill_in(&self.0, &caller, &mut asked).await?;
+        }
+        let Resolution { sites, unknown } = resolve_for(&self.0, &caller, Action::Convene, asked.selector)?;
+        let priority = priority_from_wire(asked.priority).unwrap_or_default();
+        let (doubtful, taken) = self.foreseen(&sites, priority).await?;
         let sites = sites.iter().map(ToString::to_string).collect();
         Ok(Response::new(pb::PreviewConveneResponse {
             sites,
             doubtful,
             unknown,
+            taken,
         }))
     }
 
@@ -171,12 +199,12 @@ impl MeetingService for MeetingCalls {
             }
         }
         if request.into_inner().include_ended {
-            for meeting in self.0.meetings.ended(MAX_ENDED).await? {
-                let target = target_of_wire(&meeting)?;
-                if authorize(&caller.actor, Action::View, &target, &tree, now()).is_ok() {
-                    meetings.push(meeting);
-                }
-            }
+            let may_see = |meeting: &pb::Meeting| {
+                let target = target_of_wire(meeting);
+                target
+                    .is_ok_and(|target| authorize(&caller.actor, Action::View, &target, &tree, now()).is_ok())
+            };
+            meetings.extend(self.0.meetings.ended(MAX_LOOKED, MAX_ENDED, may_see).await?);
         }
         Ok(Response::new(pb::ListMeetingsResponse { meetings }))
     }

@@ -77,12 +77,13 @@ fn resolve_for(
     let tree = core.tree();
     let units = caller.actor.units_for(action, &tree, now());
     if units.is_empty() {
-        return Err(core.refused(caller, action, Refusal::NoRole { action }));
+        return Err(core.refused(caller, action, caller.actor.without_role(action, now())));
     }
     Ok(selector.resolve(&tree, &units))
 }
 
-/// The sites that are chosen. A name that does not exist, or is out of authority, is told and nothing is done.
+/// The sites that are chosen. A name that does not exist, or is out of authority, is told and nothing is done; that it
+/// was tried is recorded.
 pub fn chosen_for(
     core: &Core,
     caller: &Caller,
@@ -94,11 +95,7 @@ pub fn chosen_for(
         return Ok(sites);
     }
     let shown: Vec<_> = unknown.iter().take(10).map(String::as_str).collect();
-    let text = format!(
-        "selector: {} does not exist or is outside your authority",
-        shown.join(", ")
-    );
-    Err(Failure::BadRequest(text).into())
+    Err(core.refused(caller, action, Refusal::UnknownNames(shown.join(", "))))
 }
 
 /// The port for people: gRPC, gRPC-web and the console.

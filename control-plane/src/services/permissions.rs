@@ -52,7 +52,7 @@ pub fn changes_permissions(event: &pb::MeetingEvent) -> bool {
     use pb::meeting_event::Event;
     matches!(
         event.event,
-        Some(Event::Convened(_) | Event::Chair(_) | Event::Ended(_))
+        Some(Event::Convened(_) | Event::SitesAdded(_) | Event::Chair(_) | Event::Ended(_))
     )
 }
 

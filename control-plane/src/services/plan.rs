@@ -40,8 +40,15 @@ fn new_id(letter: char) -> Result<PlanId, Failure> {
     Ok(PlanId::new(format!("{letter}{:016x}", rand::random::<u64>()))?)
 }
 
-/// The preset of this id, if the caller may see its unit; one that may not be seen is as one that is not there.
-pub async fn preset_for(core: &Core, caller: &Caller, id: &str) -> Result<Preset, Status> {
+/// The answer for what the caller may not see: as of what is not there, and recorded.
+fn unseen(core: &Core, caller: &Caller, action: Action, what: &'static str, id: &str) -> Status {
+    let id = id.chars().take(80).collect();
+    core.refused(caller, action, Refusal::UnknownPlan { what, id })
+}
+
+/// The preset of this id, for this action, if the caller may see its unit; one that may not be seen is as one that is
+/// not there.
+pub async fn preset_for(core: &Core, caller: &Caller, action: Action, id: &str) -> Result<Preset, Status> {
     let row = core
         .store
         .preset(id)
@@ -49,7 +56,7 @@ pub async fn preset_for(core: &Core, caller: &Caller, id: &str) -> Result<Preset
         .ok_or_else(|| unknown("preset", id))?;
     let target = Target::Unit(UnitId::new(&row.unit).map_err(Failure::from)?);
     if !core.permits(caller, Action::View, &target) {
-        return Err(unknown("preset", id).into());
+        return Err(unseen(core, caller, action, "preset", id));
     }
     let wire: pb::Preset = decoded("a preset", &row.body)?;
     Ok(preset_from_wire(wire).map_err(StoreError::Corrupt)?)
@@ -110,20 +117,44 @@ impl Plans {
         Ok(unit)
     }
 
-    async fn preset_unit(&self, id: &str) -> Result<Option<String>, Failure> {
+    /// The unit of a preset that the caller may see; none of one that is to be made.
+    async fn preset_unit(&self, caller: &Caller, id: &str) -> Result<Option<String>, Status> {
         if id.is_empty() {
             return Ok(None);
         }
         let row = self.0.store.preset(id).await?;
-        Ok(Some(row.ok_or_else(|| unknown("preset", id))?.unit))
+        let unit = row.ok_or_else(|| unknown("preset", id))?.unit;
+        if !self.may_see(caller, &unit) {
+            return Err(unseen(&self.0, caller, Action::ManagePresets, "preset", id));
+        }
+        Ok(Some(unit))
     }
 
-    async fn schedule_unit(&self, id: &str) -> Result<Option<String>, Failure> {
+    /// The same of a schedule.
+    async fn schedule_unit(&self, caller: &Caller, id: &str) -> Result<Option<String>, Status> {
         if id.is_empty() {
             return Ok(None);
         }
         let row = self.0.store.schedule(id).await?;
-        Ok(Some(row.ok_or_else(|| unknown("schedule", id))?.unit))
+        let unit = row.ok_or_else(|| unknown("schedule", id))?.unit;
+        if !self.may_see(caller, &unit) {
+            return Err(unseen(&self.0, caller, Action::Schedule, "schedule", id));
+        }
+        Ok(Some(unit))
+    }
+
+    /// A preset is of sites that its maker may call, and broadcasts one of them.
+    fn check_preset(&self, caller: &Caller, preset: &Preset) -> Result<(), Status> {
+        let selector = Some(selector_to_wire(&preset.selector));
+        let sites = chosen_for(&self.0, caller, Action::ManagePresets, selector)?;
+        match &preset.broadcast {
+            Some(site) if !sites.contains(site) => Err(Failure::from(Refusal::BadText {
+                field: "broadcast",
+                expected: "one of the preset's sites",
+            })
+            .into()),
+            _ => Ok(()),
+        }
     }
 
     async fn set_answer(&self, caller: Caller, sites: Vec<SiteId>, answer: Answer) -> Result<u32, Status> {
@@ -137,7 +168,8 @@ impl Plans {
             return Ok(0);
         }
         let unit = caller.actor.unit_over(action, &sites, &tree, now());
-        let unit = unit.ok_or_else(|| core.refused(&caller, action, Refusal::NoRole { action }))?;
+        let unit =
+            unit.ok_or_else(|| core.refused(&caller, action, caller.actor.without_role(action, now())))?;
         let changed = with_answer(&tree, &sites, answer)?;
         let count = u32::try_from(sites.len()).unwrap_or(u32::MAX);
         self.act(
@@ -205,7 +237,7 @@ impl PlanService for Plans {
     ) -> Result<Response<pb::SavePresetResponse>, Status> {
         let caller = self.0.caller(&request).await?;
         let wire = request.into_inner().preset.unwrap_or_default();
-        let known = self.preset_unit(&wire.id).await?;
+        let known = self.preset_unit(&caller, &wire.id).await?;
         let is_new = known.is_none();
         let unit = self.place(&caller, Action::ManagePresets, known, &wire.unit)?;
         let id = if is_new {
@@ -214,6 +246,7 @@ impl PlanService for Plans {
             PlanId::new(&wire.id).map_err(Failure::from)?
         };
         let preset = preset_from_wire(wire).map_err(Failure::BadRequest)?;
+        self.check_preset(&caller, &preset)?;
         let saved = preset_to_wire(&unit, &id, &preset);
         let order = Order::SavePreset { id, is_new, preset };
         self.act(&caller, &unit, "save_preset", order).await?;
@@ -226,7 +259,7 @@ impl PlanService for Plans {
     ) -> Result<Response<pb::DeletePresetResponse>, Status> {
         let caller = self.0.caller(&request).await?;
         let id = PlanId::new(request.into_inner().preset).map_err(Failure::from)?;
-        let known = self.preset_unit(&id).await?;
+        let known = self.preset_unit(&caller, &id).await?;
         let unit = self.place(&caller, Action::ManagePresets, known, "")?;
         self.act(&caller, &unit, "delete_preset", Order::DeletePreset { id })
             .await?;
@@ -239,11 +272,11 @@ impl PlanService for Plans {
     ) -> Result<Response<pb::SaveScheduleResponse>, Status> {
         let caller = self.0.caller(&request).await?;
         let wire = request.into_inner().schedule.unwrap_or_default();
-        let known = self.schedule_unit(&wire.id).await?;
+        let known = self.schedule_unit(&caller, &wire.id).await?;
         let is_new = known.is_none();
         let unit = self.place(&caller, Action::Schedule, known, &wire.unit)?;
         let preset = PlanId::new(&wire.preset).map_err(Failure::from)?;
-        preset_for(&self.0, &caller, &preset).await?;
+        preset_for(&self.0, &caller, Action::Schedule, &preset).await?;
         let id = if is_new {
             new_id('s')?
         } else {
@@ -281,7 +314,7 @@ impl PlanService for Plans {
     ) -> Result<Response<pb::DeleteScheduleResponse>, Status> {
         let caller = self.0.caller(&request).await?;
         let id = PlanId::new(request.into_inner().schedule).map_err(Failure::from)?;
-        let known = self.schedule_unit(&id).await?;
+        let known = self.schedule_unit(&caller, &id).await?;
         let unit = self.place(&caller, Action::Schedule, known, "")?;
         self.act(&caller, &unit, "delete_schedule", Order::DeleteSchedule { id })
             .await?;
@@ -298,12 +331,15 @@ impl PlanService for Plans {
         let selector = if preset.is_empty() {
             selector
         } else {
-            let preset = preset_for(&self.0, &caller, &preset).await?;
+            let preset = preset_for(&self.0, &caller, action, &preset).await?;
             Some(selector_to_wire(&preset.selector))
         };
         let sites = chosen_for(&self.0, &caller, action, selector)?;
         let unit = caller.actor.unit_over(action, &sites, &self.0.tree(), now());
-        let unit = unit.ok_or_else(|| self.0.refused(&caller, action, Refusal::NoRole { action }))?;
+        let unit = unit.ok_or_else(|| {
+            let refusal = caller.actor.without_role(action, now());
+            self.0.refused(&caller, action, refusal)
+        })?;
         let by = caller.actor.account.clone();
         let drill = drills::start(&self.0, unit, by, new_id('d')?, sites).await?;
         Ok(Response::new(pb::StartDrillResponse { drill: Some(drill) }))

@@ -133,7 +133,7 @@ pub trait LogStore: Send + Sync {
     /// Meetings that have not ended, oldest first.
     async fn live_heads(&self) -> Result<Vec<LiveHead>>;
     /// Encoded final states of ended meetings, newest first.
-    async fn ended_meetings(&self, limit: i64) -> Result<Vec<Vec<u8>>>;
+    async fn ended_meetings(&self, offset: i64, limit: i64) -> Result<Vec<Vec<u8>>>;
     /// The encoded final state of one meeting, if it has ended.
     async fn final_state(&self, meeting: &str) -> Result<Option<Vec<u8>>>;
     /// The meeting that an account convened under an idempotency key.

@@ -344,7 +344,7 @@ impl LogStore for Memory {
         Ok(heads.collect())
     }
 
-    async fn ended_meetings(&self, limit: i64) -> Result<Vec<Vec<u8>>> {
+    async fn ended_meetings(&self, offset: i64, limit: i64) -> Result<Vec<Vec<u8>>> {
         let state = self.enter().await?;
         let mut ended: Vec<(i64, &String, &EndedRow)> = state
             .meetings
@@ -355,6 +355,7 @@ impl LogStore for Memory {
         let limit = usize::try_from(limit).unwrap_or_default();
         Ok(ended
             .into_iter()
+            .skip(usize::try_from(offset).unwrap_or_default())
             .take(limit)
             .map(|(_, _, ended)| ended.final_state.clone())
             .collect())

@@ -21,6 +21,7 @@ mod secure;
 mod servers;
 mod sign_in;
 mod stage;
+mod standing;
 mod stores;
 mod support;
 mod watch;

@@ -120,6 +120,7 @@ async fn a_site_that_cannot_be_reached_says_why_and_is_called_again() {
         };
         let message = pb::PreviewConveneRequest {
             selector: Some(selector),
+            ..Default::default()
         };
         let preview = person
             .meetings()

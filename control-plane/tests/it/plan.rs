@@ -254,7 +254,11 @@ async fn plans_belong_to_a_unit_and_who_may_not_is_refused() {
     let refused = plans(&street_b)
         .delete_schedule(street_b.request(delete.clone()))
         .await;
-    assert_eq!(refused.expect_err("not theirs").code(), Code::PermissionDenied);
+    assert_eq!(
+        refused.expect_err("not theirs").code(),
+        Code::NotFound,
+        "as one that is not there"
+    );
     plans(&chief)
         .delete_schedule(chief.request(delete))
         .await
@@ -270,6 +274,7 @@ async fn plans_belong_to_a_unit_and_who_may_not_is_refused() {
     );
     let recorded = [
         ("street-b", "manage presets"),
+        ("street-b", "convene"),
         ("engineer", "manage presets"),
         ("engineer", "schedule meetings"),
         ("street-b", "schedule meetings"),

@@ -203,7 +203,10 @@ async fn live_meetings_are_told_with_their_last_events_until_they_end(store: Sto
         store.final_state("m1").await.expect("read").as_deref(),
         Some(&b"final"[..])
     );
-    assert_eq!(store.ended_meetings(5).await.expect("read"), [b"final".to_vec()]);
+    assert_eq!(
+        store.ended_meetings(0, 5).await.expect("read"),
+        [b"final".to_vec()]
+    );
     assert!(store.claims().await.expect("claims").is_empty());
     let streams = store.streams().await.expect("streams");
     let streams: Vec<_> = streams.iter().map(|s| (s.stream.as_str(), s.head.seq)).collect();

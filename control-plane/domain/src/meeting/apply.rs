@@ -71,7 +71,12 @@ impl Meeting {
                 self.terms = terms.clone();
                 self.add(sites, *at);
             }
-            Event::SitesAdded { at, sites } => self.add(sites, *at),
+            Event::SitesAdded { at, sites, unit } => {
+                if let (Some(head), Some(unit)) = (&mut self.head, unit) {
+                    head.unit = unit.clone();
+                }
+                self.add(sites, *at);
+            }
             Event::SummonsChanged { summons } => {
                 let at = self.index.get(&summons.site);
                 if let Some(entry) = at.and_then(|at| self.summonses.get_mut(*at)) {
@@ -120,6 +125,11 @@ impl Meeting {
                 self.summonses.push(Summons::paged(site.clone(), at));
             }
         }
+        self.sites = self
+            .summonses
+            .iter()
+            .map(|summons| summons.site.clone())
+            .collect();
     }
 
     fn take_chair(&mut self, chair: &AccountName, before: &AccountName, cause: ChairCause) {
@@ -136,7 +146,9 @@ impl Meeting {
                 self.taken_from.drain(..over);
             }
             ChairCause::HandedBack => {
-                self.taken_from.pop();
+                // Those who came after, and may have it no more, are passed over.
+                let back = self.taken_from.iter().rposition(|other| other == chair);
+                self.taken_from.truncate(back.unwrap_or_default());
             }
             ChairCause::Granted | ChairCause::Released => self.taken_from.clear(),
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::decide::{changed, check_text};
 use super::{Command, Event, MAX_SITES, Meeting};
-use crate::ids::{Millis, SiteId};
+use crate::ids::{Millis, SiteId, UnitId};
 use crate::polling::{DEFAULT_PER_PAGE, Polling};
 use crate::refusal::Refusal;
 use crate::stage::{Layout, Stage};
@@ -69,7 +69,12 @@ impl Meeting {
         Ok(events)
     }
 
-    pub(super) fn add_sites(&self, mut sites: Vec<Invitee>, now: Millis) -> Result<Vec<Event>, Refusal> {
+    pub(super) fn add_sites(
+        &self,
+        mut sites: Vec<Invitee>,
+        over: Option<(UnitId, UnitId)>,
+        now: Millis,
+    ) -> Result<Vec<Event>, Refusal> {
         self.require_live()?;
         if self.is_locked() {
             return Err(Refusal::Locked);
@@ -84,11 +89,18 @@ impl Meeting {
         if sites.is_empty() {
             return Ok(Vec::new());
         }
+        if over
+            .as_ref()
+            .is_some_and(|(believed, _)| self.unit() != Some(believed))
+        {
+            return Err(Refusal::UnitMoved);
+        }
         let named: Vec<SiteId> = sites.iter().map(|i| i.site.clone()).collect();
         let added = named.clone();
         let mut events = vec![Event::SitesAdded {
             at: now,
             sites: named,
+            unit: over.map(|(_, unit)| unit),
         }];
         events.extend(
             sites

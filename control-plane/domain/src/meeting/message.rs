@@ -2,6 +2,7 @@
 //!
 //! A command's [`Command::cause`] goes with every event that follows from it, next to who gave it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::claims::Holder;
@@ -34,6 +35,8 @@ pub enum Command {
     /// Calls further sites; those that are in the meeting already are passed over.
     AddSites {
         sites: Vec<Invitee>,
+        /// Where the meeting's unit does not have them all: what it is believed to be, and the lowest that does.
+        over: Option<(UnitId, UnitId)>,
     },
     /// Takes sites out (挂断); they may be called again.
     HangUp {
@@ -61,15 +64,19 @@ pub enum Command {
     RequestChair {
         by: AccountName,
         withdraw: bool,
+        /// Whether who has the chair may still have it; if not, it goes to who requests it.
+        held: bool,
     },
     /// The chair gives the chair to who requested it, or refuses.
     AnswerChairRequest {
         account: AccountName,
         granted: bool,
+        able: Able,
     },
     /// The chair gives the chair up (释放主席): to the first who requested it, else to who had it by right.
     ReleaseChair {
         by: AccountName,
+        able: Able,
     },
     /// A unit above takes the meeting over; whether it may is authority's.
     TakeOver {
@@ -78,6 +85,7 @@ pub enum Command {
     /// Gives back what was taken over.
     HandBack {
         by: AccountName,
+        able: Able,
     },
     SetLayout {
         layout: Option<Layout>,
@@ -193,6 +201,9 @@ pub enum Command {
     Tick,
 }
 
+/// The accounts that may have the chair as their roles are now, of all that could come to it.
+pub type Able = BTreeSet<AccountName>;
+
 /// How a wall is to go round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PollingOrder {
@@ -280,6 +291,8 @@ pub enum Event {
     SitesAdded {
         at: Millis,
         sites: Vec<SiteId>,
+        /// The meeting's unit from now on; none: as before.
+        unit: Option<UnitId>,
     },
     /// The whole new state of one site's summons.
     SummonsChanged {

@@ -99,8 +99,18 @@ impl Meeting {
         Ok(vec![Event::StageChanged { stage }])
     }
 
+    /// A site that is to be shown must be in the meeting now, or on its way: none that was taken out.
     fn require_member(&self, site: Option<&SiteId>) -> Result<(), Refusal> {
         self.require_live()?;
-        site.map_or(Ok(()), |site| self.member(site).map(|_| ()))
+        let Some(site) = site else { return Ok(()) };
+        let summons = self.member(site)?;
+        match &summons.other {
+            _ if summons.is_hung_up() => Err(Refusal::HungUp(site.clone())),
+            Some(other) if summons.is_elsewhere() => Err(Refusal::InOtherMeeting {
+                site: site.clone(),
+                meeting: other.meeting.clone(),
+            }),
+            _ => Ok(()),
+        }
     }
 }

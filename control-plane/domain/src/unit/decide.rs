@@ -13,6 +13,8 @@ pub const MAX_PLANS: usize = 200;
 /// A scheduled time that is further past than this (milliseconds) is not carried out any more: nobody expects a
 /// meeting an hour late.
 pub const LATE_MS: i64 = 15 * 60 * 1000;
+/// The furthest time for which something is scheduled, in milliseconds from now: a year.
+const FAR_MS: i64 = 366 * 24 * 3600 * 1000;
 /// Names in the selector of a preset.
 const MAX_NAMES: usize = 10_000;
 const MAX_NAME: usize = 80;
@@ -68,6 +70,12 @@ impl Administration {
         let is_full = is_new && self.presets.len() >= MAX_PLANS;
         unless(!is_full, too_many("presets", MAX_PLANS))?;
         check_preset(&preset)?;
+        let name = preset.name.trim();
+        let another = |(other, known): (&PlanId, &Preset)| *other != id && known.name.trim() == name;
+        if self.presets().any(another) {
+            let name = name.to_owned();
+            return Err(Refusal::NameTaken { name });
+        }
         Ok(vec![UnitEvent::PresetSaved { id, preset }])
     }
 
@@ -106,7 +114,15 @@ impl Administration {
         let first = schedule.next.ok_or(Refusal::PastTime { field: "next_ms" })?;
         // A first time in the past is fine where it comes round: the next one is meant.
         let next = schedule.repeat.next(first, now);
-        schedule.next = Some(next.ok_or(Refusal::PastTime { field: "next_ms" })?);
+        let next = next.ok_or(Refusal::PastTime { field: "next_ms" })?;
+        unless(
+            next <= now.plus(FAR_MS),
+            Refusal::BadText {
+                field: "next_ms",
+                expected: "a time within a year from now",
+            },
+        )?;
+        schedule.next = Some(next);
         schedule.last = known.and_then(|known| known.last.clone());
         if known == Some(&schedule) {
             return Ok(Vec::new());

@@ -98,6 +98,7 @@ fn meeting_of(id: &str, part: Part) -> Target {
         unit: unit(id),
         chair: account(if part == Part::None { "wang" } else { "li" }),
         taken_from: (part == Part::TookOver).then(|| account("wang")),
+        sites: [site("WH-EL-S01")].into(),
     }
 }
 
@@ -126,7 +127,8 @@ fn every_action_role_and_relation() {
                     let what = format!("{role} {action} {relation} {target:?}");
                     assert_eq!(found(&lasting), expected, "{what}");
                     assert_eq!(found(&delegated), expected, "{what}: until later");
-                    assert_eq!(found(&expired), Err("no_role"), "{what}: has run out");
+                    let over = if letter == 'y' { "role_ran_out" } else { "no_role" };
+                    assert_eq!(found(&expired), Err(over), "{what}: has run out");
                     let listed = lasting.permitted(&target, &tree, NOW).contains(&action);
                     let told = !matches!(target, Target::Meeting { .. }) || action.in_meeting();
                     assert_eq!(listed, expected.is_ok() && told, "{what}: permitted");
@@ -165,7 +167,7 @@ fn a_chair_whose_delegation_has_run_out_is_chair_in_name_only() {
     let own = meeting_of("WH-EL", Part::Chair);
     let code = |now| authorize(&officer, Action::EndMeeting, &own, &tree, now).map_err(|r| r.code());
     assert_eq!(code(Millis(NOW.0 - 1)), Ok(()));
-    assert_eq!(code(NOW), Err("outside_authority"));
+    assert_eq!(code(NOW), Err("role_ran_out"));
     assert_eq!(officer.next_expiry(Millis(0)), Some(NOW));
     assert_eq!(officer.next_expiry(NOW), None);
     assert_eq!(officer.units_for(Action::Convene, &tree, NOW), [unit("WH-EL-01")]);
@@ -276,8 +278,8 @@ fn a_meeting_is_convened_over_the_lowest_unit_that_has_all() {
     let both = actor(&[(Role::Commander, "WH"), (Role::DutyOfficer, "WH-EL-01")]);
     let street = [site("WH-EL-01-S01"), site("WH-EL-01-C001-S01")];
     let wide = [site("WH-EL-01-S01"), site("WH-S01")];
-    assert_eq!(both.convening_unit(&street, &tree, NOW), Some(unit("WH-EL-01")));
-    assert_eq!(both.convening_unit(&wide, &tree, NOW), Some(unit("WH")));
+    assert_eq!(both.convening_unit(&street, &tree, NOW), Ok(unit("WH-EL-01")));
+    assert_eq!(both.convening_unit(&wide, &tree, NOW), Ok(unit("WH")));
     assert_eq!(
         both.units_for(Action::Convene, &tree, NOW),
         [unit("WH")],
@@ -285,11 +287,142 @@ fn a_meeting_is_convened_over_the_lowest_unit_that_has_all() {
     );
     let two = actor(&[(Role::DutyOfficer, "WH-EL-02"), (Role::DutyOfficer, "WH-EL-01")]);
     let across = [site("WH-EL-01-S01"), site("WH-EL-02-S01")];
-    assert_eq!(two.convening_unit(&across, &tree, NOW), Some(unit("WH-EL-01")));
+    assert_eq!(
+        two.convening_unit(&across, &tree, NOW),
+        Ok(unit("WH-EL")),
+        "the lowest that has both, though it is not the actor's"
+    );
     assert_eq!(
         actor(&[(Role::Auditor, "WH")]).convening_unit(&street, &tree, NOW),
-        None
+        Err(Refusal::NoRole {
+            action: Action::Convene
+        })
     );
+}
+
+/// A meeting of sites of two streets, convened by an officer of both: none who has one of them alone runs it.
+#[test]
+fn a_meeting_across_units_is_run_by_who_has_all_of_its_sites() {
+    let tree = eastlake();
+    let across = |chair: &str, taken_from: Option<&str>| Target::Meeting {
+        unit: unit("WH-EL"),
+        chair: account(chair),
+        taken_from: taken_from.map(account),
+        sites: [site("WH-EL-01-S01"), site("WH-EL-02-C001-S01")].into(),
+    };
+    let officer = Role::DutyOfficer;
+    let both = actor(&[(officer, "WH-EL-01"), (officer, "WH-EL-02")]);
+    let one = actor(&[(Role::Commander, "WH-EL-01")]);
+    let above = actor(&[(Role::Commander, "WH-EL")]);
+    let code = |actor: &Actor, action, target: &Target| {
+        authorize(actor, action, target, &tree, NOW).map_err(|refusal| refusal.code())
+    };
+    let runs = |actor: &Actor, target: &Target| {
+        let all = Action::ALL.iter().filter(|action| action.runs_meeting());
+        let may: Vec<_> = all.map(|action| code(actor, *action, target)).collect();
+        assert!(may.windows(2).all(|two| two[0] == two[1]), "{may:?}");
+        may[0]
+    };
+    // "li" is each of them in turn.
+    let rows = [
+        ("the convener", &both, "li", None, Ok(())),
+        (
+            "one of the streets, as the chair",
+            &one,
+            "li",
+            None,
+            Err("outside_authority"),
+        ),
+        ("one of the streets", &one, "sun", None, Err("outside_authority")),
+        ("a commander of the unit", &above, "sun", None, Ok(())),
+        (
+            "the convener, taken over",
+            &both,
+            "sun",
+            Some("li"),
+            Err("not_the_chair"),
+        ),
+        (
+            "both streets, and no part in it",
+            &both,
+            "sun",
+            None,
+            Err("outside_authority"),
+        ),
+    ];
+    for (what, actor, chair, taken_from, expected) in rows {
+        assert_eq!(runs(actor, &across(chair, taken_from)), expected, "{what}");
+    }
+    let (own, others) = (across("li", None), across("sun", None));
+    assert_eq!(code(&one, Action::TakeOver, &others), Err("outside_authority"));
+    assert_eq!(code(&above, Action::TakeOver, &others), Ok(()));
+    let taken = across("sun", Some("li"));
+    assert_eq!(code(&both, Action::View, &taken), Ok(()), "it may come back");
+    assert_eq!(code(&both, Action::TakeOver, &taken), Err("not_above"));
+    assert_eq!(code(&both, Action::ReleaseChair, &own), Ok(()));
+    let Target::Meeting { sites, .. } = &own else {
+        unreachable!("a meeting")
+    };
+    let able = |actor: &Actor| may_chair(actor, &unit("WH-EL"), sites, &tree, NOW);
+    assert_eq!([&both, &one, &above].map(able), [true, false, true]);
+}
+
+#[test]
+fn the_last_commander_of_a_tree_stays() {
+    let tree = eastlake();
+    let named = |name: &str, grants: &[(Role, &str)], end: Option<i64>| {
+        let mut actor = actor(grants);
+        actor.account = account(name);
+        actor
+            .grants
+            .iter_mut()
+            .for_each(|grant| grant.expires = end.map(Millis));
+        actor
+    };
+    let top = Grant::lasting(Role::Commander, unit("WH"));
+    let until = |end| Grant {
+        expires: Some(Millis(end)),
+        ..top.clone()
+    };
+    let may = |grant: &Grant, after: Option<&Grant>, others: &[Actor]| {
+        let own = Actor {
+            account: account("li"),
+            grants: vec![grant.clone()],
+        };
+        let all: Vec<Actor> = others.iter().cloned().chain([own]).collect();
+        leaves_a_commander(grant, &account("li"), after, &all, &tree, NOW).map_err(|r| r.code())
+    };
+    let none = Err("last_commander");
+    assert_eq!(may(&top, None, &[]), none);
+    assert_eq!(
+        may(&top, Some(&until(NOW.0 + 9)), &[]),
+        none,
+        "nor is it shortened"
+    );
+    assert_eq!(may(&top, Some(&top), &[]), Ok(()));
+    assert_eq!(
+        may(&top, None, &[named("sun", &[(Role::Commander, "WH")], None)]),
+        Ok(())
+    );
+    assert_eq!(
+        may(
+            &top,
+            None,
+            &[named("sun", &[(Role::Commander, "WH")], Some(NOW.0 + 9))]
+        ),
+        none
+    );
+    assert_eq!(
+        may(&top, None, &[named("sun", &[(Role::DutyOfficer, "WH")], None)]),
+        none
+    );
+    assert_eq!(
+        may(&top, None, &[named("sun", &[(Role::Commander, "WH-EL")], None)]),
+        none
+    );
+    assert_eq!(may(&until(1), None, &[]), Ok(()), "it has run out");
+    let street = Grant::lasting(Role::Commander, unit("WH-EL-01"));
+    assert_eq!(may(&street, None, &[]), Ok(()));
 }
 
 #[test]

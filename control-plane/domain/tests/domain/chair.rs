@@ -4,10 +4,18 @@ use muster_domain::*;
 
 use crate::support::*;
 
+/// Everybody whom these tests speak of may have the chair.
+fn able() -> Able {
+    let named = ["chen", "li", "sun", "wang", "zhou"].map(account);
+    let many = (0..100).map(|n| account(&format!("b{n}")));
+    named.into_iter().chain(many).collect()
+}
+
 fn request(name: &str, withdraw: bool) -> Command {
     Command::RequestChair {
         by: account(name),
         withdraw,
+        held: true,
     }
 }
 
@@ -15,11 +23,15 @@ fn answer(name: &str, granted: bool) -> Command {
     Command::AnswerChairRequest {
         account: account(name),
         granted,
+        able: able(),
     }
 }
 
 fn release(name: &str) -> Command {
-    Command::ReleaseChair { by: account(name) }
+    Command::ReleaseChair {
+        by: account(name),
+        able: able(),
+    }
 }
 
 fn take_over(name: &str) -> Command {
@@ -27,7 +39,10 @@ fn take_over(name: &str) -> Command {
 }
 
 fn hand_back(name: &str) -> Command {
-    Command::HandBack { by: account(name) }
+    Command::HandBack {
+        by: account(name),
+        able: able(),
+    }
 }
 
 /// What a sequence of commands tells, each on a line of its own; a refusal by its code.
@@ -149,6 +164,85 @@ fn each_verb_of_the_chair_leads_where_the_table_says() {
 }
 
 #[test]
+fn the_chair_never_goes_to_whom_it_may_not() {
+    let only = |names: &[&str]| names.iter().map(|name| account(name)).collect::<Able>();
+    let back = |by: &str, names: &[&str]| Command::HandBack {
+        by: account(by),
+        able: only(names),
+    };
+    let release = |by: &str, names: &[&str]| Command::ReleaseChair {
+        by: account(by),
+        able: only(names),
+    };
+    let give = |to: &str, names: &[&str]| Command::AnswerChairRequest {
+        account: account(to),
+        granted: true,
+        able: only(names),
+    };
+    let want = |by: &str, held| Command::RequestChair {
+        by: account(by),
+        withdraw: false,
+        held,
+    };
+    // chen convened it. Each row begins anew.
+    let rows: Vec<(Vec<Command>, Vec<&str>)> = vec![
+        (
+            // The role of who had it before has ended: it stays, or goes to the one before that.
+            vec![
+                take_over("wang"),
+                back("wang", &["wang"]),
+                take_over("zhou"),
+                back("zhou", &["chen", "zhou"]),
+            ],
+            vec![
+                "chair chen -> wang TakenOver",
+                "no: may_not_chair",
+                "chair wang -> zhou TakenOver",
+                "chair zhou -> chen HandedBack",
+            ],
+        ),
+        (
+            vec![want("li", true), want("sun", true), release("chen", &["sun"])],
+            vec![
+                "li wants the chair",
+                "sun wants the chair",
+                "chair chen -> sun Released",
+            ],
+        ),
+        (
+            vec![want("li", true), release("chen", &[]), give("li", &["chen"])],
+            vec!["li wants the chair", "no: nobody_to_chair", "no: may_not_chair"],
+        ),
+        (
+            // Nobody is left who could grant it.
+            vec![want("li", false), want("chen", true)],
+            vec!["chair chen -> li Granted", "chen wants the chair"],
+        ),
+    ];
+    for (commands, expected) in rows {
+        let mut desk = Desk::convened(&["S1"]);
+        assert_eq!(play(&mut desk, commands), expected);
+        let replayed = Meeting::replay(meeting_id("m1"), Timeouts::default(), &desk.events);
+        assert_eq!(replayed, desk.meeting);
+        assert_eq!(desk.meeting.taken_from(), None);
+    }
+}
+
+#[test]
+fn the_meeting_moves_to_the_unit_that_has_what_is_added() {
+    let mut desk = Desk::convened(&["S1"]);
+    let add = |id: &str, believed: &str| Command::AddSites {
+        sites: vec![online(id)],
+        over: Some((unit(believed), unit("WH"))),
+    };
+    assert_eq!(desk.meeting.unit(), Some(&unit("WH-EL")));
+    assert_eq!(desk.run(1, add("S2", "WH-EL-01")), Err(Refusal::UnitMoved));
+    desk.told(2, add("S2", "WH-EL"));
+    assert_eq!(desk.meeting.unit(), Some(&unit("WH")));
+    assert_eq!(desk.meeting.sites()[..], [site("S1"), site("S2")]);
+}
+
+#[test]
 fn the_desk_on_the_large_picture_is_that_of_who_has_the_chair_now() {
     let mut desk = Desk::convened(&["S1"]);
     let before = desk.meeting.stage_document();
@@ -176,7 +270,7 @@ fn chairs_and_requests_are_bounded() {
     }
     let mut back = 0;
     while let Some(chair) = desk.meeting.taken_from().and(desk.meeting.chair()).cloned() {
-        desk.told(4, Command::HandBack { by: chair });
+        desk.told(4, hand_back(&chair));
         back += 1;
     }
     assert_eq!(back, 16);
@@ -191,6 +285,7 @@ fn a_locked_meeting_adds_nobody_and_lets_back_who_was_in() {
     };
     let add = || Command::AddSites {
         sites: vec![online("S1"), online("S2")],
+        over: None,
     };
     assert_eq!(desk.told(10, lock(true)), "locked");
     assert_eq!(desk.told(11, lock(true)), "");

@@ -76,6 +76,10 @@ fn any_fact() -> impl Strategy<Value = Command> {
     ]
 }
 
+fn any_able() -> impl Strategy<Value = Able> {
+    proptest::collection::btree_set(any_account(), 0..4)
+}
+
 fn any_verb() -> impl Strategy<Value = Command> {
     let sites = || proptest::collection::vec(any_site(), 0..3);
     let polling = (
@@ -91,7 +95,7 @@ fn any_verb() -> impl Strategy<Value = Command> {
     prop_oneof![
         2 => proptest::collection::vec(any_invitee(), 0..4)
             .prop_map(|sites| Command::CallUnconnected { sites }),
-        1 => proptest::collection::vec(any_invitee(), 0..3).prop_map(|sites| Command::AddSites { sites }),
+        1 => proptest::collection::vec(any_invitee(), 0..3).prop_map(|sites| Command::AddSites { sites, over: None }),
         1 => sites().prop_map(|sites| Command::HangUp { sites }),
         2 => proptest::option::of(any_site()).prop_map(|site| Command::Broadcast { site }),
         1 => proptest::option::of(any_site()).prop_map(|site| Command::WatchSite { site }),
@@ -104,9 +108,12 @@ fn any_verb() -> impl Strategy<Value = Command> {
         2 => (sites(), any::<bool>()).prop_map(|(sites, muted)| Command::Mute { sites, muted }),
         1 => (any::<bool>(), proptest::collection::vec(any_account(), 0..2))
             .prop_map(|(locked, desks)| Command::Lock { locked, desks }),
-        1 => (any_account(), any::<bool>()).prop_map(|(by, withdraw)| Command::RequestChair { by, withdraw }),
         1 => (any_account(), any::<bool>())
-            .prop_map(|(account, granted)| Command::AnswerChairRequest { account, granted }),
+            .prop_map(|(by, withdraw)| Command::RequestChair { by, withdraw, held: true }),
+        1 => (any_account(), any::<bool>())
+            .prop_map(|(account, granted)| Command::AnswerChairRequest {
+                able: [account.clone()].into(), account, granted,
+            }),
         1 => any_account().prop_map(|by| Command::TakeOver { by }),
         3 => (any_site(), any::<bool>()).prop_map(|(site, withdraw)| Command::RequestFloor { site, withdraw }),
         2 => (any_site(), 0u32..10).prop_map(|(site, seconds)| Command::GrantFloor { site, seconds }),
@@ -122,8 +129,8 @@ fn any_verb() -> impl Strategy<Value = Command> {
 /// Those of which a second one right after is another step, or is refused.
 fn any_step_verb() -> impl Strategy<Value = Command> {
     prop_oneof![
-        any_account().prop_map(|by| Command::ReleaseChair { by }),
-        any_account().prop_map(|by| Command::HandBack { by }),
+        (any_account(), any_able()).prop_map(|(by, able)| Command::ReleaseChair { by, able }),
+        (any_account(), any_able()).prop_map(|(by, able)| Command::HandBack { by, able }),
         any::<bool>().prop_map(|forward| Command::TurnPage { forward }),
         (0u32..3).prop_map(|minutes| Command::Extend { minutes }),
         proptest::option::of(any_site()).prop_map(|site| Command::NextRollCall { site }),

@@ -163,6 +163,26 @@ fn what_was_let_go_returns_to_the_one_that_lost_it() {
 }
 
 #[test]
+fn what_is_hung_up_while_another_meeting_has_it_does_not_return() {
+    let mut hall = Hall::new();
+    hall.convene("m1", Priority::Routine, &["S1", "S2"]);
+    hall.convene("m2", Priority::Emergency, &["S1", "S2"]);
+    let hang_up = Command::HangUp {
+        sites: vec![site("S1")],
+    };
+    hall.run("m1", 5, hang_up);
+    assert_eq!(hall.state("m1", "S1"), "S1 left (hung_up_by_chair)");
+    assert_eq!(hall.state("m2", "S1"), "S1 paged", "the other one keeps it");
+    hall.run("m2", 10, end());
+    assert_eq!(hall.state("m1", "S1"), "S1 left (hung_up_by_chair)");
+    assert_eq!(hall.state("m1", "S2"), "S2 paged");
+    let broadcast = |id: &str| Command::Broadcast { site: Some(site(id)) };
+    let shown = hall.meetings["m1"].decide(broadcast("S1"), Millis(11));
+    assert_eq!(shown, Err(Refusal::HungUp(site("S1"))));
+    assert!(hall.meetings["m1"].decide(broadcast("S2"), Millis(11)).is_ok());
+}
+
+#[test]
 fn among_equals_the_first_keeps_and_a_person_calls_again() {
     let mut hall = Hall::new();
     hall.convene("m1", Priority::Urgent, &["S1"]);

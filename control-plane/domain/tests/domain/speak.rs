@@ -182,6 +182,7 @@ fn a_roll_call_goes_through_the_roster_with_one_microphone_open() {
             reach: Reach::NeverSeen,
             ..online("S5")
         }],
+        over: None,
     };
     desk.told(10, add);
     desk.told(20, grant("S2", 0));

@@ -122,9 +122,9 @@ const TABLE: &str = "
     U  D R A J X F | P U | J O . . . . | . | P U E | . . | H E
     T  D R A J X F | P . | J O . . . . | . | P U E | . . | H E
     F  D R A J X . | P . | J O . . . . | . | P U E | . . | H E
-    E  . . . . . . | . . | . . . . . . | . | P U . | . . | . .
+    E  . . . . . . | . . | . . . . . . | . | P U . | . . | H .
     L  . . . . . . | . . | J O . . . . | . | P U E | . . | H E
-    H  . . . . . . | . . | . . . . . . | . | P U E | . . | . E
+    H  . . . . . . | . . | . . . . . . | . | P U E | . . | . .
 ";
 
 #[test]

@@ -103,11 +103,22 @@ fn a_preset_is_saved_changed_and_deleted() {
         Ok(0),
         "so already"
     );
+    assert_eq!(
+        office.run(1, save_preset("p2", true, preset(" Flood"))),
+        Err("name_taken"),
+        "two of one name cannot be told apart"
+    );
     assert_eq!(office.run(1, save_preset("p1", false, preset("Storm"))), Ok(1));
     assert_eq!(office.state.preset("p1").expect("saved").meeting_title(), "Storm");
     assert_eq!(
         office.run(2, save_schedule("s1", true, schedule(HOUR, Repeat::Once))),
         Ok(1)
+    );
+    let far = schedule(400 * 24 * HOUR, Repeat::Once);
+    assert_eq!(
+        office.run(2, save_schedule("s2", true, far)),
+        Err("bad_text"),
+        "a year ahead at most"
     );
     assert_eq!(
         office.run(3, Order::DeletePreset { id: id("p1") }),
@@ -141,7 +152,10 @@ fn a_preset_that_makes_no_sense_is_refused() {
     let mut office = Office::new();
     for n in 0..MAX_PLANS {
         assert_eq!(
-            office.run(0, save_preset(&format!("p{n}"), true, preset("Flood"))),
+            office.run(
+                0,
+                save_preset(&format!("p{n}"), true, preset(&format!("Flood {n}")))
+            ),
             Ok(1)
         );
     }

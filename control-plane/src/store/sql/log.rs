@@ -127,11 +127,12 @@ impl LogStore for Sql {
         .collect()
     }
 
-    async fn ended_meetings(&self, limit: i64) -> Result<Vec<Vec<u8>>> {
+    async fn ended_meetings(&self, offset: i64, limit: i64) -> Result<Vec<Vec<u8>>> {
         Ok(sqlx::query_scalar(
-            "SELECT final_state FROM meetings WHERE final_state IS NOT NULL ORDER BY started_ms DESC, id LIMIT $1",
+            "SELECT final_state FROM meetings WHERE final_state IS NOT NULL ORDER BY started_ms DESC, id LIMIT $1 OFFSET $2",
         )
         .bind(limit)
+        .bind(offset)
         .fetch_all(&self.reader)
         .await?)
     }
