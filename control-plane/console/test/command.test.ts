@@ -2,7 +2,7 @@ import { create } from "@bufbuild/protobuf";
 import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
 import { PermissionsSchema, PresetSchema } from "../src/gen/muster/command/v1/command_pb";
-import { FloorState, Layout, Priority, RollCallResult, SelectorSchema, SummonsReason, SummonsState } from "../src/gen/muster/command/v1/types_pb";
+import { ChairCause, FloorState, Layout, Priority, RollCallResult, SelectorSchema, SummonsReason, SummonsState } from "../src/gen/muster/command/v1/types_pb";
 import { loadWords, translate, type Key } from "../src/i18n";
 import { Accounts } from "../src/model/accounts";
 import { createApi } from "../src/model/api";
@@ -55,6 +55,58 @@ describe("the commands", () => {
     const words = [...source.matchAll(/^\s+[A-Z]\w+, "([a-z_]+)", "/gm)].map((match) => match[1]);
     expect(words.length).toBeGreaterThan(20);
     expect([...ACTIONS].sort()).toEqual([...new Set(words)].sort());
+  });
+
+  it("have one key each and one name each, and none of the keys that the page itself hears", () => {
+    const keys = COMMANDS.flatMap(({ key }) => (key === undefined ? [] : [key]));
+    const twice = (list: readonly string[]): string[] => list.filter((one, at) => list.indexOf(one) !== at);
+    expect(keys.length).toBeGreaterThan(30);
+    expect(twice(keys)).toEqual([]);
+    expect(twice(COMMANDS.map(({ id }) => id))).toEqual([]);
+    expect(keys.filter((key) => key !== key.toLowerCase() || ["/", ".", "escape", " ", "tab", "pageup", "pagedown"].includes(key))).toEqual([]);
+  });
+
+  it("convene another meeting from within one, and go to and fro between them", async () => {
+    const { plane, desk, world, at } = await inMeeting();
+    const first = desk.meeting.get()!;
+    expect(shown(byId("next_meeting"), at())).toBe(false);
+    desk.selection.toggle("WH-S01");
+    expect(shown(byId("convene"), at())).toBe(true);
+    // The mock keeps one meeting; the console all that it was told of.
+    expect(await desk.convene({ selector: desk.selection.selector(), title: "fire", key: "k2", priority: Priority.EMERGENCY })).toBeUndefined();
+    await later(world);
+    const second = desk.meeting.get()!;
+    expect([second.title, second.priority, desk.meetings.get().map(({ id }) => id)]).toEqual(["fire", Priority.EMERGENCY, [first.id, second.id]]);
+    expect(press("x", at())).toBe(true);
+    await later(world);
+    expect(desk.meeting.get()!.id).toBe(first.id);
+    expect(desk.keeper.phase.get().kind).not.toBe("out");
+    const titled = desk.meetings.get().map((meeting) => ({ meeting, title: meeting.title }));
+    const [found] = find({ query: "fire", at: at(), directory: desk.roster.directory.get(), presets: [], meetings: titled, say: () => "", verb: undefined });
+    expect(found).toMatchObject({ kind: "meeting", meeting: { id: second.id } });
+    await desk.switchTo(second.id);
+    expect(desk.meeting.get()!.id).toBe(second.id);
+    // Whoever is in none only looks at another.
+    desk.goOut();
+    await desk.switchTo(first.id);
+    expect([desk.meeting.get()!.id, desk.keeper.phase.get().kind]).toEqual([first.id, "out"]);
+    expect(plane.acted).toEqual([]);
+    desk.stop(false);
+  });
+
+  it("make a link for a site without a meeting, for whoever may", async () => {
+    const { plane, desk, world, at, opened } = await start();
+    expect(shown(byId("site_link"), at())).toBe(false);
+    perform(byId("site_link"), at("WH-S01"));
+    expect(opened).toEqual(["site_link"]);
+    const say = (command: Command): string => translate("en", wordsOf(command, at()) as Key);
+    const input = { at: at(), directory: desk.roster.directory.get(), presets: [], say, verb: undefined };
+    expect(find({ ...input, query: "link" })[0]).toMatchObject({ kind: "verb", command: { id: "site_link" } });
+    expect(find({ ...input, query: "", verb: byId("site_link") }).length).toBeGreaterThan(5);
+    plane.tell({ case: "permissions", value: create(PermissionsSchema, { meeting: "", actions: ["view", "convene"] }) });
+    await later(world);
+    expect(shown(byId("site_link"), at("WH-S01"))).toBe(false);
+    desk.stop(false);
   });
 
   it("show only what the person may do", async () => {
@@ -176,6 +228,25 @@ describe("the commands", () => {
     perform(byId("force_layout"), at());
     await later(world);
     expect([desk.meeting.get()!.stage!.layout, desk.wall.view.get().tiles]).toEqual([Layout.LAYOUT_UNSPECIFIED, 9]);
+    desk.stop(false);
+  });
+
+  it("read from whom the chair was taken, where the snapshot named only the last", async () => {
+    const plane = new MockControlPlane({ ...tree, delay: () => 0 });
+    plane.convene(["WH-S01"], "of another");
+    const chair = (to: string, before: string, cause: ChairCause): void => plane.emit(to, { case: "chair", value: { $typeName: "muster.command.v1.ChairChanged", chair: to, before, cause } });
+    plane.emit("other", { case: "chair", value: { $typeName: "muster.command.v1.ChairChanged", chair: "low", before: "duty", cause: ChairCause.GRANTED } });
+    chair("high", "low", ChairCause.TAKEN_OVER);
+    chair("duty", "high", ChairCause.TAKEN_OVER);
+    const { desk, world, at } = await start(plane);
+    await later(world);
+    desk.view(plane.meeting!.id);
+    expect(desk.meeting.get()!.takenFrom).toBe("high");
+    chair("high", "duty", ChairCause.HANDED_BACK);
+    await later(world);
+    await later(world);
+    expect(desk.meeting.get()).toMatchObject({ chair: "high", takenFrom: "low" });
+    expect(shown(byId("hand_back"), at())).toBe(false);
     desk.stop(false);
   });
 

@@ -1,12 +1,12 @@
 import { create } from "@bufbuild/protobuf";
 import { describe, expect, it } from "vitest";
 import { AttendanceSchema, Check, DrillResultSchema } from "../src/gen/muster/command/v1/command_pb";
-import { RollCallEntrySchema, RollCallResult, RollCallSchema, SummonsReason } from "../src/gen/muster/command/v1/types_pb";
+import { RollCallEntrySchema, RollCallResult, RollCallSchema, SummonsReason, SummonsSchema } from "../src/gen/muster/command/v1/types_pb";
 import { csv, fileName } from "../src/model/csv";
 import { badness } from "../src/model/drill";
 import { withSlides } from "../src/model/media/rtc";
 import { SlotPlanner } from "../src/model/media/slotplan";
-import { attendanceRows, presences, rollCallRows, type Words } from "../src/model/records";
+import { attendanceRows, isAbsent, presences, rollCallRows, stamp, type Words } from "../src/model/records";
 import { answerBy, grouped, viewOf } from "../src/model/rollcall";
 
 const words: Words = {
@@ -59,19 +59,32 @@ describe("a roll call", () => {
 });
 
 describe("attendance", () => {
-  const list = presences([
-    create(AttendanceSchema, { site: "a", totalMs: 70_000n, onAir: [{ fromMs: 0n, toMs: 60_000n }, { fromMs: 90_000n, toMs: 0n }] }),
-    create(AttendanceSchema, { site: "never" }),
-  ]);
+  const list = presences(
+    [
+      create(AttendanceSchema, { site: "a", totalMs: 70_000n, onAir: [{ fromMs: 1n, toMs: 60_001n }, { fromMs: 90_001n, toMs: 0n }] }),
+      create(AttendanceSchema, { site: "never" }),
+    ],
+    { summonses: [create(SummonsSchema, { site: "never", reason: SummonsReason.OFFLINE })] },
+  );
 
-  it("tells when a site came first, its gaps, and that it is still there", () => {
-    expect(list).toMatchObject([{ site: "a", firstMs: 0, lastMs: 0, totalMs: 70_000, gaps: [{ fromMs: 60_000, toMs: 90_000 }] }]);
+  it("tells when a site came first, its gaps, that it is still there, and who never came", () => {
+    expect(list).toMatchObject([
+      { site: "a", firstMs: 1, lastMs: 0, totalMs: 70_000, gaps: [{ fromMs: 60_001, toMs: 90_001 }] },
+      { site: "never", firstMs: 0, totalMs: 0, gaps: [], reason: SummonsReason.OFFLINE },
+    ]);
+    expect(list.map(isAbsent)).toEqual([false, true]);
   });
 
-  it("is written with a line for every time on air", () => {
-    const rows = attendanceRows(list, words);
-    expect(rows).toHaveLength(3);
-    expect(rows.map((row) => row.slice(4, 7)).slice(1)).toEqual([[expect.stringMatching(/^\d{4}-/), "1:00", 1], ["still", "", 1]]);
+  it("is written with a line for every time on air, every gap with its times, and every absent site with the reason", () => {
+    const [head, ...rows] = attendanceRows(list, words);
+    expect(rows.map((row) => row.length)).toEqual(rows.map(() => head!.length));
+    const time = expect.stringMatching(/^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d$/);
+    expect(rows.map((row) => [row[0], ...row.slice(3)])).toEqual([
+      ["a", "onair", time, time, "1:00", ""],
+      ["a", "gap", stamp(60_001), stamp(90_001), "0:30", ""],
+      ["a", "onair", time, "still", "", ""],
+      ["never", "absent", "", "", "", "OFFLINE"],
+    ]);
   });
 });
 

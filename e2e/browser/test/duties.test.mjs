@@ -252,8 +252,8 @@ step("the commander takes over, and hands back", async () => {
   await byId(officer, "chair-line", `[data-chair="${demo.announced().account}"]`).waitFor();
   await logLine("chair_taken");
   await lookAt(commander, "taken-over", SIZES.slice(1));
-  await commander.keyboard.press("k");
-  await commander.keyboard.press("k");
+  await commander.keyboard.press("Shift+K");
+  await commander.keyboard.press("Shift+K");
   await byId(officer, "chair-line", `[data-chair="${OFFICER}"]`).waitFor();
 });
 

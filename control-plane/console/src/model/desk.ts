@@ -162,7 +162,6 @@ export class Desk {
     if (!meeting) return { kind: "unreachable", code: "", message: "the answer names no meeting" };
     // The stream may already be ahead of the answer.
     if ((this.known.get(meeting.id)?.seq ?? 0n) < meeting.seq) this.learn(meeting);
-    this.view(meeting.id);
     await this.goIn(meeting.id);
     return undefined;
   }
@@ -187,8 +186,26 @@ export class Desk {
     this.publish.flush();
   }
 
+  /** The running meeting after the one in view; undefined where there is no other. */
+  nextMeeting(): Meeting | undefined {
+    const running = this.meetings.get();
+    const at = running.findIndex(({ id }) => id === this.inView);
+    const next = running[(at + 1) % Math.max(1, running.length)];
+    return next?.id === this.inView ? undefined : next;
+  }
+
+  /** To another meeting: with the own leg if it is in one, else to look at it. The one before goes on. */
+  async switchTo(meeting: string): Promise<void> {
+    if (this.keeper.phase.get().kind === "out") return this.view(meeting);
+    if (meeting !== this.inView) await this.goIn(meeting);
+  }
+
   async goIn(meeting: string): Promise<void> {
-    if (this.inView !== meeting) this.view(meeting);
+    if (this.inView !== meeting) {
+      // What this screen shows is of the meeting that it leaves.
+      if (this.shared.get()) await this.stopSharing();
+      this.view(meeting);
+    }
     this.ports.world.keep(this.keptIn, meeting, "tab");
     const own = await Promise.race([this.acquire(), sleep(this.ports.world, CAMERA_WAIT_MS).then(() => undefined)]);
     if (this.inView !== meeting) return;
@@ -280,17 +297,17 @@ export class Desk {
     const stream = await (this.ports.screen ?? captureScreen)();
     if (!stream || this.keeper.phase.get().kind !== "in") return release({ ...NO_CAPTURE, stream });
     this.shared.set(stream);
-    for (const track of stream.getVideoTracks()) track.addEventListener("ended", () => this.shared.get() === stream && this.stopSharing());
+    for (const track of stream.getVideoTracks()) track.addEventListener("ended", () => this.shared.get() === stream && void this.stopSharing());
     this.keeper.renew(this.own(), this.wallSlots);
     await this.verbs.content(this.self);
   }
 
-  private stopSharing(): void {
+  private async stopSharing(): Promise<void> {
     release({ ...NO_CAPTURE, stream: this.shared.get() });
     this.shared.set(undefined);
     if (this.keeper.phase.get().kind === "out") return;
     this.keeper.renew(this.own(), this.wallSlots);
-    if (this.meeting.get()?.stage?.contentSite === this.self) void this.verbs.content("");
+    if (this.meeting.get()?.stage?.contentSite === this.self) await this.verbs.content("");
   }
 
   private own(got: Capture | undefined = this.capture.get()): Own {

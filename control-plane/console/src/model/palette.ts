@@ -4,6 +4,7 @@
 import type { Preset } from "../gen/muster/command/v1/command_pb";
 import { COMMANDS, shown, type Command, type Context } from "./commands";
 import type { Directory } from "./directory";
+import type { Meeting } from "../gen/muster/command/v1/types_pb";
 
 export type Found =
   | { kind: "command"; command: Command; site: string | undefined }
@@ -11,7 +12,9 @@ export type Found =
   | { kind: "verb"; command: Command }
   | { kind: "site"; site: string }
   | { kind: "unit"; unit: string }
-  | { kind: "preset"; preset: Preset };
+  | { kind: "preset"; preset: Preset }
+  /** Another meeting that runs. */
+  | { kind: "meeting"; meeting: Meeting; title: string };
 
 export interface PaletteInput {
   query: string;
@@ -20,6 +23,8 @@ export interface PaletteInput {
   presets: readonly Preset[];
   /** The words of a command in the reader's language. */
   say(command: Command): string;
+  /** The meetings that run, with their titles. */
+  meetings?: readonly { meeting: Meeting; title: string }[];
   /** The verb that is waiting for its site. */
   verb: Command | undefined;
 }
@@ -59,7 +64,7 @@ export function find(input: PaletteInput): Found[] {
   const tokens = split(input.query);
   if (verb) return forVerb(input, verb, tokens);
   const sites = sitesOf(input, tokens).slice(0, MOST_SITES).map((site): Found => ({ kind: "site", site }));
-  const list = [...commands(input, tokens), ...together(input, tokens), ...presets(input, tokens)];
+  const list = [...commands(input, tokens), ...together(input, tokens), ...presets(input, tokens), ...meetings(input, tokens)];
   const units = tokens.length ? [...input.directory.units.values()].filter(({ unit, folded }) => !folded && tokens.every((token) => `${unit.nameZh} ${unit.nameEn}`.toLowerCase().includes(token))).slice(0, 3).map(({ unit }): Found => ({ kind: "unit", unit: unit.id })) : [];
   return [...list, ...units, ...sites].slice(0, MOST);
 }
@@ -69,8 +74,8 @@ function commands({ at, say }: PaletteInput, tokens: readonly string[]): Found[]
   scored.sort((a, b) => b.score - a.score);
   return scored.flatMap(({ command }): Found[] => {
     if (shown(command, at)) return [{ kind: "command", command, site: at.site }];
-    const open = command.site && at.site === undefined && at.meeting !== undefined && !at.meeting.endedMs && (!command.action || at.may(command.action));
-    return open ? [{ kind: "verb", command }] : [];
+    const meant = command.anywhere || (at.meeting !== undefined && !at.meeting.endedMs);
+    return command.site && at.site === undefined && meant && (!command.action || at.may(command.action)) ? [{ kind: "verb", command }] : [];
   });
 }
 
@@ -88,7 +93,8 @@ function together(input: PaletteInput, tokens: readonly string[]): Found[] {
 }
 
 function forVerb(input: PaletteInput, command: Command, tokens: readonly string[]): Found[] {
-  const all = tokens.length ? sitesOf(input, tokens) : (input.at.meeting?.summonses.map(({ site }) => site) ?? []);
+  const usual = command.anywhere ? input.directory.order : (input.at.meeting?.summonses.map(({ site }) => site) ?? []);
+  const all = tokens.length ? sitesOf(input, tokens) : usual;
   return input.directory
     .sort(all)
     .filter((site) => shown(command, { ...input.at, site }))
@@ -96,8 +102,15 @@ function forVerb(input: PaletteInput, command: Command, tokens: readonly string[
     .map((site) => ({ kind: "command", command, site }));
 }
 
+function meetings({ at, meetings }: PaletteInput, tokens: readonly string[]): Found[] {
+  return (meetings ?? [])
+    .filter(({ meeting, title }) => meeting.id !== at.meeting?.id && tokens.every((token) => title.toLowerCase().includes(token)))
+    .slice(0, 5)
+    .map((found) => ({ kind: "meeting", ...found }));
+}
+
 function presets({ at, presets }: PaletteInput, tokens: readonly string[]): Found[] {
-  if (!at.may("convene") || (at.meeting && !at.meeting.endedMs)) return [];
+  if (!at.may("convene")) return [];
   return presets
     .filter(({ name, title }) => tokens.every((token) => `${name} ${title}`.toLowerCase().includes(token)))
     .slice(0, 5)

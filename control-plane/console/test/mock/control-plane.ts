@@ -60,6 +60,8 @@ export class MockControlPlane {
   meeting: Meeting | undefined;
   /** The newest meeting, also after its end. */
   last: Meeting | undefined;
+  /** Newest first. */
+  readonly ended: Meeting[] = [];
   readonly offices: Offices;
   /** What the account may do at all. */
   may: readonly string[] = ACTIONS;
@@ -167,6 +169,7 @@ export class MockControlPlane {
         endMeeting: () => {
           this.check();
           this.emit("duty", { case: "ended", value: { $typeName: "muster.command.v1.MeetingEnded", reason: "" } });
+          if (this.last) this.ended.unshift(this.last);
           this.meeting = undefined;
           return {};
         },
@@ -180,6 +183,10 @@ export class MockControlPlane {
           this.check();
           this.acted.push(request.verb.case ?? "");
           return act(this, request, context.requestHeader.get("x-account") ?? "duty");
+        },
+        listMeetings: ({ includeEnded }) => {
+          this.check();
+          return { meetings: [this.meeting, ...(includeEnded ? this.ended : [])].flatMap((meeting) => (meeting ? [create(MeetingSchema, meeting)] : [])) };
         },
         joinAsDesk: ({ lostRelay, lostEpoch }) => {
           this.check();

@@ -5,7 +5,7 @@ import { refusalKey, refusalText, type Key } from "../../i18n";
 import type { MarkName } from "../../components/mark";
 import type { Presence, Summons } from "../../gen/muster/command/v1/types_pb";
 import { computed, type Readable } from "../../model/cell";
-import type { Context, Panel } from "../../model/commands";
+import type { Context } from "../../model/commands";
 import type { Desk } from "../../model/desk";
 import { markOf } from "../../model/meeting";
 
@@ -19,7 +19,7 @@ export function provideDesk(desk: Desk): void {
 }
 
 /** What commands depend on, anew whenever any of it changes. */
-export function provideSituation(desk: Desk, open: (panel: Panel) => void): Readable<Context> {
+export function provideSituation(desk: Desk, open: Context["open"]): Readable<Context> {
   const { meeting, authority, wall, selection, keeper, shared, enlarged } = desk;
   const situation = computed([meeting, authority.may, wall.view, wall.focus, selection.count, keeper.phase, shared, enlarged], (meeting, may): Context => ({
     desk, meeting, may, site: meeting && !meeting.endedMs ? wall.focused() : undefined, open,

@@ -2,4 +2,5 @@
 // that it is there before anybody has been called.
 
 export { default as Live } from "./Live.svelte";
+export { default as Meetings } from "./Meetings.svelte";
 export { default as MeetingSide } from "./MeetingSide.svelte";
