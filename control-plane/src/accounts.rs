@@ -5,7 +5,7 @@
 //! are kept. What an account may do is decided by the domain, not here.
 
 use crate::bus::Bus;
-use crate::clock::now_ms;
+use crate::clock::Clock;
 use crate::convert::{role_from_wire, role_to_wire};
 use crate::counters::turned_away;
 use crate::store::{AccountRow, GrantRow, Store, StoreError, UnitEffect};
@@ -21,7 +21,7 @@ use muster_identity::{random_secret, sha256_text};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::Semaphore;
+use tokio::sync::{OnceCell, Semaphore};
 
 /// Who does what is done on the machine itself, without signing in. No account can have this name.
 const HOST: &str = "host:control-plane";
@@ -32,6 +32,8 @@ const EXTEND_AFTER_MS: i64 = 10 * 60 * 1000;
 /// Password checks at once: each takes 19 MiB and tens of milliseconds of a core.
 const PARALLEL_CHECKS: usize = 2;
 const CHECK_QUEUE: Duration = Duration::from_secs(5);
+/// Made once a process: it takes as long as a check.
+static DECOY: OnceCell<String> = OnceCell::const_new();
 
 /// Why somebody is not signed in.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +58,7 @@ pub struct Session {
 /// Local accounts and their sessions.
 pub struct Accounts {
     store: Store,
+    clock: Clock,
     throttle: Mutex<Throttle>,
     checks: Arc<Semaphore>,
     /// Checked in place of the hash of an account that does not exist.
@@ -63,14 +66,15 @@ pub struct Accounts {
 }
 
 impl Accounts {
-    pub async fn new(store: Store) -> anyhow::Result<Self> {
-        let decoy = hash_password(random_secret()).await?;
+    pub async fn new(store: Store, clock: Clock) -> anyhow::Result<Self> {
+        let decoy = DECOY.get_or_try_init(|| hash_password(random_secret())).await?;
         let checks = Arc::new(Semaphore::new(PARALLEL_CHECKS));
         Ok(Self {
             store,
+            clock,
             throttle: Mutex::default(),
             checks,
-            decoy,
+            decoy: decoy.clone(),
         })
     }
 
@@ -102,7 +106,7 @@ impl Accounts {
             return Err(SignInError::Refused);
         };
         self.brake(|throttle, now| throttle.succeeded(name, from, now));
-        let (token, now) = (random_secret(), now_ms());
+        let (token, now) = (random_secret(), self.clock.now_ms());
         let expires_ms = now + SESSION_MS;
         self.store
             .add_session(&sha256_text(token.as_bytes()), name, now, expires_ms)
@@ -116,7 +120,7 @@ impl Accounts {
 
     /// The account of a session token and when the session ends; `None` if there is no such session any more.
     pub async fn session(&self, token: &str) -> Result<Option<(AccountRow, i64)>, StoreError> {
-        let (hash, now) = (sha256_text(token.as_bytes()), now_ms());
+        let (hash, now) = (sha256_text(token.as_bytes()), self.clock.now_ms());
         let Some((name, mut expires_ms)) = self.store.session(&hash).await? else {
             turned_away("session", "unknown");
             return Ok(None);
@@ -184,7 +188,7 @@ impl Accounts {
     fn brake<T>(&self, act: impl FnOnce(&mut Throttle, i64) -> T) -> T {
         act(
             &mut self.throttle.lock().unwrap_or_else(PoisonError::into_inner),
-            now_ms(),
+            self.clock.now_ms(),
         )
     }
 }
@@ -219,7 +223,7 @@ impl NewAccount {
 
 /// Adds an account where no control plane runs (the `account add` command), as [`Accounts::ensure`] does, always.
 pub async fn add_account(store: &Store, account: &NewAccount, password: String) -> anyhow::Result<()> {
-    let (units, _) = Units::new(store.clone(), Bus::default());
+    let (units, _) = Units::new(store.clone(), Bus::default(), Clock::Wall);
     put_account(store, &units, account, password, "account_add").await
 }
 
@@ -237,7 +241,7 @@ async fn put_account(
         name: name.to_string(),
         display_name: account.display_name.clone(),
         password_hash: Some(hash_password(password).await?),
-        now_ms: now_ms(),
+        now_ms: units.clock().now_ms(),
     };
     let made = Record::AccountPut {
         account: name.clone(),

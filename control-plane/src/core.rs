@@ -6,7 +6,7 @@
 use crate::accounts::Accounts;
 use crate::admission::Admission;
 use crate::bus::Bus;
-use crate::clock::{now, now_ms};
+use crate::clock::Clock;
 use crate::convert::actor_from_row;
 use crate::counters::turned_away;
 use crate::drills::Drills;
@@ -45,6 +45,7 @@ pub struct Refused {
 /// The parts of a running control plane.
 pub struct Core {
     pub store: Store,
+    pub clock: Clock,
     pub accounts: Accounts,
     pub endpoints: Arc<Endpoints>,
     pub relays: Arc<Relays>,
@@ -72,6 +73,7 @@ pub struct Core {
 /// The parts that [`Core::new`] takes.
 pub struct Parts {
     pub store: Store,
+    pub clock: Clock,
     pub accounts: Accounts,
     pub endpoints: Arc<Endpoints>,
     pub relays: Arc<Relays>,
@@ -112,6 +114,7 @@ impl Core {
     pub fn new(parts: Parts) -> Arc<Self> {
         let Parts {
             store,
+            clock,
             accounts,
             endpoints,
             relays,
@@ -129,6 +132,7 @@ impl Core {
         let (import, tree) = (tokio::sync::Mutex::default(), RwLock::new(Arc::new(tree)));
         Arc::new(Self {
             store,
+            clock,
             accounts,
             endpoints,
             relays,
@@ -193,7 +197,7 @@ impl Core {
         })?;
         let hash = sha256_text(secret.as_bytes());
         match self.store.site_link(&hash).await? {
-            Some((site, expires_ms)) if expires_ms > now_ms() => {
+            Some((site, expires_ms)) if expires_ms > self.clock.now_ms() => {
                 Ok((SiteId::new(site).map_err(Failure::from)?, Proof::Link(hash)))
             }
             other => {
@@ -210,13 +214,13 @@ impl Core {
 
     /// Asks the domain whether the caller may; a refusal is recorded.
     pub fn authorize(&self, caller: &Caller, action: Action, target: &Target) -> Result<(), Status> {
-        authorize(&caller.actor, action, target, &self.tree(), now())
+        authorize(&caller.actor, action, target, &self.tree(), self.clock.now())
             .map_err(|refusal| self.refused(caller, action, refusal))
     }
 
     /// Whether the caller may, where a no is nothing that anybody tried.
     pub fn permits(&self, caller: &Caller, action: Action, target: &Target) -> bool {
-        authorize(&caller.actor, action, target, &self.tree(), now()).is_ok()
+        authorize(&caller.actor, action, target, &self.tree(), self.clock.now()).is_ok()
     }
 
     /// Which of these accounts may have the chair of a meeting of this unit and these sites now.
@@ -226,7 +230,7 @@ impl Core {
         unit: &UnitId,
         sites: &Arc<[SiteId]>,
     ) -> Result<Able, Failure> {
-        let (tree, now) = (self.tree(), now());
+        let (tree, now) = (self.tree(), self.clock.now());
         let mut able = Able::new();
         for name in accounts {
             let Some(row) = self.store.account(name).await? else {

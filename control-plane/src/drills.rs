@@ -5,7 +5,6 @@
 //! ends once, with one result a site.
 
 use crate::bus::Hint;
-use crate::clock::{now, now_ms};
 use crate::convert::{drill_from_wire, drill_result_from_wire, drill_result_to_wire, drill_to_wire};
 use crate::core::Core;
 use crate::endpoints::To;
@@ -87,7 +86,7 @@ pub async fn start(
         .iter()
         .map(|site| (site.clone(), core.endpoints.reach(site)))
         .collect();
-    let drill = Drill::start(by.clone(), &reached, now());
+    let drill = Drill::start(by.clone(), &reached, core.clock.now());
     let wire = drill_to_wire(&unit, &id, &drill);
     let row = DrillRow {
         id: id.to_string(),
@@ -125,8 +124,9 @@ pub async fn start(
 async fn collect(core: Arc<Core>, unit: UnitId, id: PlanId, answered: Arc<Notify>) {
     let over = tokio::time::sleep(Duration::from_millis(DRILL_MS.unsigned_abs()));
     tokio::pin!(over);
-    while !core.drills.is_over(&id, now()) {
+    while !core.drills.is_over(&id, core.clock.now()) {
         tokio::select! {
+            biased;
             () = core.shutdown.cancelled() => return,
             () = &mut over => break,
             () = answered.notified() => {}
@@ -157,7 +157,7 @@ async fn end(core: &Core, unit: &UnitId, id: PlanId, drill: Drill) -> Result<Vec
 /// What an endpoint of a site found of itself.
 pub fn report(core: &Core, site: SiteId, drill: &str, result: &pb::DrillResult) -> Result<(), Failure> {
     let id = PlanId::new(drill)?;
-    let found = drill_result_from_wire(site, now(), result);
+    let found = drill_result_from_wire(site, core.clock.now(), result);
     if !core.drills.report(&id, found.clone()) {
         let passed_on = pb::ReportDrillRequest {
             drill: id.to_string(),
@@ -173,13 +173,15 @@ pub async fn follow(core: Arc<Core>) {
     let mut hints = core.bus.subscribe();
     loop {
         let hint = tokio::select! {
+            biased;
             () = core.shutdown.cancelled() => return,
             hint = hints.recv() => hint,
         };
         match hint {
             Ok(Hint::DrillStarted(started)) => {
                 for site in &started.sites {
-                    core.endpoints.push(site, To::All, |_| call(&started.drill));
+                    core.endpoints
+                        .push(site, To::All, |_| call(&core, &started.drill));
                 }
             }
             Ok(Hint::DrillReported(passed_on)) => take_in(&core, &passed_on),
@@ -190,10 +192,10 @@ pub async fn follow(core: Arc<Core>) {
     }
 }
 
-fn call(drill: &str) -> pb::AttachResponse {
+fn call(core: &Core, drill: &str) -> pb::AttachResponse {
     let call = pb::DrillCall {
         drill: drill.to_owned(),
-        server_time_ms: now_ms(),
+        server_time_ms: core.clock.now_ms(),
     };
     pb::AttachResponse {
         event: Some(pb::attach_response::Event::Drill(call)),
@@ -205,7 +207,7 @@ fn take_in(core: &Core, passed_on: &pb::ReportDrillRequest) {
         return;
     };
     if let (Ok(id), Ok(site)) = (PlanId::new(&passed_on.drill), SiteId::new(&result.site)) {
-        let result = drill_result_from_wire(site, now(), result);
+        let result = drill_result_from_wire(site, core.clock.now(), result);
         core.drills.report(&id, result);
     }
 }
@@ -213,7 +215,7 @@ fn take_in(core: &Core, passed_on: &pb::ReportDrillRequest) {
 /// Ends drills that the replica which began them left behind.
 pub async fn end_left_behind(core: &Core) -> Result<(), Failure> {
     for row in core.store.drills(LOOK_AT).await? {
-        if row.started_ms > now_ms() - LEFT_BEHIND_MS {
+        if row.started_ms > core.clock.now_ms() - LEFT_BEHIND_MS {
             continue;
         }
         let Ok(wire) = pb::Drill::decode(row.body.as_slice()) else {

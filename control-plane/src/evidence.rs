@@ -24,6 +24,7 @@ pub async fn watch(core: Arc<Core>) {
     let mut hints = core.bus.subscribe();
     loop {
         let hint = tokio::select! {
+            biased;
             () = core.shutdown.cancelled() => return,
             hint = hints.recv() => hint,
         };

@@ -15,6 +15,7 @@ pub mod core;
 mod counters;
 pub mod drills;
 pub mod endpoints;
+mod engine;
 mod evidence;
 pub mod fleet;
 mod headers;
@@ -38,31 +39,20 @@ mod upkeep;
 pub use config::{Bootstrap, Config, ConsoleTls};
 
 use crate::core::Core;
-use accounts::{Accounts, NewAccount};
+use accounts::NewAccount;
 use anyhow::Context as _;
-use bus::{Bus, Network};
-use clock::Clock;
 use endpoints::Endpoints;
-use fleet::Relays;
+use engine::{Engine, Ground};
 use headers::Headers;
-use meetings::Meetings;
 use muster_identity::Authority;
-use quality::Qualities;
-use replicas::Replicas;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use store::Store;
-use tickets::Tickets;
 use tls::Certificates;
 use tokio::net::{TcpListener, TcpSocket};
-use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
-use units::Units;
 
-/// News of other replicas that may wait.
-const NEWS: usize = 4096;
 /// Connections that may wait to be accepted: a whole city that comes back at once. The system may allow fewer.
 const BACKLOG: u32 = 4096;
 /// Longest wait for tasks at shutdown.
@@ -126,20 +116,11 @@ impl ControlPlane {
             Some(url) => Some(bus::connect(url.expose(), "muster-control-plane").await?),
             None => None,
         };
-        let (core, audit, links) = assemble(store, network, authority).await?;
+        let Engine { core, mut tasks } = Engine::start(Ground::of_process(store, network, authority)).await?;
         if let Some(bootstrap) = &config.bootstrap {
             bootstrap_account(&core, bootstrap).await?;
         }
         let (addr, agents_addr) = (listener.local_addr()?, agents_listener.local_addr()?);
-        let mut tasks = JoinSet::new();
-        tasks.spawn(upkeep::presence(core.clone()));
-        tasks.spawn(upkeep::watch_relays(core.clone()));
-        tasks.spawn(evidence::watch(core.clone()));
-        spawn_following(&mut tasks, &core);
-        tasks.spawn(upkeep::record_refusals(core.clone(), audit));
-        tasks.spawn(upkeep::record_links(core.clone(), links));
-        tasks.spawn(drills::follow(core.clone()));
-        tasks.spawn(scheduler::run(core.clone()));
         let acceptor = net::Acceptor {
             shutdown: core.shutdown.clone(),
         };
@@ -196,89 +177,6 @@ impl ControlPlane {
         // Commands under way hold a connection: closing waits for them.
         self.core.store.close().await;
     }
-}
-
-/// Follows other replicas, if there are any, and the store.
-fn spawn_following(tasks: &mut JoinSet<()>, core: &Arc<Core>) {
-    let (sender, news) = mpsc::channel(NEWS);
-    tasks.spawn(core.replicas.clone().run(sender.clone(), core.shutdown.clone()));
-    tasks.spawn(upkeep::keep_seen(core.clone()));
-    tasks.spawn(upkeep::reread_tree(core.clone()));
-    let rest = core.clone();
-    let follow = core.meetings.clone();
-    tasks.spawn(async move {
-        // Kept, so that a control plane of one replica has a channel too.
-        let _sender = sender;
-        follow
-            .follow_others(news, move |item| upkeep::changed_elsewhere(&rest, &item))
-            .await;
-    });
-}
-
-/// Differs from that of any process before.
-fn new_replica_id() -> String {
-    let secret = muster_identity::random_secret();
-    format!("r-{}", secret.get(..8).unwrap_or(&secret))
-}
-
-async fn assemble(
-    store: Store,
-    network: Option<Arc<dyn Network>>,
-    authority: Authority,
-) -> anyhow::Result<(
-    Arc<Core>,
-    mpsc::Receiver<core::Refused>,
-    mpsc::Receiver<muster_domain::SiteId>,
-)> {
-    let tree = convert::tree_of(&store).await?;
-    let bus = Bus::default();
-    let shutdown = CancellationToken::new();
-    let endpoints = Endpoints::new(store.seen().await?);
-    let relays = Relays::new(bus.clone());
-    let qualities = Arc::new(Qualities::new(bus.clone()));
-    let replicas = Replicas::new(
-        new_replica_id(),
-        network,
-        replicas::Parts {
-            bus: bus.clone(),
-            clock: Clock::default(),
-            endpoints: endpoints.clone(),
-            relays: relays.clone(),
-            qualities: qualities.clone(),
-        },
-    );
-    let tickets = Tickets::new(authority.token_signer()?, relays.clone());
-    let meetings = Meetings::load(meetings::Parts {
-        store: store.clone(),
-        bus: bus.clone(),
-        endpoints: endpoints.clone(),
-        fleet: relays.clone(),
-        tickets: tickets.clone(),
-        shutdown: shutdown.clone(),
-        replicas: replicas.clone(),
-        clock: Clock::default(),
-    })
-    .await?;
-    let accounts = Accounts::new(store.clone()).await?;
-    let (audit, refusals) = mpsc::channel(core::AUDIT_QUEUE);
-    let (units, links) = Units::new(store.clone(), bus.clone());
-    let core = Core::new(core::Parts {
-        store,
-        accounts,
-        endpoints,
-        relays,
-        meetings,
-        tickets,
-        qualities,
-        replicas,
-        bus,
-        authority,
-        shutdown,
-        audit,
-        units,
-        tree,
-    });
-    Ok((core, refusals, links))
 }
 
 async fn bootstrap_account(core: &Core, bootstrap: &Bootstrap) -> anyhow::Result<()> {

@@ -4,7 +4,6 @@
 //! time happen once, whoever comes first and whoever dies in between. What came of it is kept in the schedule; a refusal
 //! too. A time that is long past is not made up for. It is convened with what the schedule's account may do then.
 
-use crate::clock::{now, now_ms};
 use crate::convert::{schedule_from_wire, selector_to_wire};
 use crate::core::{Caller, Core};
 use crate::drills;
@@ -30,6 +29,7 @@ pub async fn run(core: Arc<Core>) {
     let mut looks = 0_u32;
     loop {
         tokio::select! {
+            biased;
             () = core.shutdown.cancelled() => return,
             () = tokio::time::sleep(LOOK) => {}
         }
@@ -46,7 +46,7 @@ pub async fn run(core: Arc<Core>) {
 }
 
 async fn look(core: &Arc<Core>) -> Result<(), Failure> {
-    for row in core.store.due_schedules(now_ms()).await? {
+    for row in core.store.due_schedules(core.clock.now_ms()).await? {
         let ScheduleRow {
             id,
             unit,
@@ -66,7 +66,7 @@ async fn carry_out(core: &Arc<Core>, id: &str, unit: &str, due: Millis, body: &[
     let wire =
         pb::Schedule::decode(body).map_err(|error| Failure::BadRequest(format!("schedule {id}: {error}")))?;
     let schedule = schedule_from_wire(&wire)?;
-    let outcome = if now() > due.plus(LATE_MS) {
+    let outcome = if core.clock.now() > due.plus(LATE_MS) {
         Outcome::Refused("its time passed while the control plane, or what it needs, was away".to_owned())
     } else {
         match happen(core, &id, &unit, due, &schedule).await {
@@ -115,7 +115,7 @@ async fn happen(
         action,
         &Target::Unit(unit.clone()),
         &core.tree(),
-        now(),
+        core.clock.now(),
     ) {
         core.refused(&caller, action, refusal.clone());
         let text = format!(

@@ -2,7 +2,7 @@
 //!
 //! A token is made anew for every ticket, since a relay takes each once. Whether a site may join is asked before.
 
-use crate::clock::now_ms;
+use crate::clock::Clock;
 use crate::fleet::Fleet;
 use crate::status::Failure;
 use muster_domain::Placement;
@@ -15,11 +15,12 @@ use std::sync::Arc;
 pub struct Tickets {
     signer: TokenSigner,
     fleet: Arc<dyn Fleet>,
+    clock: Clock,
 }
 
 impl Tickets {
-    pub fn new(signer: TokenSigner, fleet: Arc<dyn Fleet>) -> Self {
-        Self { signer, fleet }
+    pub fn new(signer: TokenSigner, fleet: Arc<dyn Fleet>, clock: Clock) -> Self {
+        Self { signer, fleet, clock }
     }
 
     /// A ticket for a site, or for a desk (`desk:ACCOUNT`); `chair` if it is the desk of the meeting's chair.
@@ -42,7 +43,7 @@ impl Tickets {
         } else {
             View::Stage
         };
-        let claims = JoinClaims::new(meeting, site, chair, true, now_ms() / 1000)
+        let claims = JoinClaims::new(meeting, site, chair, true, self.clock.now_ms() / 1000)
             .at_relay(&place.relay)
             .viewing(view);
         let token = self.signer.sign(&claims).map_err(|error| {

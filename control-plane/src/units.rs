@@ -5,7 +5,7 @@
 //! decided anew. Invariant: nothing is administered that is not in the log. Who may do it is settled before.
 
 use crate::bus::{Bus, Hint};
-use crate::clock::now;
+use crate::clock::Clock;
 use crate::convert::{
     Done, answer_to_wire, drill_to_wire, preset_to_wire, role_to_wire, schedule_to_wire,
     unit_event_from_wire, unit_event_to_wire,
@@ -43,6 +43,7 @@ struct Known {
 pub struct Units {
     store: Store,
     bus: Bus,
+    clock: Clock,
     /// Caught up with the store before anything is decided; held while it is stored.
     known: Mutex<HashMap<UnitId, Known>>,
     links: mpsc::Sender<SiteId>,
@@ -55,15 +56,21 @@ pub fn stream_of(unit: &str) -> String {
 
 impl Units {
     /// With the sites whose links were used, for [`crate::upkeep::record_links`].
-    pub fn new(store: Store, bus: Bus) -> (Self, mpsc::Receiver<SiteId>) {
+    pub fn new(store: Store, bus: Bus, clock: Clock) -> (Self, mpsc::Receiver<SiteId>) {
         let (links, used) = mpsc::channel(LINK_QUEUE);
         let units = Self {
             store,
             bus,
+            clock,
             known: Mutex::default(),
             links,
         };
         (units, used)
+    }
+
+    /// What tells it the time.
+    pub fn clock(&self) -> Clock {
+        self.clock
     }
 
     /// Carries out an order, with rows that change besides those of its events. No event: it was so already.
@@ -116,7 +123,7 @@ impl Units {
         let mut tries = 0;
         loop {
             self.catch_up(unit, known).await?;
-            let at = now();
+            let at = self.clock.now();
             let mut events = Vec::new();
             for order in &orders {
                 events.extend(known.state.decide(order.clone(), at)?);

@@ -1,7 +1,6 @@
 //! What goes on besides calls: presence is told and kept, relays are looked at, refusals are recorded.
 
 use crate::bus::{Hint, PresenceNews};
-use crate::clock::now_ms;
 use crate::convert::{presence_to_wire, tree_of};
 use crate::core::{Core, Refused};
 use crate::meetings::GRACE;
@@ -13,8 +12,9 @@ use muster_domain::{EndpointKind, Order, Presence, Record, SiteId};
 use muster_identity::random_secret;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 /// Changes of presence within this time are told together.
 const COALESCE: Duration = Duration::from_millis(100);
@@ -30,6 +30,7 @@ const AWAY: Duration = GRACE;
 pub async fn presence(core: Arc<Core>) {
     loop {
         let changed = tokio::select! {
+            biased;
             () = core.shutdown.cancelled() => return,
             changed = core.endpoints.changed() => changed,
         };
@@ -90,6 +91,7 @@ impl Seen {
 pub async fn keep_seen(core: Arc<Core>) {
     while !core.shutdown.is_cancelled() {
         tokio::select! {
+            biased;
             () = core.shutdown.cancelled() => {}
             () = tokio::time::sleep(KEEP_SEEN) => {}
         }
@@ -112,6 +114,7 @@ pub async fn reread_tree(core: Arc<Core>) {
     }
     loop {
         tokio::select! {
+            biased;
             () = core.shutdown.cancelled() => return,
             () = core.tree_news.notified() => {}
             () = tokio::time::sleep(REREAD) => {}
@@ -134,6 +137,7 @@ pub async fn watch_relays(core: Arc<Core>) {
     let mut starting = true;
     loop {
         tokio::select! {
+            biased;
             () = core.shutdown.cancelled() => return,
             () = tokio::time::sleep(LOOK) => {}
         }
@@ -152,6 +156,7 @@ pub async fn watch_relays(core: Arc<Core>) {
 pub async fn record_links(core: Arc<Core>, mut used: mpsc::Receiver<SiteId>) {
     loop {
         let site = tokio::select! {
+            biased;
             () = core.shutdown.cancelled() => return,
             site = used.recv() => match site { Some(site) => site, None => return },
         };
@@ -175,6 +180,7 @@ pub async fn record_links(core: Arc<Core>, mut used: mpsc::Receiver<SiteId>) {
 pub async fn record_refusals(core: Arc<Core>, mut refusals: mpsc::Receiver<Refused>) {
     loop {
         let refused = tokio::select! {
+            biased;
             () = core.shutdown.cancelled() => return,
             refused = refusals.recv() => match refused { Some(refused) => refused, None => return },
         };
@@ -184,7 +190,7 @@ pub async fn record_refusals(core: Arc<Core>, mut refusals: mpsc::Receiver<Refus
             reason,
         } = refused;
         let row = AuditRow {
-            at_ms: now_ms(),
+            at_ms: core.clock.now_ms(),
             actor,
             action,
             reason,

@@ -38,11 +38,8 @@ impl Meetings {
         poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
+                biased;
                 () = self.shared.shutdown.cancelled() => return,
-                Some(item) = news.recv() => match item {
-                    News::Stored { meeting, seq } => self.hinted(&meeting, seq).await,
-                    other => rest(other),
-                },
                 _ = poll.tick() => {
                     let polled = self.poll().await;
                     self.shared.replicas.store_is(polled.is_ok());
@@ -50,6 +47,10 @@ impl Meetings {
                         tracing::debug!(%error, "cannot ask the store what is new");
                     }
                 }
+                Some(item) = news.recv() => match item {
+                    News::Stored { meeting, seq } => self.hinted(&meeting, seq).await,
+                    other => rest(other),
+                },
             }
         }
     }

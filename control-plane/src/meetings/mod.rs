@@ -223,9 +223,13 @@ pub struct Convening {
     pub opening: Opening,
 }
 
+/// Tells the ids of meetings of one millisecond apart.
+pub type Lot = Arc<dyn Fn() -> u32 + Send + Sync>;
+
 /// The registry of live meetings.
 pub struct Meetings {
     shared: Arc<Shared>,
+    lot: Lot,
     /// Held while a change is decided and stored.
     claims: Arc<Mutex<Claims>>,
     /// Held while a meeting of another replica is read.
@@ -242,6 +246,7 @@ pub struct Parts {
     pub shutdown: CancellationToken,
     pub replicas: Arc<Replicas>,
     pub clock: Clock,
+    pub lot: Lot,
 }
 
 impl Meetings {
@@ -256,6 +261,7 @@ impl Meetings {
             shutdown,
             replicas,
             clock,
+            lot,
         } = parts;
         let quiet_until = Instant::now() + GRACE;
         let live = RwLock::default();
@@ -280,6 +286,7 @@ impl Meetings {
         let adopting = Mutex::default();
         let this = Arc::new(Self {
             shared,
+            lot,
             claims,
             adopting,
         });
@@ -367,7 +374,7 @@ impl Meetings {
             return self.find(&id).await;
         }
         let now = self.shared.clock.now();
-        let id = MeetingId::new(format!("m{:011x}{:08x}", now.0, rand::random::<u32>()))?;
+        let id = MeetingId::new(format!("m{:011x}{:08x}", now.0, (self.lot)()))?;
         let invitees = sites
             .into_iter()
             .map(|site| self.invitee(site, &claims))

@@ -202,12 +202,8 @@ impl Replicas {
         self.join();
         loop {
             tokio::select! {
+                biased;
                 () = shutdown.cancelled() => break,
-                message = messages.recv() => match message {
-                    Some(message) => self.hear(&message, &news),
-                    None => break,
-                },
-                Some(hint) = outgoing.recv() => self.pass_on(hint),
                 _ = beat.tick() => {
                     self.say_numbered(What::Beat(Beat::default()), false);
                     self.look();
@@ -219,6 +215,11 @@ impl Replicas {
                     }
                     self.reconnected(&mut state);
                 }
+                Some(hint) = outgoing.recv() => self.pass_on(hint),
+                message = messages.recv() => match message {
+                    Some(message) => self.hear(&message, &news),
+                    None => break,
+                },
             }
         }
         self.say_numbered(What::Beat(Beat { leaving: true }), false);

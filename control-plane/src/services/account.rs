@@ -1,6 +1,5 @@
 //! Accounts and their roles. Nobody gives, or takes away, what they could not have given.
 
-use crate::clock::{now, now_ms};
 use crate::convert::{account_to_wire, actor_from_row, role_from_wire};
 use crate::core::{Caller, Core};
 use crate::status::Failure;
@@ -48,24 +47,26 @@ pub async fn known(core: &Core, name: &str) -> Result<(AccountRow, Actor), Statu
 
 /// Whether the caller may manage an account with these roles; a refusal is recorded.
 pub fn may_manage(core: &Core, caller: &Caller, grants: &[Grant]) -> Result<(), Status> {
-    authorize_account(&caller.actor, grants, &core.tree(), now())
+    authorize_account(&caller.actor, grants, &core.tree(), core.clock.now())
         .map_err(|refusal| core.refused(caller, Action::ManageAccounts, refusal))
 }
 
 impl AccountCalls {
     /// The units in which the caller may do this; a refusal is recorded.
     fn units_for(&self, caller: &Caller, action: Action) -> Result<Vec<UnitId>, Status> {
-        let units = caller.actor.units_for(action, &self.0.tree(), now());
+        let units = caller.actor.units_for(action, &self.0.tree(), self.0.clock.now());
         if units.is_empty() {
-            return Err(self
-                .0
-                .refused(caller, action, caller.actor.without_role(action, now())));
+            return Err(self.0.refused(
+                caller,
+                action,
+                caller.actor.without_role(action, self.0.clock.now()),
+            ));
         }
         Ok(units)
     }
 
     fn may_give(&self, caller: &Caller, grant: &Grant) -> Result<(), Status> {
-        authorize_grant(&caller.actor, grant, &self.0.tree(), now())
+        authorize_grant(&caller.actor, grant, &self.0.tree(), self.0.clock.now())
             .map_err(|refusal| self.0.refused(caller, Action::ManageAccounts, refusal))
     }
 
@@ -79,7 +80,7 @@ impl AccountCalls {
     ) -> Result<(), Status> {
         let rows = self.0.store.accounts().await?;
         let all = rows.iter().map(actor_from_row).collect::<Result<Vec<_>, _>>()?;
-        leaves_a_commander(grant, account, after, &all, &self.0.tree(), now())
+        leaves_a_commander(grant, account, after, &all, &self.0.tree(), self.0.clock.now())
             .map_err(|refusal| self.0.refused(caller, Action::ManageAccounts, refusal))
     }
 
@@ -168,7 +169,7 @@ impl AccountService for AccountCalls {
             name: name.to_string(),
             display_name,
             password_hash,
-            now_ms: now_ms(),
+            now_ms: self.0.clock.now_ms(),
         };
         let record = Record::AccountPut {
             account: name.clone(),

@@ -4,7 +4,6 @@
 
 use super::chosen_for;
 use super::meeting::{MeetingCalls, sites};
-use crate::clock::now;
 use crate::convert::{actor_from_row, layout_from_wire, polling_order_from_wire};
 use crate::core::{Caller, target_of};
 use crate::status::Failure;
@@ -137,8 +136,16 @@ impl MeetingCalls {
             let row = self.0.store.account(account).await?;
             let actor = row.as_ref().map(actor_from_row).transpose()?;
             let target = target_of(meeting)?;
-            let may =
-                |actor: &Actor| authorize(actor, Action::JoinAsDesk, &target, &self.0.tree(), now()).is_ok();
+            let may = |actor: &Actor| {
+                authorize(
+                    actor,
+                    Action::JoinAsDesk,
+                    &target,
+                    &self.0.tree(),
+                    self.0.clock.now(),
+                )
+                .is_ok()
+            };
             if !actor.as_ref().is_some_and(may) {
                 return Err(Failure::from(Refusal::UnknownDesk(account.clone())).into());
             }

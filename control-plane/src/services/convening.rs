@@ -1,14 +1,13 @@
 //! Convening, from a request or a preset: the one way to a new meeting, for people and for schedules.
 
 use super::plan;
-use crate::clock::now;
 use crate::convert::{
     fallback_from_wire, fallback_to_wire, priority_from_wire, priority_to_wire, selector_to_wire,
 };
 use crate::core::{Caller, Core};
 use crate::meetings::Convening;
 use crate::status::Failure;
-use muster_domain::{Action, Opening, Terms};
+use muster_domain::{Action, Millis, Opening, Terms};
 use muster_proto::command::v1 as pb;
 use tonic::Status;
 
@@ -28,10 +27,12 @@ pub async fn convene(
     } else {
         fill_in(core, caller, &mut request).await?
     };
-    let terms = terms_of(&request, schedule)?;
+    let terms = terms_of(&request, schedule, core.clock.now())?;
     let action = Action::Convene;
     let sites = super::chosen_for(core, caller, action, request.selector)?;
-    let unit = caller.actor.convening_unit(&sites, &core.tree(), now());
+    let unit = caller
+        .actor
+        .convening_unit(&sites, &core.tree(), core.clock.now());
     let unit = unit.map_err(|refusal| core.refused(caller, action, refusal))?;
     let convening = Convening {
         title: request.title,
@@ -81,7 +82,7 @@ pub(super) async fn fill_in(
     Ok(preset.opening())
 }
 
-fn terms_of(request: &pb::ConveneRequest, schedule: &str) -> Result<Terms, Failure> {
+fn terms_of(request: &pb::ConveneRequest, schedule: &str, now: Millis) -> Result<Terms, Failure> {
     let within = |field: &str, found: u32, most: u32| {
         if found <= most {
             return Ok(());
@@ -92,7 +93,7 @@ fn terms_of(request: &pb::ConveneRequest, schedule: &str) -> Result<Terms, Failu
     };
     within("deadline_s", request.deadline_s, MAX_DEADLINE_S)?;
     within("minutes", request.minutes, MAX_MINUTES)?;
-    let after = |seconds: u32| (seconds > 0).then(|| now().plus(i64::from(seconds) * 1000));
+    let after = |seconds: u32| (seconds > 0).then(|| now.plus(i64::from(seconds) * 1000));
     Ok(Terms {
         priority: priority_from_wire(request.priority).unwrap_or_default(),
         deadline: after(request.deadline_s),

@@ -3,7 +3,6 @@
 use super::rows;
 use super::scope::{Scope, Visible};
 use crate::bus::Hint;
-use crate::clock::{now, now_ms};
 use crate::convert::{site_to_row, unit_to_row};
 use crate::core::{Caller, Core};
 use crate::status::Failure;
@@ -58,10 +57,10 @@ fn plan(csv: &[u8], current: &Tree) -> Result<ImportPlan, Vec<pb::ImportError>> 
     })
 }
 
-fn ends(valid_s: u32) -> Result<i64, Failure> {
+fn ends(valid_s: u32, now_ms: i64) -> Result<i64, Failure> {
     match valid_s {
-        0 => Ok(now_ms() + i64::from(DAY_S) * 1000),
-        1..=MAX_VALID_S => Ok(now_ms() + i64::from(valid_s) * 1000),
+        0 => Ok(now_ms + i64::from(DAY_S) * 1000),
+        1..=MAX_VALID_S => Ok(now_ms + i64::from(valid_s) * 1000),
         _ => Err(Failure::BadRequest(format!(
             "valid_s: found {valid_s}, expected at most {MAX_VALID_S} (90 days)"
         ))),
@@ -110,7 +109,9 @@ impl Directory {
         told: &Telling,
     ) -> Result<(), Failure> {
         let (effects, sizes) = steps(&plan);
-        let units = caller.actor.units_for(Action::ImportSites, &plan.tree, now());
+        let units = caller
+            .actor
+            .units_for(Action::ImportSites, &plan.tree, self.0.clock.now());
         let (Some(unit), false) = (units.first(), effects.is_empty()) else {
             return Ok(());
         };
@@ -166,7 +167,7 @@ impl Directory {
             Ok(plan) => plan,
             Err(errors) => return Ok(errors_answer(errors)),
         };
-        authorize_import(&caller.actor, &plan, &current, now())
+        authorize_import(&caller.actor, &plan, &current, self.0.clock.now())
             .map_err(|refusal| self.0.refused(&caller, action, refusal))?;
         let answer = pb::ImportSitesResponse {
             units_added: small(plan.units_added),
@@ -194,7 +195,7 @@ impl Directory {
         dry_run: bool,
     ) -> Result<(watch::Receiver<pb::ImportProgress>, JoinHandle<Imported>), Status> {
         let action = Action::ImportSites;
-        let units = caller.actor.units_for(action, &self.0.tree(), now());
+        let units = caller.actor.units_for(action, &self.0.tree(), self.0.clock.now());
         if units.is_empty() {
             return Err(self.0.refused(&caller, action, Refusal::NoRole { action }));
         }
@@ -275,7 +276,8 @@ impl DirectoryService for Directory {
     ) -> Result<Response<pb::ListSitesResponse>, Status> {
         let caller = self.0.caller(&request).await?;
         let tree = self.0.tree();
-        let Visible { units, sites } = Scope::of(&caller.actor, &tree, &[]).visible(&tree);
+        let now = self.0.clock.now();
+        let Visible { units, sites } = Scope::of(&caller.actor, &tree, &[], now).visible(&tree);
         let presence = self
             .0
             .endpoints
@@ -294,7 +296,7 @@ impl DirectoryService for Directory {
         let caller = self.0.caller(&request).await?;
         let pb::CreateEnrolTokenRequest { target, valid_s } = request.into_inner();
         let (identity, unit) = self.enrol_identity(&caller, target)?;
-        let expires_ms = ends(valid_s)?;
+        let expires_ms = ends(valid_s, self.0.clock.now_ms())?;
         let token = EnrolToken::new(self.0.authority.fingerprint());
         let secret = UnitEffect::AddEnrolToken {
             hash: sha256_text(token.secret.as_bytes()),
@@ -323,13 +325,13 @@ impl DirectoryService for Directory {
         let site = SiteId::new(site).map_err(Failure::from)?;
         self.0
             .authorize(&caller, Action::CreateSiteLink, &Target::Site(site.clone()))?;
-        let expires_ms = ends(valid_s)?;
+        let expires_ms = ends(valid_s, self.0.clock.now_ms())?;
         let secret = random_secret();
         let link = UnitEffect::AddSiteLink {
             hash: sha256_text(secret.as_bytes()),
             site: site.to_string(),
             by: caller.account.name.clone(),
-            now_ms: now_ms(),
+            now_ms: self.0.clock.now_ms(),
             expires_ms,
         };
         let record = Record::SecretMade {

@@ -1,7 +1,6 @@
 //! Endpoints: agents by their certificate, browsers by a site link. The same calls on both ports.
 
 use super::Answers;
-use crate::clock::now_ms;
 use crate::convert::{reason_from_wire, site_to_wire, state_from_wire};
 use crate::core::Core;
 use crate::drills;
@@ -9,7 +8,7 @@ use crate::endpoints::{Attachment, Proof};
 use crate::fleet::Fleet as _;
 use crate::status::Failure;
 use futures_util::stream;
-use muster_domain::{Command, EndpointKind, Millis, Refusal, Report, SiteId};
+use muster_domain::{Command, EndpointKind, Refusal, Report, SiteId};
 use muster_proto::command::v1 as pb;
 use pb::attach_response::Event;
 use pb::endpoint_service_server::EndpointService;
@@ -75,7 +74,7 @@ impl Attached {
                     }
                 },
                 _ = self.heartbeat.tick() => {
-                    Event::Heartbeat(pb::AttachHeartbeat { server_time_ms: now_ms() })
+                    Event::Heartbeat(pb::AttachHeartbeat { server_time_ms: self.core.clock.now_ms() })
                 }
             }
         };
@@ -141,9 +140,9 @@ impl EndpointService for EndpointCalls {
         let greeting = pb::Attached {
             site: Some(site_to_wire(known)),
             relay_link: place.map(|place| place.link).unwrap_or_default(),
-            server_time_ms: now_ms(),
+            server_time_ms: core.clock.now_ms(),
         };
-        let now = Millis(now_ms());
+        let now = core.clock.now();
         let attachment = core
             .endpoints
             .attach(site.clone(), kind, proof.clone(), now)

@@ -1,7 +1,6 @@
 //! Enrolment: a one-time token for a certificate. The caller has no certificate yet; or it is a relay that has one and
 //! wants it made anew, for its names of now, and sends no token. A name that is not signed spends no token.
 
-use crate::clock::now_ms;
 use crate::convert::site_to_wire;
 use crate::core::{Core, peer_identity};
 use crate::counters::turned_away;
@@ -92,7 +91,7 @@ impl EnrolService for Enrolment {
         if row.used {
             return Err(refused("used"));
         }
-        if row.expires_ms <= now_ms() {
+        if row.expires_ms <= self.0.clock.now_ms() {
             return Err(refused("expired"));
         }
         let identity: Identity = row.identity.parse().map_err(|_| {
@@ -106,7 +105,7 @@ impl EnrolService for Enrolment {
         if !self
             .0
             .store
-            .use_enrol_token(&hash, &fingerprint, now_ms())
+            .use_enrol_token(&hash, &fingerprint, self.0.clock.now_ms())
             .await?
         {
             return Err(refused("used"));

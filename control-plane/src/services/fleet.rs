@@ -1,7 +1,7 @@
 //! Relays: each dials out and keeps one stream. Stages go down, legs come up.
 
 use super::Answers;
-use crate::clock::now_ms;
+use crate::clock::Clock;
 use crate::core::{Core, peer_identity};
 use crate::counters::turned_away;
 use crate::fleet::Registration;
@@ -33,6 +33,7 @@ struct Serving {
     welcome: Option<pb::ServeWelcome>,
     registration: Arc<Registration>,
     heartbeat: Interval,
+    clock: Clock,
     /// The stream of the relay has ended, or the control plane stops.
     over: CancellationToken,
     _ends_reading: DropGuard,
@@ -47,7 +48,7 @@ impl Serving {
                 biased;
                 () = self.over.cancelled() => return None,
                 document = self.registration.outbox.next() => Down::Stage(document),
-                _ = self.heartbeat.tick() => Down::Heartbeat(pb::ServeHeartbeat { server_time_ms: now_ms() }),
+                _ = self.heartbeat.tick() => Down::Heartbeat(pb::ServeHeartbeat { server_time_ms: self.clock.now_ms() }),
             }
         };
         Some((
@@ -194,6 +195,7 @@ impl FleetService for FleetCalls {
             welcome: Some(welcome),
             registration,
             heartbeat,
+            clock: self.0.clock,
             over,
             _ends_reading: ends_reading,
         };

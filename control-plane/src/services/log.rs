@@ -3,7 +3,6 @@
 //! A stream is a meeting's id or `unit:ID`. Long streams go out a page at a time, so that a slow reader costs no memory.
 
 use super::Answers;
-use crate::clock::now;
 use crate::convert::{event_from_wire, meeting_to_wire, roll_call_to_wire};
 use crate::core::{Caller, Core, target_of, target_of_wire};
 use crate::status::Failure;
@@ -82,7 +81,11 @@ impl Logs {
             self.0.authorize(caller, action, &target)?;
             return Ok(vec![stream]);
         }
-        if caller.actor.units_for(action, &self.0.tree(), now()).is_empty() {
+        if caller
+            .actor
+            .units_for(action, &self.0.tree(), self.0.clock.now())
+            .is_empty()
+        {
             return Err(self.0.refused(caller, action, Refusal::NoRole { action }));
         }
         let mut streams = Vec::new();
@@ -148,7 +151,7 @@ async fn verify(store: &Store, stream: String) -> Result<pb::VerifyLogResponse, 
     Ok(line)
 }
 
-fn attendance_to_wire(one: &Attendance) -> pb::Attendance {
+fn attendance_to_wire(one: &Attendance, now: Millis) -> pb::Attendance {
     pb::Attendance {
         site: one.site.to_string(),
         on_air: one
@@ -159,7 +162,7 @@ fn attendance_to_wire(one: &Attendance) -> pb::Attendance {
                 to_ms: span.to.map_or(0, |to| to.0),
             })
             .collect(),
-        total_ms: one.total_ms(now()),
+        total_ms: one.total_ms(now),
     }
 }
 
@@ -257,7 +260,11 @@ impl LogService for Logs {
         let meeting = request.into_inner().meeting;
         let events = self.events(&caller, &meeting, Action::View).await?;
         let attendances = attendance(events.iter().map(|(_, event)| event));
-        let attendances = attendances.iter().map(attendance_to_wire).collect();
+        let now = self.0.clock.now();
+        let attendances = attendances
+            .iter()
+            .map(|one| attendance_to_wire(one, now))
+            .collect();
         Ok(Response::new(pb::GetAttendanceResponse { attendances }))
     }
 

@@ -1,7 +1,6 @@
 //! Commands of dispatchers: preview, convene, call again, broadcast, mute, end.
 
 use super::{convening, resolve_for};
-use crate::clock::now;
 use crate::convert::{meeting_to_wire, priority_from_wire, summons_to_wire};
 use crate::core::{Caller, Core, target_of, target_of_wire};
 use crate::status::Failure;
@@ -40,7 +39,7 @@ impl MeetingCalls {
             meeting: &preview,
             priority,
         };
-        let now = now();
+        let now = self.0.clock.now();
         let invitees = self.0.meetings.invitees(sites).await;
         let (mut doubtful, mut taken) = (Vec::new(), Vec::new());
         for invitee in &invitees {
@@ -194,15 +193,24 @@ impl MeetingService for MeetingCalls {
         let tree = self.0.tree();
         let mut meetings = Vec::new();
         for meeting in self.0.meetings.views().iter().rev() {
-            if authorize(&caller.actor, Action::View, &target_of(meeting)?, &tree, now()).is_ok() {
+            if authorize(
+                &caller.actor,
+                Action::View,
+                &target_of(meeting)?,
+                &tree,
+                self.0.clock.now(),
+            )
+            .is_ok()
+            {
                 meetings.push(meeting_to_wire(meeting));
             }
         }
         if request.into_inner().include_ended {
             let may_see = |meeting: &pb::Meeting| {
                 let target = target_of_wire(meeting);
-                target
-                    .is_ok_and(|target| authorize(&caller.actor, Action::View, &target, &tree, now()).is_ok())
+                target.is_ok_and(|target| {
+                    authorize(&caller.actor, Action::View, &target, &tree, self.0.clock.now()).is_ok()
+                })
             };
             meetings.extend(self.0.meetings.ended(MAX_LOOKED, MAX_ENDED, may_see).await?);
         }

@@ -5,20 +5,19 @@ mod account;
 mod act;
 pub mod convening;
 mod directory;
-mod endpoint;
+pub mod endpoint;
 mod enrol;
 mod fleet;
 mod log;
-mod meeting;
+pub mod meeting;
 mod permissions;
 pub mod plan;
 mod rows;
 mod scope;
 mod session;
-mod watch;
+pub mod watch;
 mod watcher;
 
-use crate::clock::now;
 use crate::console;
 use crate::convert::selector_from_wire;
 use crate::core::{Caller, Core};
@@ -75,9 +74,13 @@ fn resolve_for(
     }
     let selector = selector_from_wire(selector).map_err(Failure::BadRequest)?;
     let tree = core.tree();
-    let units = caller.actor.units_for(action, &tree, now());
+    let units = caller.actor.units_for(action, &tree, core.clock.now());
     if units.is_empty() {
-        return Err(core.refused(caller, action, caller.actor.without_role(action, now())));
+        return Err(core.refused(
+            caller,
+            action,
+            caller.actor.without_role(action, core.clock.now()),
+        ));
     }
     Ok(selector.resolve(&tree, &units))
 }

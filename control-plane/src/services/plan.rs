@@ -2,7 +2,6 @@
 
 use super::chosen_for;
 use crate::bus::Hint;
-use crate::clock::now;
 use crate::convert::{
     answer_from_wire, preset_from_wire, preset_to_wire, repeat_from_wire, schedule_to_wire, selector_to_wire,
 };
@@ -167,9 +166,14 @@ impl Plans {
         if sites.is_empty() {
             return Ok(0);
         }
-        let unit = caller.actor.unit_over(action, &sites, &tree, now());
-        let unit =
-            unit.ok_or_else(|| core.refused(&caller, action, caller.actor.without_role(action, now())))?;
+        let unit = caller.actor.unit_over(action, &sites, &tree, self.0.clock.now());
+        let unit = unit.ok_or_else(|| {
+            core.refused(
+                &caller,
+                action,
+                caller.actor.without_role(action, self.0.clock.now()),
+            )
+        })?;
         let changed = with_answer(&tree, &sites, answer)?;
         let count = u32::try_from(sites.len()).unwrap_or(u32::MAX);
         self.act(
@@ -335,9 +339,11 @@ impl PlanService for Plans {
             Some(selector_to_wire(&preset.selector))
         };
         let sites = chosen_for(&self.0, &caller, action, selector)?;
-        let unit = caller.actor.unit_over(action, &sites, &self.0.tree(), now());
+        let unit = caller
+            .actor
+            .unit_over(action, &sites, &self.0.tree(), self.0.clock.now());
         let unit = unit.ok_or_else(|| {
-            let refusal = caller.actor.without_role(action, now());
+            let refusal = caller.actor.without_role(action, self.0.clock.now());
             self.0.refused(&caller, action, refusal)
         })?;
         let by = caller.actor.account.clone();

@@ -3,9 +3,8 @@
 //! It is runs of places in one tree, so that it costs the same whether a street or the whole city is in it. After a
 //! change of the tree or of grants it is made anew.
 
-use crate::clock::now;
 use crate::convert::{site_to_wire, unit_to_wire};
-use muster_domain::{Action, Actor, Meeting, Places, Tree, UnitId};
+use muster_domain::{Action, Actor, Meeting, Millis, Places, Tree, UnitId};
 use muster_proto::command::v1 as pb;
 
 /// Units and sites that somebody may see.
@@ -22,9 +21,9 @@ pub struct Scope {
 }
 
 impl Scope {
-    /// What the actor may see now of these units and of what is below them; of no units: of the whole tree.
-    pub fn of(actor: &Actor, tree: &Tree, only: &[UnitId]) -> Self {
-        let seen = actor.units_for(Action::View, tree, now());
+    /// What the actor may see at this time of these units and of what is below them; of no units: of the whole tree.
+    pub fn of(actor: &Actor, tree: &Tree, only: &[UnitId], now: Millis) -> Self {
+        let seen = actor.units_for(Action::View, tree, now);
         let (units, sites) = (Places::of_units(tree, &seen), Places::of_sites(tree, &seen));
         if only.is_empty() {
             return Self { units, sites };

@@ -1,7 +1,6 @@
 //! Signing in and out, and the sessions that are open.
 
 use super::account::{home_of, known, may_manage};
-use crate::clock::now_ms;
 use crate::convert::account_to_wire;
 use crate::core::{Caller, Core, peer_ip};
 use crate::store::{UnitAppend, UnitEffect, session_id};
@@ -71,7 +70,7 @@ impl SessionService for Sessions {
         let caller = self.0.caller(&request).await?;
         let own = own_session(&caller);
         let (account, _) = self.whose(&caller, request.into_inner().account).await?;
-        let now = now_ms();
+        let now = self.0.clock.now_ms();
         let rows = self.0.store.sessions(&account).await?;
         let sessions = rows
             .into_iter()

@@ -8,7 +8,6 @@
 use super::permissions::{Told, changes_permissions};
 use super::scope::{Scope, Visible};
 use crate::bus::{Hint, PresenceNews};
-use crate::clock::{now, now_ms};
 use crate::convert::meeting_to_wire;
 use crate::core::{Caller, Core, target_of, target_of_wire};
 use crate::fleet::Fleet as _;
@@ -61,10 +60,11 @@ impl Watcher {
         queue: mpsc::Sender<pb::WatchResponse>,
     ) -> Self {
         let hints = core.bus.subscribe();
-        let expires = caller.actor.next_expiry(now());
+        let now = core.clock.now();
+        let expires = caller.actor.next_expiry(now);
         let tree = core.tree();
         Self {
-            scope: Scope::of(&caller.actor, &tree, &only),
+            scope: Scope::of(&caller.actor, &tree, &only, now),
             core,
             caller,
             hints,
@@ -91,26 +91,29 @@ impl Watcher {
         loop {
             let expiry = self.until_expiry();
             tokio::select! {
+                biased;
                 () = shutdown.cancelled() => return Err(Status::unavailable("the control plane is stopping")),
                 () = self.queue.closed() => return Ok(()),
+                _ = heartbeat.tick() => {
+                    self.look_at_caller().await?;
+                    let beat = pb::WatchHeartbeat { server_time_ms: self.core.clock.now_ms() };
+                    self.send(Event::Heartbeat(beat)).await?;
+                }
+                () = tokio::time::sleep(expiry) => self.look_at_expiry().await?,
                 hint = self.hints.recv() => match hint {
                     Ok(hint) => self.hint(hint).await?,
                     Err(RecvError::Lagged(_)) => return Err(too_slow()),
                     Err(RecvError::Closed) => return Ok(()),
                 },
-                _ = heartbeat.tick() => {
-                    self.look_at_caller().await?;
-                    let beat = pb::WatchHeartbeat { server_time_ms: now_ms() };
-                    self.send(Event::Heartbeat(beat)).await?;
-                }
-                () = tokio::time::sleep(expiry) => self.look_at_expiry().await?,
             }
         }
     }
 
     /// Until the next of the caller's grants runs out; a day where none does.
     fn until_expiry(&self) -> Duration {
-        let left = self.expires.map_or(DAY_MS, |end| end.0.saturating_sub(now().0));
+        let left = self
+            .expires
+            .map_or(DAY_MS, |end| end.0.saturating_sub(self.core.clock.now().0));
         Duration::from_millis(left.clamp(0, DAY_MS).unsigned_abs())
     }
 
@@ -120,7 +123,10 @@ impl Watcher {
         match self.core.caller_of(&self.caller.token).await {
             Ok(caller) => self.caller = caller,
             // While the store is away a session holds as long as it was known to.
-            Err(status) if status.code() == Code::Unavailable && self.caller.expires_ms > now_ms() => {
+            Err(status)
+                if status.code() == Code::Unavailable
+                    && self.caller.expires_ms > self.core.clock.now_ms() =>
+            {
                 self.caller.actor.grants = before;
                 return Ok(());
             }
@@ -135,7 +141,7 @@ impl Watcher {
 
     /// What may not be seen any more is told no longer; what may be seen now is told from its beginning.
     async fn look_at_authority(&mut self) -> Result<(), Status> {
-        self.expires = self.caller.actor.next_expiry(now());
+        self.expires = self.caller.actor.next_expiry(self.core.clock.now());
         self.look_at_tree();
         for view in self.core.meetings.views() {
             let (id, seen) = (view.id().to_string(), self.follows(view.id().as_str()));
@@ -152,7 +158,7 @@ impl Watcher {
 
     /// What a grant allowed is over the moment that it ends, whatever waits to be told.
     async fn look_at_expiry(&mut self) -> Result<(), Status> {
-        if self.expires.is_some_and(|end| now() >= end) {
+        if self.expires.is_some_and(|end| self.core.clock.now() >= end) {
             self.send(Event::Directory(pb::DirectoryChanged {})).await?;
             self.look_at_authority().await?;
         }
@@ -162,9 +168,12 @@ impl Watcher {
     async fn tell_permissions(&mut self) -> Result<(), Status> {
         let mut views = self.core.meetings.views();
         views.retain(|view| self.follows(view.id().as_str()) && self.may_see(view));
-        let news = self
-            .told
-            .news(&self.caller.actor, &views, &self.core.tree(), now());
+        let news = self.told.news(
+            &self.caller.actor,
+            &views,
+            &self.core.tree(),
+            self.core.clock.now(),
+        );
         for permissions in news {
             self.send(Event::Permissions(permissions)).await?;
         }
@@ -183,7 +192,7 @@ impl Watcher {
     /// What is seen and followed of the tree as it is now.
     fn look_at_tree(&mut self) {
         self.tree = self.core.tree();
-        self.scope = Scope::of(&self.caller.actor, &self.tree, &self.only);
+        self.scope = Scope::of(&self.caller.actor, &self.tree, &self.only, self.core.clock.now());
     }
 
     /// Whether the meeting's events are sent.
@@ -205,7 +214,14 @@ impl Watcher {
     }
 
     fn permits(&self, target: &Target) -> bool {
-        authorize(&self.caller.actor, Action::View, target, &self.core.tree(), now()).is_ok()
+        authorize(
+            &self.caller.actor,
+            Action::View,
+            target,
+            &self.core.tree(),
+            self.core.clock.now(),
+        )
+        .is_ok()
     }
 
     /// Whether every position of the cursor is one of a stream that is there and may be seen.
@@ -258,7 +274,7 @@ impl Watcher {
             }
         }
         let fleet = Some(self.core.relays.states());
-        let server_time_ms = now_ms();
+        let server_time_ms = self.core.clock.now_ms();
         let snapshot = pb::WatchSnapshot {
             units,
             sites,
@@ -340,7 +356,7 @@ impl Watcher {
             news.at(self.scope.sites())
         } else {
             // The tree has changed in between: places are those of the news.
-            news.at(Scope::of(&self.caller.actor, news.tree(), &self.only).sites())
+            news.at(Scope::of(&self.caller.actor, news.tree(), &self.only, self.core.clock.now()).sites())
         };
         if presence.is_empty() {
             return Ok(());
