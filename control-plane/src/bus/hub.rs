@@ -88,6 +88,19 @@ impl Hub {
         }
     }
 
+    /// Cuts one replica off, by the order of joining from 0, or (`false`) connects it again.
+    pub fn set_place_away(&self, number: usize, away: bool) {
+        let mut state = self.lock();
+        let changed = if away {
+            state.away.insert(number)
+        } else {
+            state.away.remove(&number)
+        };
+        if let Some(sender) = state.connected.get(number).filter(|_| changed) {
+            sender.send_replace(!away);
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

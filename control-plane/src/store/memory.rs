@@ -20,6 +20,8 @@ pub struct Faults {
     pub away: bool,
     /// So many of the next appends are carried out and then fail.
     pub lost_answers: u32,
+    /// No call is answered any more, nor begun: whoever has this connection is dead.
+    pub dead: bool,
 }
 
 struct Meeting {
@@ -43,12 +45,14 @@ struct State {
     presets: BTreeMap<String, PresetRow>,
     schedules: BTreeMap<String, ScheduleRow>,
     drills: BTreeMap<String, DrillRow>,
+    /// The stream and the last number of each append, in the order of their commits.
+    appended: Vec<(String, u64)>,
 }
 
-/// A database in memory.
+/// A database in memory, or one of several connections to it.
 #[derive(Default)]
 pub struct Memory {
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
     faults: Mutex<Faults>,
 }
 
@@ -58,31 +62,55 @@ impl Memory {
         Arc::default()
     }
 
+    /// Another connection to the same database, with faults of its own: so far none.
+    pub fn connect(&self) -> Arc<Self> {
+        Arc::new(Self {
+            state: self.state.clone(),
+            faults: Mutex::default(),
+        })
+    }
+
     pub fn set_faults(&self, faults: Faults) {
-        *self.faults.lock().unwrap_or_else(PoisonError::into_inner) = faults;
+        *self.faults() = faults;
+    }
+
+    /// The stream and the last number of each append to a meeting, in the order of their commits.
+    pub fn appended(&self) -> Vec<(String, u64)> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.appended.clone()
+    }
+
+    fn faults(&self) -> MutexGuard<'_, Faults> {
+        self.faults.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the time of the way to the database, or back.
+    async fn travel(&self) {
+        let latency = self.faults().latency;
+        if !latency.is_zero() {
+            tokio::time::sleep(latency).await;
+        }
+        if self.faults().dead {
+            std::future::pending::<()>().await;
+        }
     }
 
     async fn enter(&self) -> Result<MutexGuard<'_, State>> {
-        let faults = self.faults.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if !faults.latency.is_zero() {
-            tokio::time::sleep(faults.latency).await;
-        }
-        if faults.away {
+        self.travel().await;
+        if self.faults().away {
             return Err(StoreError::Unavailable("it is told to be away".into()));
         }
         Ok(self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     async fn leave<T>(&self, result: Result<T>) -> Result<T> {
-        let (latency, lost) = {
-            let mut faults = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
+        let lost = {
+            let mut faults = self.faults();
             let lost = faults.lost_answers > 0;
             faults.lost_answers = faults.lost_answers.saturating_sub(1);
-            (faults.latency, lost)
+            lost
         };
-        if !latency.is_zero() {
-            tokio::time::sleep(latency).await;
-        }
+        self.travel().await;
         if lost {
             return Err(StoreError::Unavailable("the answer is told to be lost".into()));
         }
@@ -158,6 +186,7 @@ impl State {
             .entry(append.meeting.clone())
             .or_default()
             .extend(events);
+        self.appended.push((append.meeting.clone(), head.seq));
         if let (Some(ended), Some(meeting)) = (&append.ended, self.meetings.get_mut(&append.meeting)) {
             meeting.ended = Some(ended.clone());
         }
