@@ -79,8 +79,10 @@ describe("the events of command", () => {
   const chair = (to: string, before: string, cause: ChairCause): MeetingEvent["event"] => ({ case: "chair", value: { $typeName: `${$}ChairChanged`, chair: to, before, cause } });
 
   it("add sites once each, called at the time of the event", () => {
-    const meeting = fold(convene("a"), summons("a", SummonsState.ON_AIR), { case: "sitesAdded", value: { $typeName: `${$}SitesAdded`, sites: ["a", "b"] } });
+    const meeting = fold(convene("a"), summons("a", SummonsState.ON_AIR), { case: "sitesAdded", value: { $typeName: `${$}SitesAdded`, sites: ["a", "b"], unit: "" } });
     expect(meeting.summonses.map(({ site, state }) => [site, state])).toEqual([["a", SummonsState.ON_AIR], ["b", SummonsState.PAGED]]);
+    const wider = fold(meeting, { case: "sitesAdded", value: { $typeName: `${$}SitesAdded`, sites: ["c"], unit: "above" } });
+    expect([meeting.unit, wider.unit]).toEqual(["WH", "above"]);
   });
 
   it("keep from whom the chair was taken, as the domain does", () => {

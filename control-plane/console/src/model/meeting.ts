@@ -33,7 +33,7 @@ function changed(meeting: Meeting, { event, atMs }: MeetingEvent): Partial<Meeti
     case "summons":
       return event.value.summons ? { summonses: replace(meeting.summonses, event.value.summons) } : {};
     case "sitesAdded":
-      return { summonses: added(meeting.summonses, event.value.sites, atMs) };
+      return { summonses: added(meeting.summonses, event.value.sites, atMs), unit: event.value.unit || meeting.unit };
     case "stage":
       return { stage: event.value.stage ?? create(StageSchema) };
     case "chair":

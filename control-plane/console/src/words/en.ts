@@ -21,6 +21,7 @@ export const en = {
   "head.online": "online",
   "head.offline": "offline",
   "head.signout": "Sign out",
+  "head.records": "Records",
   "head.all": "All sites",
 
   "tree.search": "Filter the tree",

@@ -23,6 +23,7 @@ export const zh: Record<MainKey, string> = {
   "head.online": "在线",
   "head.offline": "离线",
   "head.signout": "退出登录",
+  "head.records": "记录",
   "head.all": "全部会场",
 
   "tree.search": "筛选组织树",

@@ -30,7 +30,7 @@ export function act(plane: MockControlPlane, { verb }: ActRequest, actor: string
   switch (verb.case) {
     case "addSites": {
       const sites = plane.resolve(verb.value.selector!).filter((site) => !meeting.summonses.some((known) => known.site === site));
-      plane.emit(actor, { case: "sitesAdded", value: { $typeName: `${$}SitesAdded`, sites } });
+      plane.emit(actor, { case: "sitesAdded", value: { $typeName: `${$}SitesAdded`, sites, unit: "" } });
       sites.forEach((site, at) => plane.page(site, at));
       break;
     }
