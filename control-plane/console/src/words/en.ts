@@ -164,21 +164,7 @@ export const en = {
   "error.unreachable": "The control plane does not answer.",
   "refusal.no_role": "Your role does not permit this.",
   "refusal.outside_authority": "This is outside the units that you are responsible for.",
-  "refusal.unknown_unit": "There is no such unit.",
-  "refusal.unknown_site": "There is no such site.",
-  "refusal.unknown_meeting": "There is no such meeting.",
-  "refusal.not_convened": "The meeting has not been convened.",
-  "refusal.already_convened": "The meeting has been convened already.",
-  "refusal.meeting_ended": "The meeting has ended.",
-  "refusal.no_sites": "No site is chosen.",
-  "refusal.too_many_sites": "More sites are chosen than a meeting takes.",
-  "refusal.site_twice": "A site is named twice.",
-  "refusal.not_in_meeting": "The site is not in this meeting.",
-  "refusal.bad_text": "A text is too long, or has characters that are not taken.",
-  "refusal.in_other_meeting": "The site is in another meeting.",
-  "refusal.too_many_endpoints": "Too many devices of this site are connected already.",
   "refusal.no_relay": "No relay is online: nobody can join at this moment.",
-  "refusal.taken": "Another device of the site has taken the call.",
   "refusal.busy": "The control plane is busy. Try again.",
   "refusal.store_unavailable": "The control plane cannot write to its store now. Nothing was changed; pictures go on.",
   "refusal.store_corrupt": "The store of the control plane is damaged. Call the engineer.",
@@ -245,7 +231,6 @@ export const en = {
   "middle.presets": "Presets",
   "middle.records": "Attendance",
 
-  "refusal.locked": "The meeting is locked.",
 } as const;
 
 export type MainKey = keyof typeof en;
