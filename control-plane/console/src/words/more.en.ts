@@ -534,15 +534,6 @@ export const moreEn = {
   "refusal.already_done": "It was done already.",
   "refusal.unknown_account": "There is no such account.",
   "refusal.unknown_grant": "The account does not have this role there.",
-  "refusal.role_ran_out": "Your role there has run out.",
-  "refusal.may_not_chair": "This account may not chair this meeting.",
-  "refusal.no_common_unit": "These sites have no unit in common over which you may convene.",
-  "refusal.unit_moved": "The tree has changed meanwhile: try again.",
-  "refusal.last_commander": "This is the last commander there: give the role to another first.",
-  "refusal.unknown_names": "Some of the chosen do not exist or are out of your authority.",
-  "refusal.unknown_desk": "There is no such account that could take part.",
-  "refusal.name_taken": "There is one of this name already.",
-  "refusal.no_end": "The meeting has no end that could be later.",
 } as const;
 
 export type MoreKey = keyof typeof moreEn;

@@ -536,13 +536,4 @@ export const moreZh: Record<MoreKey, string> = {
   "refusal.already_done": "已经执行过。",
   "refusal.unknown_account": "没有该账号。",
   "refusal.unknown_grant": "该账号在此单位没有该角色。",
-  "refusal.role_ran_out": "您在该单位的授权已到期。",
-  "refusal.may_not_chair": "该账号不能主持此会议。",
-  "refusal.no_common_unit": "所选会场没有您可以召集的共同上级单位。",
-  "refusal.unit_moved": "组织树刚有变动，请重试。",
-  "refusal.last_commander": "这是该单位最后一名指挥员，请先授权给他人。",
-  "refusal.unknown_names": "所选内容中有不存在或超出权限的名称。",
-  "refusal.unknown_desk": "没有可参会的该账号。",
-  "refusal.name_taken": "已有同名的内容。",
-  "refusal.no_end": "会议没有设定结束时间，无需延长。",
 };
