@@ -1,5 +1,5 @@
 // Names by which tests find things on the pages (`data-testid`). They are a contract with e2e/browser: change both.
-// A command's button is `cmd-` and its id (model/commands.ts), in the menu of a site `menu-` and its id. `tile`, `stage`, `content`,
+// A command's button is `cmd-` and its id (model/commands/), in the menu of a site `menu-` and its id. `tile`, `stage`, `content`,
 // `floor-row`, `roll-call-current`, `attendance-row`, `roll-row` and `not-on-air-row` also carry `data-site`, `tree-row` and `tree-check` `data-id` (a site or unit
 // id), `join-state` `data-state`: connecting | ready | called | joining | in | lost | away | ended | error.
 
