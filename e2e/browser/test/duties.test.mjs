@@ -244,7 +244,8 @@ step("an emergency takes a site away; it comes back by itself when that is over"
 });
 
 step("the commander takes over, and hands back", async () => {
-  await byId(commander, "meeting-row").locator('[data-testid="meeting-join"]').click();
+  // The scheduled one may have begun meanwhile.
+  await byId(commander, "meeting-row").filter({ hasNotText: PRESET }).locator('[data-testid="meeting-join"]').click();
   await byId(commander, "chair-line", `[data-chair="${OFFICER}"]`).waitFor();
   await commander.keyboard.press("k");
   await byId(commander, "cmd-take_over", '[data-armed="true"]').waitFor();
@@ -298,6 +299,15 @@ step("the meeting ends; the attendance shows the gap of the site that was called
   assert.equal((await row(agentSites[0]).locator("td").last().innerText()).trim(), "");
   await lookAt(officer, "attendance");
   await officer.keyboard.press("Escape");
+  // Whoever may read the log finds it there too.
+  await byId(commander, "header-records").click();
+  await byId(commander, "record-meeting", '[data-ended="true"]').first().click();
+  for (const [part, row] of [["log", "log-event"], ["state", "replay-row"]]) {
+    await byId(commander, "records-page").locator(`[data-value="${part}"]`).click();
+    await byId(commander, row).first().waitFor();
+    await lookAt(commander, `records-${part}`);
+  }
+  await commander.keyboard.press("Escape");
 });
 
 step("the scheduled meeting has begun by itself, with the officer in the chair", async () => {
