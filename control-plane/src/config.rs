@@ -9,11 +9,15 @@ use muster_proto::command::v1 as pb;
 use serde::Deserialize;
 use std::fmt;
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 const DEFAULT_LISTEN: &str = "127.0.0.1:8080";
 const DEFAULT_AGENTS_LISTEN: &str = "127.0.0.1:8443";
 const DEFAULT_DATA_DIR: &str = "data/control-plane";
+const DEFAULT_MAX_CONNECTIONS: usize = 16_384;
+/// Whole offices sit behind one address.
+const DEFAULT_MAX_CONNECTIONS_PER_ADDRESS: usize = 4096;
 
 /// Everything that [`crate::ControlPlane::start`] needs to know.
 #[derive(Debug, Clone)]
@@ -28,6 +32,10 @@ pub struct Config {
     pub agents_listen: SocketAddr,
     /// Where the database and the certificate authority live.
     pub data_dir: PathBuf,
+    /// Connections that each of the two ports holds at once; fewer if the system allows fewer open files.
+    pub max_connections: usize,
+    /// Of them from one address, or one /64 of IPv6.
+    pub max_connections_per_address: usize,
     /// Further DNS names and addresses for the certificates that are made here. No relay gets one of them.
     pub tls_names: Vec<String>,
     /// PostgreSQL, where several replicas share it; SQLite in `data_dir` if not given.
@@ -48,6 +56,8 @@ impl Config {
             relay_origins: Vec::new(),
             agents_listen: any,
             data_dir: data_dir.into(),
+            max_connections: DEFAULT_MAX_CONNECTIONS,
+            max_connections_per_address: DEFAULT_MAX_CONNECTIONS_PER_ADDRESS,
             tls_names: Vec::new(),
             database_url: None,
             nats_url: None,
@@ -173,6 +183,12 @@ pub struct Settings {
     /// Folder of the database and the certificate authority [default: data/control-plane].
     #[arg(long, env = "MUSTER_DATA_DIR", global = true)]
     pub data_dir: Option<PathBuf>,
+    /// Connections that each of the two ports holds at once [default: 16384, or what the limit of open files allows].
+    #[arg(long, env = "MUSTER_MAX_CONNECTIONS", value_name = "NUMBER")]
+    pub max_connections: Option<NonZeroUsize>,
+    /// Of them from one address, or one /64 of IPv6: an office behind NAT is one [default: 4096, and half of all at most].
+    #[arg(long, env = "MUSTER_MAX_CONNECTIONS_PER_ADDRESS", value_name = "NUMBER")]
+    pub max_connections_per_address: Option<NonZeroUsize>,
     /// A further DNS name or address for the certificates made here; may be given several times. No relay gets it.
     #[arg(long = "tls-name", env = "MUSTER_TLS_NAMES", value_delimiter = ',')]
     #[serde(default)]
@@ -231,6 +247,10 @@ impl Settings {
             listen: self.listen.or(file.listen),
             agents_listen: self.agents_listen.or(file.agents_listen),
             data_dir: self.data_dir.or(file.data_dir),
+            max_connections: self.max_connections.or(file.max_connections),
+            max_connections_per_address: self
+                .max_connections_per_address
+                .or(file.max_connections_per_address),
             tls_names: if self.tls_names.is_empty() {
                 file.tls_names
             } else {
@@ -262,6 +282,12 @@ impl Settings {
                 .agents_listen
                 .map_or_else(|| DEFAULT_AGENTS_LISTEN.parse(), Ok)?,
             data_dir: merged.data_dir.unwrap_or_else(|| DEFAULT_DATA_DIR.into()),
+            max_connections: merged
+                .max_connections
+                .map_or(DEFAULT_MAX_CONNECTIONS, NonZeroUsize::get),
+            max_connections_per_address: merged
+                .max_connections_per_address
+                .map_or(DEFAULT_MAX_CONNECTIONS_PER_ADDRESS, NonZeroUsize::get),
             tls_names: merged.tls_names,
             database_url: merged.database_url,
             nats_url: merged.nats_url,

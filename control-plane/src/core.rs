@@ -90,6 +90,7 @@ pub struct Parts {
 }
 
 /// Somebody who is signed in.
+#[derive(Clone)]
 pub struct Caller {
     pub account: AccountRow,
     pub actor: Actor,
@@ -163,8 +164,11 @@ impl Core {
         *self.tree.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(tree);
     }
 
-    /// Who calls, by the session token.
+    /// Who calls, by the session token, which the gate has looked at if the call came through it.
     pub async fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
+        if let Some(caller) = request.extensions().get::<Arc<Caller>>() {
+            return Ok(Caller::clone(caller));
+        }
         let token = bearer(request).ok_or_else(|| {
             turned_away("session", "missing");
             unauthenticated("expected `authorization: Bearer TOKEN`")
@@ -186,8 +190,21 @@ impl Core {
         })
     }
 
-    /// The site of an endpoint: by its certificate, else by the secret of a site link.
+    /// The relay that calls, by its certificate.
+    pub fn relay<T>(&self, request: &Request<T>) -> Result<String, Status> {
+        let Some(Identity::Relay(id)) = peer_identity(request) else {
+            turned_away("relay", "not_a_relay");
+            return Err(unauthenticated("expected a relay's certificate: enrol first"));
+        };
+        Ok(id)
+    }
+
+    /// The site of an endpoint: by its certificate, else by the secret of a site link. The gate has looked at it if the call
+    /// came through it.
     pub async fn endpoint<T>(&self, request: &Request<T>) -> Result<(SiteId, Proof), Status> {
+        if let Some(known) = request.extensions().get::<Arc<(SiteId, Proof)>>() {
+            return Ok((SiteId::clone(&known.0), known.1.clone()));
+        }
         if let Some(Identity::Agent(site)) = peer_identity(request) {
             return Ok((SiteId::new(site).map_err(Failure::from)?, Proof::Certificate));
         }
@@ -317,9 +334,8 @@ pub fn peer_identity<T>(request: &Request<T>) -> Option<Identity> {
 }
 
 /// Where the call comes from.
-pub fn peer_ip<T>(request: &Request<T>) -> IpAddr {
-    request
-        .extensions()
+pub fn peer_ip(extensions: &http::Extensions) -> IpAddr {
+    extensions
         .get::<Peer>()
         .map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.addr.ip())
 }

@@ -26,7 +26,7 @@ pub fn on(router: axum::Router) -> axum::Router {
         }
         metrics::describe_counter!(
             "muster_ways_in_refused_total",
-            "Who was not let in, by way (session, sign_in, endpoint, relay, enrolment, tls) and reason."
+            "Who was not let in, by way (connection, tls, request, session, sign_in, endpoint, relay, enrolment) and reason."
         );
         metrics::describe_counter!(
             "muster_refused",

@@ -17,17 +17,21 @@ pub mod drills;
 pub mod endpoints;
 mod engine;
 mod evidence;
+mod files;
 pub mod fleet;
+mod gate;
 mod headers;
 mod line;
 pub mod logging;
 pub mod meetings;
 pub mod net;
 pub mod quality;
+mod quiet;
 pub mod replicas;
 mod scheduler;
 pub mod service_url;
 mod services;
+mod shares;
 pub mod status;
 pub mod store;
 pub mod throttle;
@@ -121,9 +125,8 @@ impl ControlPlane {
             bootstrap_account(&core, bootstrap).await?;
         }
         let (addr, agents_addr) = (listener.local_addr()?, agents_listener.local_addr()?);
-        let acceptor = net::Acceptor {
-            shutdown: core.shutdown.clone(),
-        };
+        let connections = net::Limits::new(&config, files::for_connections());
+        let acceptor = net::Acceptor::new(core.shutdown.clone(), connections);
         let tls = console_tls.is_some();
         let console = headers.on(counters::on(services::console_router(&core)));
         match console_tls {

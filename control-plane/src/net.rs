@@ -1,11 +1,15 @@
 //! The two listening ports: accept loops, TLS, keep-alive and an orderly end.
 //!
 //! Invariants: a handshake has a deadline, so many go on at a time, and the others wait in a line by rank for a bounded
-//! time; the number of connections is bounded; every request carries its [`Peer`]. What is asked and answered is not looked at here; whoever speaks plain HTTP to a
+//! time; connections are bounded in all and by address, and one where nothing goes on is ended; every request carries its [`Peer`]. What is asked and answered is not looked at here; whoever speaks plain HTTP to a
 //! port with TLS is told so, and nothing that they sent is read.
 
+use crate::config::Config;
 use crate::counters::turned_away;
 use crate::line::Line;
+use crate::quiet::{Answer, Requests};
+use crate::shares::{Full, Shares};
+use axum::body::Body;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
@@ -13,6 +17,7 @@ use muster_identity::{Authority, Hello, Identity, LiveCertificate, identity_of};
 use rustls::server::WebPkiClientVerifier;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,8 +29,15 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
-/// Connections a port holds at once; more wait in the kernel's queue.
-const MAX_CONNECTIONS: usize = 16_384;
+/// From the end of the handshake to the head of the first request.
+const FIRST_REQUEST: Duration = Duration::from_secs(10);
+/// Without a request or a stream under way. Browsers and commands connect again by themselves.
+const IDLE: Duration = Duration::from_secs(120);
+/// The head of a request of HTTP/1.1.
+const MAX_HEAD: usize = 64 * 1024;
+/// After an accept that failed, doubled up to the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// Of its two parts each: until the ClientHello is there, and from the turn in the line to the end.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
 /// The longest wait for a turn: then the peer has given up, or is about to.
@@ -49,13 +61,42 @@ pub struct Peer {
 /// How a port speaks TLS, and who wait for it.
 type Tls = (Arc<rustls::ServerConfig>, Line);
 
+/// Connections that one port holds at once.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    connections: usize,
+    per_address: usize,
+}
+
+impl Limits {
+    /// As configured, and as the number of connections of the two ports together allows; one address has half at most.
+    pub fn new(config: &Config, both_ports: usize) -> Self {
+        let connections = config.max_connections.min(both_ports / 2).max(2);
+        if connections < config.max_connections {
+            tracing::warn!(
+                connections,
+                "the limit of open files (ulimit -n) allows fewer connections at a port than --max-connections"
+            );
+        }
+        Self {
+            connections,
+            per_address: config.max_connections_per_address.min(connections / 2),
+        }
+    }
+}
+
 /// What both accept loops share.
 #[derive(Clone)]
 pub struct Acceptor {
-    pub shutdown: CancellationToken,
+    shutdown: CancellationToken,
+    limits: Limits,
 }
 
 impl Acceptor {
+    pub fn new(shutdown: CancellationToken, limits: Limits) -> Self {
+        Self { shutdown, limits }
+    }
+
     /// Serves plain HTTP/1.1 and h2c.
     pub async fn serve_plain(self, listener: TcpListener, router: axum::Router) {
         self.accept(listener, router, None).await;
@@ -73,23 +114,41 @@ impl Acceptor {
 
     async fn accept(self, listener: TcpListener, router: axum::Router, tls: Option<Tls>) {
         let mut connections = JoinSet::new();
+        let shares = Shares::new(self.limits.connections, self.limits.per_address);
+        let mut pause = FIRST_PAUSE;
         loop {
             let accepted = tokio::select! {
                 () = self.shutdown.cancelled() => break,
                 Some(_) = connections.join_next() => continue,
-                accepted = listener.accept(), if connections.len() < MAX_CONNECTIONS => accepted,
+                accepted = listener.accept() => accepted,
             };
-            match accepted {
-                Ok((stream, addr)) => {
-                    let (this, router, tls) = (self.clone(), router.clone(), tls.clone());
-                    connections.spawn(this.connection(stream, addr, router, tls));
-                }
+            let (stream, addr) = match accepted {
+                Ok(accepted) => accepted,
                 Err(error) => {
-                    // Out of descriptors, most likely: wait for some to come back.
                     tracing::warn!(%error, "cannot accept a connection");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    turned_away("connection", "accept");
+                    tokio::time::sleep(pause).await;
+                    pause = (2 * pause).min(LONGEST_PAUSE);
+                    continue;
                 }
-            }
+            };
+            pause = FIRST_PAUSE;
+            let share = match shares.take(addr.ip(), 1) {
+                Ok(share) => share,
+                Err(Full::All) => {
+                    turned_away("connection", "full");
+                    continue;
+                }
+                Err(Full::Address) => {
+                    turned_away("connection", "address_full");
+                    continue;
+                }
+            };
+            let connection = self.clone().connection(stream, addr, router.clone(), tls.clone());
+            connections.spawn(async move {
+                connection.await;
+                drop(share);
+            });
         }
         drop(listener);
         while connections.join_next().await.is_some() {}
@@ -120,14 +179,21 @@ impl Acceptor {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let service = router.map_request(move |mut request: http::Request<hyper::body::Incoming>| {
+        let requests = Requests::new();
+        let begun = requests.clone();
+        let service = tower::service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
             request.extensions_mut().insert(peer.clone());
-            request.map(axum::body::Body::new)
+            let (under_way, router) = (begun.begin(), router.clone());
+            async move {
+                let answer = router.oneshot(request.map(Body::new)).await?;
+                Ok::<_, Infallible>(answer.map(|body| Answer { body, _under_way: under_way }))
+            }
         });
         let mut builder = auto::Builder::new(TokioExecutor::new());
         builder
             .http1()
             .timer(TokioTimer::new())
+            .max_buf_size(MAX_HEAD)
             .header_read_timeout(HANDSHAKE_DEADLINE);
         builder
             .http2()
@@ -143,6 +209,12 @@ impl Acceptor {
                     tracing::debug!(%error, "connection");
                 }
                 return;
+            }
+            () = requests.quiet(FIRST_REQUEST, IDLE) => {
+                if !requests.any() {
+                    return turned_away("connection", "silent");
+                }
+                connection.as_mut().graceful_shutdown();
             }
             () = self.shutdown.cancelled() => connection.as_mut().graceful_shutdown(),
         }

@@ -6,6 +6,7 @@
 //! signed in rightly before is not held back by the guesses of others. All memory is bounded: where a table is full, what
 //! ends first goes. It reads no clock; this process's memory is all that it has.
 
+use crate::shares::network;
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
 use std::net::IpAddr;
@@ -213,17 +214,6 @@ fn window(now_ms: i64) -> Failures {
 /// Rounded up, at least one.
 fn seconds(ms: i64) -> u64 {
     u64::try_from(ms / 1000 + 1).unwrap_or(1)
-}
-
-/// A household has a /64 of IPv6 addresses: they count as one.
-fn network(from: IpAddr) -> IpAddr {
-    match from {
-        IpAddr::V6(v6) if v6.to_ipv4_mapped().is_none() => {
-            let [a, b, c, d, ..] = v6.segments();
-            std::net::Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
-        }
-        other => other.to_canonical(),
-    }
 }
 
 #[cfg(test)]

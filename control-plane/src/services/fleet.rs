@@ -2,14 +2,12 @@
 
 use super::Answers;
 use crate::clock::Clock;
-use crate::core::{Core, peer_identity};
-use crate::counters::turned_away;
+use crate::core::Core;
 use crate::fleet::Registration;
 use crate::meetings::LegFact;
-use crate::status::{Failure, unauthenticated};
+use crate::status::Failure;
 use futures_util::stream;
 use muster_domain::SiteId;
-use muster_identity::Identity;
 use muster_proto::command::v1 as pb;
 use pb::fleet_service_server::FleetService;
 use pb::serve_request::Message as Up;
@@ -158,10 +156,7 @@ impl FleetService for FleetCalls {
         &self,
         request: Request<Streaming<pb::ServeRequest>>,
     ) -> Result<Response<Self::ServeStream>, Status> {
-        let Some(Identity::Relay(id)) = peer_identity(&request) else {
-            turned_away("relay", "not_a_relay");
-            return Err(unauthenticated("expected a relay's certificate: enrol first"));
-        };
+        let id = self.0.relay(&request)?;
         let mut up = request.into_inner();
         let first = tokio::time::timeout(HELLO_DEADLINE, up.message());
         let first = first

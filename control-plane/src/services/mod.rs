@@ -21,6 +21,7 @@ mod watcher;
 use crate::console;
 use crate::convert::selector_from_wire;
 use crate::core::{Caller, Core};
+use crate::gate::{CALL, Gate, IMPORT, SMALL};
 use crate::status::Failure;
 use muster_domain::{Action, Refusal, Resolution, SiteId};
 use muster_proto::command::v1 as pb;
@@ -41,8 +42,6 @@ use tonic::Status;
 use tonic::service::Routes;
 use tonic_web::GrpcWebLayer;
 
-/// A CSV of 8 MiB and its envelope.
-const IMPORT_MESSAGE: usize = 8 * 1024 * 1024 + 4096;
 /// A relay's greeting names every leg it has.
 const HELLO_MESSAGE: usize = 16 * 1024 * 1024;
 
@@ -103,29 +102,40 @@ pub fn chosen_for(
 
 /// The port for people: gRPC, gRPC-web and the console.
 pub fn console_router(core: &Arc<Core>) -> axum::Router {
-    let routes = Routes::new(SessionServiceServer::new(session::Sessions(core.clone())))
-        .add_service(
-            DirectoryServiceServer::new(directory::Directory(core.clone()))
-                .max_decoding_message_size(IMPORT_MESSAGE),
-        )
-        .add_service(MeetingServiceServer::new(meeting::MeetingCalls(core.clone())))
-        .add_service(AccountServiceServer::new(account::AccountCalls(core.clone())))
-        .add_service(PlanServiceServer::new(plan::Plans(core.clone())))
-        .add_service(LogServiceServer::new(log::Logs(core.clone())))
-        .add_service(WatchServiceServer::new(watch::Watches(core.clone())))
-        .add_service(EndpointServiceServer::new(endpoint::EndpointCalls(core.clone())));
-    routes
-        .into_axum_router()
+    let routes = Routes::new(
+        SessionServiceServer::new(session::Sessions(core.clone())).max_decoding_message_size(SMALL),
+    )
+    .add_service(
+        DirectoryServiceServer::new(directory::Directory(core.clone())).max_decoding_message_size(IMPORT),
+    )
+    .add_service(
+        MeetingServiceServer::new(meeting::MeetingCalls(core.clone())).max_decoding_message_size(CALL),
+    )
+    .add_service(
+        AccountServiceServer::new(account::AccountCalls(core.clone())).max_decoding_message_size(SMALL),
+    )
+    .add_service(PlanServiceServer::new(plan::Plans(core.clone())).max_decoding_message_size(CALL))
+    .add_service(LogServiceServer::new(log::Logs(core.clone())).max_decoding_message_size(SMALL))
+    .add_service(WatchServiceServer::new(watch::Watches(core.clone())).max_decoding_message_size(CALL))
+    .add_service(
+        EndpointServiceServer::new(endpoint::EndpointCalls(core.clone())).max_decoding_message_size(SMALL),
+    );
+    Gate::new(core)
+        .before(routes.into_axum_router())
         .route_layer(GrpcWebLayer::new())
         .fallback(console::serve)
 }
 
 /// The port for agents and relays: gRPC only.
 pub fn agents_router(core: &Arc<Core>) -> axum::Router {
-    Routes::new(EnrolServiceServer::new(enrol::Enrolment(core.clone())))
-        .add_service(EndpointServiceServer::new(endpoint::EndpointCalls(core.clone())))
-        .add_service(
-            FleetServiceServer::new(fleet::FleetCalls(core.clone())).max_decoding_message_size(HELLO_MESSAGE),
-        )
-        .into_axum_router()
+    let routes = Routes::new(
+        EnrolServiceServer::new(enrol::Enrolment(core.clone())).max_decoding_message_size(SMALL),
+    )
+    .add_service(
+        EndpointServiceServer::new(endpoint::EndpointCalls(core.clone())).max_decoding_message_size(SMALL),
+    )
+    .add_service(
+        FleetServiceServer::new(fleet::FleetCalls(core.clone())).max_decoding_message_size(HELLO_MESSAGE),
+    );
+    Gate::new(core).before(routes.into_axum_router())
 }

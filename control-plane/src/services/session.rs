@@ -38,7 +38,7 @@ impl Sessions {
 #[tonic::async_trait]
 impl SessionService for Sessions {
     async fn sign_in(&self, request: Request<SignInRequest>) -> Result<Response<SignInResponse>, Status> {
-        let from = peer_ip(&request);
+        let from = peer_ip(request.extensions());
         let SignInRequest { account, password } = request.into_inner();
         let session = self.0.accounts.sign_in(&account, password, from).await?;
         Ok(Response::new(SignInResponse {

@@ -7,6 +7,7 @@ mod buses;
 mod cluster;
 mod command;
 mod directory;
+mod limits;
 mod log;
 mod meeting;
 mod permissions;
