@@ -8,8 +8,10 @@ use crate::bus::Bus;
 use crate::clock::Clock;
 use crate::convert::{role_from_wire, role_to_wire};
 use crate::counters::turned_away;
+use crate::devices::Devices;
 use crate::store::{AccountRow, GrantRow, Store, StoreError, UnitEffect};
 use crate::throttle::{Throttle, Verdict};
+use crate::turnstile::{Rank, Turnstile};
 use crate::units::{By, Units};
 use argon2::Argon2;
 use argon2::password_hash::phc::PasswordHash;
@@ -19,9 +21,9 @@ use muster_domain::ids::MAX_ACCOUNT;
 use muster_domain::{AccountName, Grant, Order, Record, Role, UnitId, check_password};
 use muster_identity::{random_secret, sha256_text};
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::{OnceCell, Semaphore};
+use tokio::sync::OnceCell;
 
 /// Who does what is done on the machine itself, without signing in. No account can have this name.
 const HOST: &str = "host:control-plane";
@@ -34,6 +36,18 @@ const PARALLEL_CHECKS: usize = 2;
 const CHECK_QUEUE: Duration = Duration::from_secs(5);
 /// Made once a process: it takes as long as a check.
 static DECOY: OnceCell<String> = OnceCell::const_new();
+/// Checks that wait: those of known devices and addresses first, then who has tried least.
+const MOST_WAITING: usize = 64;
+/// Strangers at an account that is being guessed at are checked this often, and wait this long.
+const PACE: Duration = Duration::from_secs(1);
+const LONGEST_TURN: Duration = Duration::from_secs(20);
+/// For whom there was no room.
+const TRY_AGAIN_S: u64 = 2;
+/// Somebody signed in changes a password, or the control plane starts.
+const OURS: Rank = Rank {
+    stranger: false,
+    tries: 0,
+};
 
 /// Why somebody is not signed in.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +67,8 @@ pub struct Session {
     pub token: String,
     pub account: AccountRow,
     pub expires_ms: i64,
+    /// What the device shows when it signs in again.
+    pub device: String,
 }
 
 /// Local accounts and their sessions.
@@ -60,42 +76,49 @@ pub struct Accounts {
     store: Store,
     clock: Clock,
     throttle: Mutex<Throttle>,
-    checks: Arc<Semaphore>,
+    checks: Turnstile,
+    devices: Devices,
     /// Checked in place of the hash of an account that does not exist.
     decoy: String,
 }
 
 impl Accounts {
-    pub async fn new(store: Store, clock: Clock) -> anyhow::Result<Self> {
+    pub async fn new(store: Store, devices: Devices, clock: Clock) -> anyhow::Result<Self> {
         let decoy = DECOY.get_or_try_init(|| hash_password(random_secret())).await?;
-        let checks = Arc::new(Semaphore::new(PARALLEL_CHECKS));
+        let checks = Turnstile::new(PARALLEL_CHECKS, MOST_WAITING);
         Ok(Self {
             store,
             clock,
             throttle: Mutex::default(),
             checks,
+            devices,
             decoy: decoy.clone(),
         })
     }
 
-    pub async fn sign_in(&self, name: &str, password: String, from: IpAddr) -> Result<Session, SignInError> {
+    /// Opens a session. `device` is what this device was given when it signed in before; it may be empty.
+    pub async fn sign_in(
+        &self,
+        name: &str,
+        password: String,
+        from: IpAddr,
+        device: &str,
+    ) -> Result<Session, SignInError> {
         if name.len() > MAX_ACCOUNT || password.len() > MAX_PASSWORD_BYTES {
             turned_away("sign_in", "wrong");
             return Err(SignInError::Refused);
         }
-        match self.brake(|throttle, now| throttle.attempt(name, from, now)) {
-            Verdict::Now => {}
-            Verdict::After(ms) => tokio::time::sleep(Duration::from_millis(ms.unsigned_abs())).await,
-            Verdict::Refused(seconds) => {
-                turned_away("sign_in", "too_many");
-                return Err(SignInError::TooMany(seconds));
-            }
-        }
+        let device = self.devices.check(name, device, self.clock.now_ms());
+        let rank = self.turn(name, from, device.as_deref()).await?;
         let known = self.store.password_hash(name).await?;
         let exists = known.is_some();
-        let right = self
-            .check(password, known.unwrap_or_else(|| self.decoy.clone()))
-            .await?;
+        let hash = known.unwrap_or_else(|| self.decoy.clone());
+        let checked = self.check(password, hash, rank).await;
+        if matches!(checked, Err(SignInError::Busy)) {
+            turned_away("sign_in", "busy");
+            self.brake(|throttle, _| throttle.not_checked(name, from, device.as_deref()));
+        }
+        let right = checked?;
         let account = if exists && right {
             self.store.account(name).await?
         } else {
@@ -105,7 +128,7 @@ impl Accounts {
             turned_away("sign_in", "wrong");
             return Err(SignInError::Refused);
         };
-        self.brake(|throttle, now| throttle.succeeded(name, from, now));
+        self.brake(|throttle, now| throttle.succeeded(name, from, device.as_deref(), now));
         let (token, now) = (random_secret(), self.clock.now_ms());
         let expires_ms = now + SESSION_MS;
         self.store
@@ -115,7 +138,28 @@ impl Accounts {
             token,
             account,
             expires_ms,
+            device: self.devices.issue(name, device.as_deref(), now),
         })
+    }
+
+    /// Waits until the attempt may be checked.
+    async fn turn(&self, name: &str, from: IpAddr, device: Option<&str>) -> Result<Rank, SignInError> {
+        match self.brake(|throttle, now| throttle.attempt(name, from, device, now)) {
+            Verdict::Now(rank) => Ok(rank),
+            Verdict::InTurn(way, rank) => {
+                let Ok(turn) = way.enter(rank, LONGEST_TURN).await else {
+                    turned_away("sign_in", "crowded");
+                    self.brake(|throttle, _| throttle.not_checked(name, from, device));
+                    return Err(SignInError::TooMany(TRY_AGAIN_S));
+                };
+                turn.keep_for(PACE);
+                Ok(rank)
+            }
+            Verdict::Refused(seconds) => {
+                turned_away("sign_in", "too_many");
+                Err(SignInError::TooMany(seconds))
+            }
+        }
     }
 
     /// The account of a session token and when the session ends; `None` if there is no such session any more.
@@ -153,7 +197,7 @@ impl Accounts {
         if let Some(hash) = self.store.password_hash(&account.name).await?
             && let Some(known) = self.store.account(&account.name).await?
             && known.grants.iter().any(|grant| account.is(grant))
-            && self.check(password.clone(), hash).await?
+            && self.check(password.clone(), hash, OURS).await?
         {
             return Ok(());
         }
@@ -162,20 +206,16 @@ impl Accounts {
 
     /// The argon2 string of a new password, made when there is a processor for it.
     pub async fn hash(&self, password: String) -> Result<String, SignInError> {
-        let slot = tokio::time::timeout(CHECK_QUEUE, self.checks.clone().acquire_owned()).await;
-        let Ok(Ok(_slot)) = slot else {
-            return Err(SignInError::Busy);
-        };
+        let turn = self.checks.enter(OURS, CHECK_QUEUE).await;
+        let _turn = turn.map_err(|_| SignInError::Busy)?;
         hash_password(password).await.map_err(|_| SignInError::Busy)
     }
 
-    async fn check(&self, password: String, hash: String) -> Result<bool, SignInError> {
-        let slot = tokio::time::timeout(CHECK_QUEUE, self.checks.clone().acquire_owned()).await;
-        let Ok(Ok(slot)) = slot else {
-            return Err(SignInError::Busy);
-        };
+    async fn check(&self, password: String, hash: String, rank: Rank) -> Result<bool, SignInError> {
+        let turn = self.checks.enter(rank, CHECK_QUEUE).await;
+        let turn = turn.map_err(|_| SignInError::Busy)?;
         let checked = tokio::task::spawn_blocking(move || {
-            let _slot = slot;
+            let _turn = turn;
             PasswordHash::new(&hash).is_ok_and(|hash| {
                 Argon2::default()
                     .verify_password(password.as_bytes(), &hash)

@@ -6,6 +6,7 @@
 use crate::accounts::Accounts;
 use crate::bus::{Bus, Network};
 use crate::clock::Clock;
+use crate::devices::Devices;
 use crate::core::{self, Core};
 use crate::endpoints::Endpoints;
 use crate::fleet::Relays;
@@ -134,7 +135,7 @@ async fn assemble(
         lot,
     })
     .await?;
-    let accounts = Accounts::new(store.clone(), clock).await?;
+    let accounts = Accounts::new(store.clone(), Devices::new(&authority), clock).await?;
     let (audit, refusals) = mpsc::channel(core::AUDIT_QUEUE);
     let (units, links) = Units::new(store.clone(), bus.clone(), clock);
     let core = Core::new(core::Parts {

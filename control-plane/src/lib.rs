@@ -13,6 +13,7 @@ pub mod console;
 pub mod convert;
 pub mod core;
 mod counters;
+mod devices;
 pub mod drills;
 pub mod endpoints;
 mod engine;
@@ -37,6 +38,7 @@ pub mod store;
 pub mod throttle;
 pub mod tickets;
 mod tls;
+mod turnstile;
 pub mod units;
 mod upkeep;
 
@@ -117,7 +119,10 @@ impl ControlPlane {
                 .with_context(|| format!("cannot open the database in {shown}"))?,
         };
         let network = match &config.nats_url {
-            Some(url) => Some(bus::connect(url.expose(), "muster-control-plane").await?),
+            Some(url) => {
+                let bus = bus::connect(url.expose(), "muster-control-plane").await?;
+                Some(bus::sealed(bus, &authority.key_for("what replicas say")))
+            }
             None => None,
         };
         let Engine { core, mut tasks } = Engine::start(Ground::of_process(store, network, authority)).await?;

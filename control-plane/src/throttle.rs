@@ -2,12 +2,14 @@
 //! and each account wherever they come from.
 //!
 //! Who guesses at an account from one address is stopped there. Guesses from many addresses never lock the account, since that
-//! would be a way to keep its owner out: they are held back, longer with each, and then checked. An address that
-//! signed in rightly before is not held back by the guesses of others. All memory is bounded: where a table is full, what
-//! ends first goes. It reads no clock; this process's memory is all that it has.
+//! would be a way to keep its owner out: beyond a few, strangers are checked one by one, at a pace, who has tried least
+//! first. A device that signed in before has a lane of its own, braked by its own failures alone; an address that signed in
+//! rightly before is not held back by the guesses of others. Every try counts for its address, also one that is refused. All
+//! memory is bounded: where a table is full, what ends first goes. It reads no clock.
 
 use crate::shares::network;
-use std::collections::{HashMap, VecDeque};
+use crate::turnstile::{Rank, Turnstile};
+use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::IpAddr;
 
@@ -16,34 +18,31 @@ const WINDOW_MS: i64 = 5 * 60 * 1000;
 const FAILURES_A_PAIR: u32 = 10;
 /// An office behind one address has many people.
 const FAILURES_AN_ADDRESS: u32 = 50;
-/// Of one account wherever they come from: beyond, attempts are held back.
+/// Of one account wherever they come from: beyond, strangers go one by one.
 const FREE_AN_ACCOUNT: u32 = 10;
-/// The first delay; it doubles with each further failure.
-const FIRST_DELAY_MS: i64 = 1000;
-const LONGEST_DELAY_MS: i64 = 15_000;
-/// Attempts at one account that are held back at once: with the delay this bounds the guesses an hour.
-const MAX_HELD: usize = 16;
+/// Strangers that wait for one account at once.
+const MAX_WAITING: usize = 16;
 const MAX_ENTRIES: usize = 10_000;
 /// Addresses from which somebody signed in rightly.
 const MAX_KNOWN: usize = 10_000;
 const KNOWN_MS: i64 = 30 * 24 * 3600 * 1000;
 
-/// When an attempt may be checked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// When an attempt may be checked, and its place among those that are.
+#[derive(Debug)]
 pub enum Verdict {
-    Now,
-    /// After so many milliseconds.
-    After(i64),
+    Now(Rank),
+    /// When its turn comes, at a pace.
+    InTurn(Turnstile, Rank),
     /// Not at all; it may be tried again in so many seconds.
     Refused(u64),
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Failures {
     count: u32,
     ends_ms: i64,
-    /// Of an account: when the attempts that are held back are let go.
-    held: VecDeque<i64>,
+    /// Of an account: where strangers wait.
+    way: Option<Turnstile>,
 }
 
 /// Entries that end, in bounded number.
@@ -107,6 +106,7 @@ pub struct Throttle {
     pairs: Table<Pair, Failures>,
     addresses: Table<IpAddr, Failures>,
     accounts: Table<String, Failures>,
+    devices: Table<String, Failures>,
     /// Addresses from which an account was signed in to, and until when that is remembered.
     known: Table<Pair, i64>,
 }
@@ -117,89 +117,98 @@ impl Default for Throttle {
             pairs: Table::new(MAX_ENTRIES, |failures| failures.ends_ms),
             addresses: Table::new(MAX_ENTRIES, |failures| failures.ends_ms),
             accounts: Table::new(MAX_ENTRIES, |failures| failures.ends_ms),
+            devices: Table::new(MAX_ENTRIES, |failures| failures.ends_ms),
             known: Table::new(MAX_KNOWN, |until_ms| *until_ms),
         }
     }
 }
 
 impl Throttle {
-    /// Counts an attempt as failed until [`Throttle::succeeded`] says otherwise, and says when it may be checked. One that
-    /// is refused counts for nothing.
-    pub fn attempt(&mut self, account: &str, from: IpAddr, now_ms: i64) -> Verdict {
+    /// Counts an attempt as failed until [`Throttle::succeeded`] says otherwise, and says when it may be checked. `device` is
+    /// one that signed in to the account before.
+    pub fn attempt(&mut self, account: &str, from: IpAddr, device: Option<&str>, now_ms: i64) -> Verdict {
+        if let Some(device) = device {
+            let failures = self.devices.entry(device.to_owned(), now_ms, || window(now_ms));
+            return match failures.add(FAILURES_A_PAIR, now_ms) {
+                Ok(()) => Verdict::Now(Rank {
+                    stranger: false,
+                    tries: failures.count,
+                }),
+                Err(wait) => Verdict::Refused(wait),
+            };
+        }
         let from = network(from);
+        let at_address = self.addresses.entry(from, now_ms, || window(now_ms));
+        if let Err(wait) = at_address.add(FAILURES_AN_ADDRESS, now_ms) {
+            return Verdict::Refused(wait);
+        }
+        let tries = at_address.count;
         let pair = (account.to_owned(), from);
-        let braked = [
-            self.pairs
-                .live(&pair, now_ms)
-                .filter(|failures| failures.count >= FAILURES_A_PAIR),
-            self.addresses
-                .live(&from, now_ms)
-                .filter(|failures| failures.count >= FAILURES_AN_ADDRESS),
-        ];
-        if let Some(failures) = braked
-            .into_iter()
-            .flatten()
-            .max_by_key(|failures| failures.ends_ms)
-        {
-            return Verdict::Refused(seconds(failures.ends_ms - now_ms));
+        let of_pair = self.pairs.entry(pair.clone(), now_ms, || window(now_ms));
+        if let Err(wait) = of_pair.add(FAILURES_A_PAIR, now_ms) {
+            return Verdict::Refused(wait);
         }
-        let is_known = self.known.live(&pair, now_ms).is_some();
-        let delay_ms = if is_known { 0 } else { self.delay(account, now_ms) };
+        let stranger = self.known.live(&pair, now_ms).is_none();
+        let rank = Rank { stranger, tries };
         let of_account = self.accounts.entry(account.to_owned(), now_ms, || window(now_ms));
-        if delay_ms > 0 {
-            of_account.held.retain(|&let_go_ms| let_go_ms > now_ms);
-            if of_account.held.len() >= MAX_HELD {
-                let first_ms = of_account.held.iter().min().copied().unwrap_or(now_ms);
-                return Verdict::Refused(seconds(first_ms - now_ms));
-            }
-            of_account.held.push_back(now_ms + delay_ms);
-        }
+        let free = of_account.count < FREE_AN_ACCOUNT;
         of_account.count = of_account.count.saturating_add(1);
-        // While somebody goes on guessing, the delay does not start anew.
+        // While somebody goes on guessing, nobody guesses freely.
         of_account.ends_ms = now_ms + WINDOW_MS;
-        self.pairs.entry(pair, now_ms, || window(now_ms)).count += 1;
-        self.addresses.entry(from, now_ms, || window(now_ms)).count += 1;
-        match delay_ms {
-            0 => Verdict::Now,
-            held => Verdict::After(held),
+        if free || !stranger {
+            return Verdict::Now(rank);
+        }
+        let way = of_account.way.get_or_insert_with(|| Turnstile::new(1, MAX_WAITING));
+        Verdict::InTurn(way.clone(), rank)
+    }
+
+    /// The attempt was not checked, for want of room: it was no guess at the account, but still a try of its address.
+    pub fn not_checked(&mut self, account: &str, from: IpAddr, device: Option<&str>) {
+        let lessen = |failures: Option<&mut Failures>| {
+            if let Some(failures) = failures {
+                failures.count = failures.count.saturating_sub(1);
+            }
+        };
+        match device {
+            Some(device) => lessen(self.devices.entries.get_mut(device)),
+            None => {
+                lessen(self.pairs.entries.get_mut(&(account.to_owned(), network(from))));
+                lessen(self.accounts.entries.get_mut(account));
+            }
         }
     }
 
-    /// How long an attempt from an unknown address is held back.
-    fn delay(&self, account: &str, now_ms: i64) -> i64 {
-        let failures = self
-            .accounts
-            .live(&account.to_owned(), now_ms)
-            .map_or(0, |failures| failures.count);
-        match failures.checked_sub(FREE_AN_ACCOUNT) {
-            None => 0,
-            Some(beyond) => FIRST_DELAY_MS.saturating_shl(beyond).min(LONGEST_DELAY_MS),
-        }
-    }
-
-    /// The attempt was a right one: this account starts anew at this address, which is known from now on; the address and
-    /// the account lose this attempt only, since others may be guessing.
-    pub fn succeeded(&mut self, account: &str, from: IpAddr, now_ms: i64) {
+    /// The attempt was a right one: this account starts anew at this address or device, which is known from now on; the address
+    /// and the account lose this attempt only, since others may be guessing.
+    pub fn succeeded(&mut self, account: &str, from: IpAddr, device: Option<&str>, now_ms: i64) {
         let from = network(from);
         let pair = (account.to_owned(), from);
         self.pairs.entries.remove(&pair);
-        if let Some(failures) = self.addresses.entries.get_mut(&from) {
-            failures.count = failures.count.saturating_sub(1);
-        }
-        if let Some(failures) = self.accounts.entries.get_mut(account) {
-            failures.count = failures.count.saturating_sub(1);
+        match device {
+            Some(device) => {
+                self.devices.entries.remove(device);
+            }
+            None => {
+                if let Some(failures) = self.addresses.entries.get_mut(&from) {
+                    failures.count = failures.count.saturating_sub(1);
+                }
+                if let Some(failures) = self.accounts.entries.get_mut(account) {
+                    failures.count = failures.count.saturating_sub(1);
+                }
+            }
         }
         *self.known.entry(pair, now_ms, || 0) = now_ms + KNOWN_MS;
     }
 }
 
-trait SaturatingShl {
-    fn saturating_shl(self, by: u32) -> Self;
-}
-
-impl SaturatingShl for i64 {
-    fn saturating_shl(self, by: u32) -> i64 {
-        self.saturating_mul(1 << by.min(30))
+impl Failures {
+    /// One more; beyond so many it is braked for so many seconds.
+    fn add(&mut self, most: u32, now_ms: i64) -> Result<(), u64> {
+        if self.count >= most {
+            return Err(seconds(self.ends_ms - now_ms));
+        }
+        self.count += 1;
+        Ok(())
     }
 }
 
@@ -207,7 +216,7 @@ fn window(now_ms: i64) -> Failures {
     Failures {
         count: 0,
         ends_ms: now_ms + WINDOW_MS,
-        held: VecDeque::new(),
+        way: None,
     }
 }
 
@@ -224,119 +233,111 @@ mod tests {
         IpAddr::from([10, 0, 0, last])
     }
 
+    #[derive(Debug, PartialEq, Eq)]
+    enum Told {
+        Now,
+        InTurn,
+        Refused(u64),
+    }
+
+    fn attempt(throttle: &mut Throttle, account: &str, from: IpAddr, now_ms: i64) -> Told {
+        told(throttle.attempt(account, from, None, now_ms))
+    }
+
+    fn told(verdict: Verdict) -> Told {
+        match verdict {
+            Verdict::Now(_) => Told::Now,
+            Verdict::InTurn(..) => Told::InTurn,
+            Verdict::Refused(wait) => Told::Refused(wait),
+        }
+    }
+
     /// So many wrong guesses from each of these addresses, at this instant.
-    fn guess(
-        throttle: &mut Throttle,
-        account: &str,
-        addresses: impl Iterator<Item = u8>,
-        now_ms: i64,
-    ) -> Verdict {
-        addresses
-            .map(|last| throttle.attempt(account, ip(last), now_ms))
-            .last()
-            .expect("one")
+    fn guess(throttle: &mut Throttle, account: &str, addresses: impl Iterator<Item = u8>, now_ms: i64) {
+        for last in addresses {
+            attempt(throttle, account, ip(last), now_ms);
+        }
     }
 
     #[test]
     fn guesses_at_one_address_stop_there_and_nowhere_else() {
         let mut throttle = Throttle::default();
         for _ in 0..10 {
-            assert_eq!(throttle.attempt("wang", ip(1), 0), Verdict::Now);
+            assert_eq!(attempt(&mut throttle, "wang", ip(1), 0), Told::Now);
         }
-        assert_eq!(throttle.attempt("wang", ip(1), 1000), Verdict::Refused(300));
-        assert_eq!(throttle.attempt("li", ip(1), 1000), Verdict::Now);
-        assert_eq!(throttle.attempt("wang", ip(1), WINDOW_MS), Verdict::Now);
+        assert_eq!(attempt(&mut throttle, "wang", ip(1), 1000), Told::Refused(300));
+        assert_eq!(attempt(&mut throttle, "li", ip(1), 1000), Told::Now);
+        assert_eq!(attempt(&mut throttle, "wang", ip(1), WINDOW_MS), Told::Now);
     }
 
     #[test]
-    fn the_owner_is_never_locked_out_by_others_only_held_back_and_not_even_that_where_known() {
+    fn the_owner_waits_for_a_turn_at_most_and_not_even_that_where_known() {
         let mut throttle = Throttle::default();
-        assert_eq!(throttle.attempt("duty", ip(200), 0), Verdict::Now);
-        throttle.succeeded("duty", ip(200), 0);
-        // One guess after the other from ever new addresses, for half an hour.
-        let (mut now_ms, mut guesses) = (1000, 0_u32);
-        while now_ms < 30 * 60 * 1000 {
-            let from = IpAddr::from((0x0b00_0000 + guesses).to_be_bytes());
-            match throttle.attempt("duty", from, now_ms) {
-                Verdict::Now => assert!(guesses < 11),
-                Verdict::After(ms) => assert!(ms <= LONGEST_DELAY_MS, "{ms}"),
-                Verdict::Refused(_) => panic!("one at a time is not refused"),
-            }
-            guesses += 1;
-            now_ms += LONGEST_DELAY_MS;
+        throttle.succeeded("duty", ip(200), None, 0);
+        for guess in 0..500_u32 {
+            let from = IpAddr::from((0x0b00_0000 + guess).to_be_bytes());
+            let told = attempt(&mut throttle, "duty", from, 1000);
+            let expected = if guess < 10 { Told::Now } else { Told::InTurn };
+            assert_eq!(told, expected, "{guess}");
         }
-        assert_eq!(
-            throttle.attempt("duty", ip(200), now_ms),
-            Verdict::Now,
-            "where it is known"
-        );
-        assert_eq!(
-            throttle.attempt("duty", ip(201), now_ms),
-            Verdict::After(LONGEST_DELAY_MS),
-            "elsewhere"
-        );
-        throttle.succeeded("duty", ip(201), now_ms);
-        assert_eq!(throttle.attempt("duty", ip(201), now_ms), Verdict::Now);
+        assert_eq!(attempt(&mut throttle, "duty", ip(200), 1000), Told::Now, "known");
+        assert_eq!(attempt(&mut throttle, "duty", ip(201), 1000), Told::InTurn, "elsewhere");
+        throttle.succeeded("duty", ip(201), None, 1000);
+        assert_eq!(attempt(&mut throttle, "duty", ip(201), 1000), Told::Now);
+        let later = 1000 + WINDOW_MS;
+        assert_eq!(attempt(&mut throttle, "duty", ip(202), later), Told::Now, "when they end");
     }
 
     #[test]
-    fn the_delay_grows_with_each_failure_and_ends_when_they_do() {
+    fn who_has_tried_goes_after_who_has_not_and_a_refusal_is_a_try() {
         let mut throttle = Throttle::default();
-        assert_eq!(guess(&mut throttle, "wang", 0..10, 0), Verdict::Now);
-        let delays: Vec<_> = (10..16)
-            .map(|last| throttle.attempt("wang", ip(last), 0))
-            .collect();
-        assert_eq!(
-            delays,
-            [1000, 2000, 4000, 8000, 15_000, 15_000].map(Verdict::After)
-        );
-        assert_eq!(throttle.attempt("li", ip(10), 0), Verdict::Now);
-        assert_eq!(throttle.attempt("wang", ip(20), WINDOW_MS), Verdict::Now);
+        guess(&mut throttle, "duty", 0..40, 0);
+        for _ in 0..20 {
+            attempt(&mut throttle, "duty", ip(1), 0);
+        }
+        let mut rank = |last| match throttle.attempt("duty", ip(last), None, 0) {
+            Verdict::InTurn(_, rank) => rank,
+            other => panic!("{other:?}"),
+        };
+        assert!(rank(100) < rank(2));
+        assert_eq!(rank(2).tries, 3);
+        assert_eq!(throttle.addresses.entries[&ip(1)].count, 21);
     }
 
     #[test]
-    fn a_crowd_of_guesses_at_one_instant_waits_in_bounded_number() {
+    fn a_device_has_a_lane_of_its_own_and_a_brake_of_its_own() {
         let mut throttle = Throttle::default();
-        let verdicts: Vec<_> = (0..100)
-            .map(|last| throttle.attempt("wang", ip(last), 0))
-            .collect();
-        let held = verdicts
-            .iter()
-            .filter(|verdict| matches!(verdict, Verdict::After(_)))
-            .count();
-        let now = verdicts
-            .iter()
-            .filter(|&&verdict| verdict == Verdict::Now)
-            .count();
-        assert_eq!((now, held), (10, MAX_HELD));
-        assert_eq!(
-            verdicts[99],
-            Verdict::Refused(2),
-            "when the first of them is let go"
-        );
-        assert!(matches!(
-            throttle.attempt("wang", ip(101), 1000),
-            Verdict::After(_)
-        ));
+        guess(&mut throttle, "duty", (0..40).chain(std::iter::repeat_n(1, 60)), 0);
+        let mut by_device = |device| told(throttle.attempt("duty", ip(1), Some(device), 0));
+        for _ in 0..10 {
+            assert_eq!(by_device("tablet"), Told::Now);
+        }
+        assert_eq!(by_device("tablet"), Told::Refused(301));
+        assert_eq!(by_device("desk"), Told::Now);
+        throttle.succeeded("duty", ip(1), Some("tablet"), 0);
+        assert_eq!(told(throttle.attempt("duty", ip(1), Some("tablet"), 0)), Told::Now);
     }
 
     #[test]
     fn an_address_is_braked_whatever_the_account() {
         let mut throttle = Throttle::default();
         for i in 0..50 {
-            assert_eq!(throttle.attempt(&format!("a{i}"), ip(1), 0), Verdict::Now);
+            assert_eq!(attempt(&mut throttle, &format!("a{i}"), ip(1), 0), Told::Now);
         }
-        assert_eq!(throttle.attempt("another", ip(1), 0), Verdict::Refused(301));
-        assert_eq!(throttle.attempt("another", ip(2), 0), Verdict::Now);
+        assert_eq!(attempt(&mut throttle, "another", ip(1), 0), Told::Refused(301));
+        assert_eq!(attempt(&mut throttle, "another", ip(2), 0), Told::Now);
     }
 
     #[test]
     fn success_clears_the_pair_but_not_the_guesses_of_its_address() {
         let mut throttle = Throttle::default();
         guess(&mut throttle, "wang", std::iter::repeat_n(1, 10), 0);
-        throttle.succeeded("wang", ip(1), 0);
+        throttle.succeeded("wang", ip(1), None, 0);
         assert_eq!(throttle.addresses.entries[&ip(1)].count, 9);
-        assert_eq!(throttle.attempt("wang", ip(1), 0), Verdict::Now);
+        assert_eq!(attempt(&mut throttle, "wang", ip(1), 0), Told::Now);
+        throttle.not_checked("wang", ip(1), None);
+        assert_eq!(throttle.addresses.entries[&ip(1)].count, 10, "still a try");
+        assert_eq!(throttle.pairs.entries[&("wang".to_owned(), ip(1))].count, 0);
     }
 
     #[test]
@@ -344,28 +345,27 @@ mod tests {
         let mut throttle = Throttle::default();
         let home: [IpAddr; 2] =
             ["2001:db8::1", "2001:db8::ffff:2"].map(|text| text.parse().expect("an address"));
-        throttle.succeeded("duty", home[0], 0);
+        throttle.succeeded("duty", home[0], None, 0);
         guess(&mut throttle, "duty", 0..30, 1000);
-        assert_eq!(throttle.attempt("duty", home[1], 1000), Verdict::Now);
+        assert_eq!(attempt(&mut throttle, "duty", home[1], 1000), Told::Now);
         guess(&mut throttle, "duty", 0..30, KNOWN_MS);
-        assert!(matches!(
-            throttle.attempt("duty", home[1], KNOWN_MS + 1000),
-            Verdict::After(_)
-        ));
+        assert_eq!(attempt(&mut throttle, "duty", home[1], KNOWN_MS + 1000), Told::InTurn);
     }
 
     #[test]
     fn the_tables_stay_bounded() {
         let mut throttle = Throttle::default();
         for i in 0..20_000_u32 {
-            let from = IpAddr::from(i.to_be_bytes());
-            throttle.attempt(&format!("a{i}"), from, 0);
-            throttle.succeeded(&format!("a{i}"), from, 0);
+            let (from, name) = (IpAddr::from(i.to_be_bytes()), format!("a{i}"));
+            throttle.attempt(&name, from, None, 0);
+            throttle.attempt(&name, from, Some(&name), 0);
+            throttle.succeeded(&name, from, None, 0);
         }
         let sizes = [
             throttle.pairs.entries.len(),
             throttle.known.entries.len(),
             throttle.accounts.entries.len(),
+            throttle.devices.entries.len(),
         ];
         assert!(sizes.iter().all(|&size| size <= MAX_ENTRIES), "{sizes:?}");
     }

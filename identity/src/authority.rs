@@ -227,6 +227,15 @@ impl Authority {
         Ok(files)
     }
 
+    /// A secret key for this purpose, the same wherever the folder of this authority is.
+    pub fn key_for(&self, purpose: &str) -> [u8; 32] {
+        use aws_lc_rs::hmac;
+        let key = hmac::Key::new(hmac::HMAC_SHA256, &self.token_key.serialize_der());
+        let mut derived = [0; 32];
+        derived.copy_from_slice(hmac::sign(&key, purpose.as_bytes()).as_ref());
+        derived
+    }
+
     /// Signs join tokens.
     pub fn token_signer(&self) -> Result<TokenSigner, IdentityError> {
         TokenSigner::from_pkcs8_der(&self.token_key.serialize_der())

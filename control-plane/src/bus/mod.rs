@@ -6,11 +6,13 @@
 mod hub;
 mod nats;
 mod network;
+mod sealed;
 mod news;
 
 pub use hub::{Hub, Trouble};
 pub use nats::connect;
 pub use network::{Message, Network, Subject};
+pub use sealed::sealed;
 pub use news::PresenceNews;
 
 use muster_proto::command::v1 as pb;

@@ -14,6 +14,9 @@ use muster_proto::command::v1::{
 use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
+/// Metadata of signing in: what shows that this device signed in before.
+const DEVICE_KEY: &str = "muster-device";
+
 pub struct Sessions(pub Arc<Core>);
 
 /// The id of the caller's session.
@@ -39,13 +42,21 @@ impl Sessions {
 impl SessionService for Sessions {
     async fn sign_in(&self, request: Request<SignInRequest>) -> Result<Response<SignInResponse>, Status> {
         let from = peer_ip(request.extensions());
+        let device = request.metadata().get(DEVICE_KEY);
+        let device = device.and_then(|text| text.to_str().ok()).unwrap_or_default();
+        let device = device.to_owned();
         let SignInRequest { account, password } = request.into_inner();
-        let session = self.0.accounts.sign_in(&account, password, from).await?;
-        Ok(Response::new(SignInResponse {
+        let accounts = &self.0.accounts;
+        let session = accounts.sign_in(&account, password, from, &device).await?;
+        let mut answer = Response::new(SignInResponse {
             session_token: session.token,
             account: Some(account_to_wire(&session.account)),
             expires_ms: session.expires_ms,
-        }))
+        });
+        if let Ok(device) = session.device.parse() {
+            answer.metadata_mut().insert(DEVICE_KEY, device);
+        }
+        Ok(answer)
     }
 
     async fn sign_out(&self, request: Request<SignOutRequest>) -> Result<Response<SignOutResponse>, Status> {

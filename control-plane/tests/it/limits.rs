@@ -144,7 +144,6 @@ async fn one_address_has_a_part_of_the_connections_and_the_others_get_in() {
     let message = framed(&pb::SignInRequest {
         account: ACCOUNT.into(),
         password: "a wrong password".into(),
-        ..Default::default()
     });
     let head = "POST /muster.command.v1.SessionService/SignIn HTTP/1.1\r\nContent-Type: application/grpc-web+proto\r\n";
     let (told, _) = http_from(Ipv4Addr::new(127, 9, 0, 2), addr, head, &message).await;
