@@ -75,7 +75,14 @@ mod tests {
         assert_eq!(devices.check("li", &text, 1), None);
         let stranger = Devices::new(&Authority::in_memory().expect("a CA"));
         assert_eq!(stranger.check("duty", &text, 1), None);
-        for bad in ["", ".", "..", "a.9999999999999.00", "a.9999999999999.zz", &text[1..]] {
+        for bad in [
+            "",
+            ".",
+            "..",
+            "a.9999999999999.00",
+            "a.9999999999999.zz",
+            &text[1..],
+        ] {
             assert_eq!(devices.check("duty", bad, 1), None, "{bad:?}");
         }
     }

@@ -186,7 +186,10 @@ impl Acceptor {
             let (under_way, router) = (begun.begin(), router.clone());
             async move {
                 let answer = router.oneshot(request.map(Body::new)).await?;
-                Ok::<_, Infallible>(answer.map(|body| Answer { body, _under_way: under_way }))
+                Ok::<_, Infallible>(answer.map(|body| Answer {
+                    body,
+                    _under_way: under_way,
+                }))
             }
         });
         let mut builder = auto::Builder::new(TokioExecutor::new());

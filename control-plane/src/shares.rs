@@ -93,7 +93,10 @@ impl Drop for Share {
         let units = self.units.load(Ordering::Relaxed);
         let mut state = self.of.lock();
         state.taken = state.taken.saturating_sub(units);
-        let left = state.by.get(&self.address).map_or(0, |has| has.saturating_sub(units));
+        let left = state
+            .by
+            .get(&self.address)
+            .map_or(0, |has| has.saturating_sub(units));
         if left == 0 {
             state.by.remove(&self.address);
         } else {

@@ -158,7 +158,9 @@ impl Throttle {
         if free || !stranger {
             return Verdict::Now(rank);
         }
-        let way = of_account.way.get_or_insert_with(|| Turnstile::new(1, MAX_WAITING));
+        let way = of_account
+            .way
+            .get_or_insert_with(|| Turnstile::new(1, MAX_WAITING));
         Verdict::InTurn(way.clone(), rank)
     }
 
@@ -281,11 +283,19 @@ mod tests {
             assert_eq!(told, expected, "{guess}");
         }
         assert_eq!(attempt(&mut throttle, "duty", ip(200), 1000), Told::Now, "known");
-        assert_eq!(attempt(&mut throttle, "duty", ip(201), 1000), Told::InTurn, "elsewhere");
+        assert_eq!(
+            attempt(&mut throttle, "duty", ip(201), 1000),
+            Told::InTurn,
+            "elsewhere"
+        );
         throttle.succeeded("duty", ip(201), None, 1000);
         assert_eq!(attempt(&mut throttle, "duty", ip(201), 1000), Told::Now);
         let later = 1000 + WINDOW_MS;
-        assert_eq!(attempt(&mut throttle, "duty", ip(202), later), Told::Now, "when they end");
+        assert_eq!(
+            attempt(&mut throttle, "duty", ip(202), later),
+            Told::Now,
+            "when they end"
+        );
     }
 
     #[test]
@@ -307,7 +317,12 @@ mod tests {
     #[test]
     fn a_device_has_a_lane_of_its_own_and_a_brake_of_its_own() {
         let mut throttle = Throttle::default();
-        guess(&mut throttle, "duty", (0..40).chain(std::iter::repeat_n(1, 60)), 0);
+        guess(
+            &mut throttle,
+            "duty",
+            (0..40).chain(std::iter::repeat_n(1, 60)),
+            0,
+        );
         let mut by_device = |device| told(throttle.attempt("duty", ip(1), Some(device), 0));
         for _ in 0..10 {
             assert_eq!(by_device("tablet"), Told::Now);
@@ -315,7 +330,10 @@ mod tests {
         assert_eq!(by_device("tablet"), Told::Refused(301));
         assert_eq!(by_device("desk"), Told::Now);
         throttle.succeeded("duty", ip(1), Some("tablet"), 0);
-        assert_eq!(told(throttle.attempt("duty", ip(1), Some("tablet"), 0)), Told::Now);
+        assert_eq!(
+            told(throttle.attempt("duty", ip(1), Some("tablet"), 0)),
+            Told::Now
+        );
     }
 
     #[test]
@@ -349,7 +367,10 @@ mod tests {
         guess(&mut throttle, "duty", 0..30, 1000);
         assert_eq!(attempt(&mut throttle, "duty", home[1], 1000), Told::Now);
         guess(&mut throttle, "duty", 0..30, KNOWN_MS);
-        assert_eq!(attempt(&mut throttle, "duty", home[1], KNOWN_MS + 1000), Told::InTurn);
+        assert_eq!(
+            attempt(&mut throttle, "duty", home[1], KNOWN_MS + 1000),
+            Told::InTurn
+        );
     }
 
     #[test]

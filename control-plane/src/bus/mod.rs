@@ -6,14 +6,14 @@
 mod hub;
 mod nats;
 mod network;
-mod sealed;
 mod news;
+mod sealed;
 
 pub use hub::{Hub, Trouble};
 pub use nats::connect;
 pub use network::{Message, Network, Subject};
-pub use sealed::sealed;
 pub use news::PresenceNews;
+pub use sealed::sealed;
 
 use muster_proto::command::v1 as pb;
 use std::sync::{Arc, OnceLock};

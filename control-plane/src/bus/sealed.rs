@@ -70,8 +70,11 @@ impl Network for Sealed {
             let mut heard = Heard::default();
             while let Some(message) = messages.recv().await {
                 match heard.open(&key, message, now_ms()) {
-                    Ok(message) if sender.send(message).await.is_err() => return,
-                    Ok(_) => {}
+                    Ok(message) => {
+                        if sender.send(message).await.is_err() {
+                            return;
+                        }
+                    }
                     Err(why) => dropped(why),
                 }
             }
@@ -108,7 +111,8 @@ impl Heard {
         }
         if known.is_none() && self.0.len() >= MOST_SENDERS {
             // What was sealed so long ago is too old by now.
-            self.0.retain(|_, (_, heard_ms)| now_ms.abs_diff(*heard_ms) <= 2 * skew);
+            self.0
+                .retain(|_, (_, heard_ms)| now_ms.abs_diff(*heard_ms) <= 2 * skew);
             if self.0.len() >= MOST_SENDERS {
                 return Err("senders");
             }
@@ -141,7 +145,10 @@ mod tests {
         assert_eq!(next(&mut heard).await, "first");
         let seen = next(&mut wire).await;
         // A forgery, another installation, the same again, and the same about something else.
-        stranger.publish(Subject::Replicas, Bytes::from_static(b"I am a relay: come to 192.0.2.66"));
+        stranger.publish(
+            Subject::Replicas,
+            Bytes::from_static(b"I am a relay: come to 192.0.2.66"),
+        );
         other.publish(Subject::Replicas, Bytes::from_static(b"other"));
         stranger.publish(Subject::Replicas, seen.clone());
         stranger.publish(Subject::Stored, seen.clone());

@@ -128,14 +128,15 @@ pub fn console_router(core: &Arc<Core>) -> axum::Router {
 
 /// The port for agents and relays: gRPC only.
 pub fn agents_router(core: &Arc<Core>) -> axum::Router {
-    let routes = Routes::new(
-        EnrolServiceServer::new(enrol::Enrolment(core.clone())).max_decoding_message_size(SMALL),
-    )
-    .add_service(
-        EndpointServiceServer::new(endpoint::EndpointCalls(core.clone())).max_decoding_message_size(SMALL),
-    )
-    .add_service(
-        FleetServiceServer::new(fleet::FleetCalls(core.clone())).max_decoding_message_size(HELLO_MESSAGE),
-    );
+    let routes =
+        Routes::new(EnrolServiceServer::new(enrol::Enrolment(core.clone())).max_decoding_message_size(SMALL))
+            .add_service(
+                EndpointServiceServer::new(endpoint::EndpointCalls(core.clone()))
+                    .max_decoding_message_size(SMALL),
+            )
+            .add_service(
+                FleetServiceServer::new(fleet::FleetCalls(core.clone()))
+                    .max_decoding_message_size(HELLO_MESSAGE),
+            );
     Gate::new(core).before(routes.into_axum_router())
 }

@@ -39,16 +39,19 @@ async fn held(mut stream: Box<dyn Stream>, sent: &[u8]) -> Duration {
 async fn who_says_nothing_or_stops_halfway_is_cut_off() {
     let dir = tempfile::tempdir().expect("folder");
     let fixture = small_with(dir, |config| config.console = ConsoleTls::Own).await;
-    let (console, agents) = (
-        fixture.control_plane.addr(),
-        fixture.control_plane.agents_addr(),
-    );
+    let (console, agents) = (fixture.control_plane.addr(), fixture.control_plane.agents_addr());
     let own = muster_identity::CONTROL_PLANE_NAME;
     let mut all = tokio::task::JoinSet::new();
     for (what, addr, alpn, server, sent) in [
         ("silence", console, "http/1.1", "localhost", ""),
         ("silence of h2", console, "h2", "localhost", ""),
-        ("half a head", console, "http/1.1", "localhost", "GET / HTTP/1.1\r\nhost: a\r\n"),
+        (
+            "half a head",
+            console,
+            "http/1.1",
+            "localhost",
+            "GET / HTTP/1.1\r\nhost: a\r\n",
+        ),
         ("half a body", console, "http/1.1", "localhost", SIGN_IN),
         ("silence to the agents' port", agents, "h2", own, ""),
         ("half a preface", agents, "h2", own, "PRI * HTTP/2.0\r\n"),
@@ -126,7 +129,9 @@ async fn one_address_has_a_part_of_the_connections_and_the_others_get_in() {
     let addr = fixture.control_plane.addr();
     let from = async |last: u8| {
         let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
-        socket.bind((Ipv4Addr::new(127, 9, 0, last), 0).into()).expect("bound");
+        socket
+            .bind((Ipv4Addr::new(127, 9, 0, last), 0).into())
+            .expect("bound");
         socket.connect(addr).await.expect("connected")
     };
     let mut holding = Vec::new();
@@ -169,4 +174,105 @@ async fn one_address_has_a_part_of_the_connections_and_the_others_get_in() {
     tokio::time::timeout(Duration::from_secs(10), again)
         .await
         .expect("room again");
+}
+
+/// Signs in from there; the gRPC status, and what the device is to keep.
+async fn sign_in_from(
+    addr: SocketAddr,
+    from: Ipv4Addr,
+    (account, password): (&str, &str),
+    device: &str,
+) -> (String, String) {
+    let message = pb::SignInRequest {
+        account: account.into(),
+        password: password.into(),
+    };
+    let head = format!(
+        "POST /muster.command.v1.SessionService/SignIn HTTP/1.1\r\nContent-Type: application/grpc-web+proto\r\n\
+         Muster-Device: {device}\r\n"
+    );
+    let (head, body) = http_from(from, addr, &head, &framed(&message)).await;
+    let told = format!("{head}\r\n{}", String::from_utf8_lossy(&body));
+    let named = |name: &str| {
+        let after = told.split_once(name).map(|(_, after)| after).unwrap_or_default();
+        after
+            .trim_start()
+            .split("\r\n")
+            .next()
+            .unwrap_or_default()
+            .to_owned()
+    };
+    (named("grpc-status:"), named("muster-device:"))
+}
+
+/// Wrong guesses without end, one at a time from each of so many addresses.
+fn attack(
+    addr: SocketAddr,
+    addresses: u8,
+    network: u8,
+    account: Option<&'static str>,
+) -> tokio::task::JoinSet<()> {
+    let mut all = tokio::task::JoinSet::new();
+    for last in 1..=addresses {
+        all.spawn(async move {
+            for guess in 0_u32.. {
+                let made_up = format!("u{last}x{guess}");
+                let account = account.unwrap_or(&made_up);
+                let from = Ipv4Addr::new(127, 5, network, last);
+                let (status, _) = sign_in_from(addr, from, (account, "a wrong password"), "").await;
+                if status == "8" {
+                    tokio::time::sleep(Duration::from_millis(150)).await;
+                }
+            }
+        });
+    }
+    all
+}
+
+#[tokio::test]
+async fn forty_addresses_that_guess_do_not_keep_the_owner_out() {
+    let fixture = small().await;
+    let addr = fixture.control_plane.addr();
+    let right = (ACCOUNT, crate::support::PASSWORD);
+    let home = Ipv4Addr::new(127, 3, 0, 1);
+    let (status, device) = sign_in_from(addr, home, right, "").await;
+    assert_eq!(status, "0");
+    let attack = attack(addr, 40, 0, Some(ACCOUNT));
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    // A device that was here before: at once, from wherever it is now.
+    let began = Instant::now();
+    let (status, _) = sign_in_from(addr, Ipv4Addr::new(127, 3, 0, 2), right, &device).await;
+    assert_eq!(status, "0");
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    // A stranger with the right password: in a bounded time.
+    let stranger = async {
+        while sign_in_from(addr, Ipv4Addr::new(127, 3, 0, 3), right, "").await.0 != "0" {
+            tokio::time::sleep(Duration::from_secs(2)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), stranger)
+        .await
+        .expect("in within a minute");
+    drop(attack);
+}
+
+#[tokio::test]
+async fn a_crowd_that_signs_in_under_made_up_names_does_not_hold_up_who_is_known() {
+    let fixture = small().await;
+    let addr = fixture.control_plane.addr();
+    let right = (ACCOUNT, crate::support::PASSWORD);
+    let home = Ipv4Addr::new(127, 3, 0, 1);
+    let (_, device) = sign_in_from(addr, home, right, "").await;
+    let attack = attack(addr, 250, 1, None);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    for (from, device) in [
+        (home, ""),
+        (home, ""),
+        (Ipv4Addr::new(127, 3, 0, 2), device.as_str()),
+    ] {
+        let began = Instant::now();
+        let (status, _) = sign_in_from(addr, from, right, device).await;
+        assert_eq!(status, "0", "after {:?}", began.elapsed());
+    }
+    drop(attack);
 }
