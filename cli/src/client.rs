@@ -82,7 +82,7 @@ impl Client {
         password: &str,
     ) -> Result<Self, Failure> {
         let channel = connect(server, ca).await?;
-        let session = session::request_session(channel.clone(), account, password).await?;
+        let session = session::request_session(channel.clone(), server, account, password).await?;
         Ok(Self {
             channel,
             bearer: Bearer::new(&session.session_token)?,

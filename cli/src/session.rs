@@ -1,6 +1,7 @@
 //! Passwords and the kept session. The session token is a secret like a password: its file has mode 0600,
 //! and it is never printed. One session is kept, of one control plane.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{IsTerminal, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -10,13 +11,18 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use muster_proto::command::v1::session_service_client::SessionServiceClient;
 use muster_proto::command::v1::{SignInRequest, SignInResponse, SignOutRequest};
 use serde::{Deserialize, Serialize};
-use tonic::Code;
 use tonic::transport::Channel;
+use tonic::{Code, Request};
 
 use crate::args::Access;
 use crate::client::{Bearer, connect};
 use crate::failure::Failure;
 use crate::output::show;
+
+/// Metadata of signing in.
+const DEVICE_KEY: &str = "muster-device";
+/// Accounts whose devices are remembered.
+const MOST_DEVICES: usize = 64;
 
 #[derive(Serialize, Deserialize)]
 struct KeptSession {
@@ -32,12 +38,8 @@ pub async fn sign_in(access: &Access) -> Result<(), Failure> {
         .as_deref()
         .ok_or_else(|| Failure::Usage("sign-in needs --account NAME".to_owned()))?;
     let password = password(access, account)?;
-    let session = request_session(
-        connect(&access.server, access.ca.as_deref()).await?,
-        account,
-        &password,
-    )
-    .await?;
+    let channel = connect(&access.server, access.ca.as_deref()).await?;
+    let session = request_session(channel, &access.server, account, &password).await?;
     let kept = KeptSession {
         server: access.server.clone(),
         account: account.to_owned(),
@@ -68,22 +70,71 @@ pub async fn sign_out(access: &Access) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Opens a session, as a device that has signed in before if it has.
 pub async fn request_session(
     channel: Channel,
+    server: &str,
     account: &str,
     password: &str,
 ) -> Result<SignInResponse, Failure> {
-    let request = SignInRequest {
+    let mut request = Request::new(SignInRequest {
         account: account.to_owned(),
         password: password.to_owned(),
-    };
+    });
+    let mut devices = Devices::load();
+    if let Some(device) = devices.of(server, account).and_then(|text| text.parse().ok()) {
+        request.metadata_mut().insert(DEVICE_KEY, device);
+    }
     match SessionServiceClient::new(channel).sign_in(request).await {
-        Ok(response) => Ok(response.into_inner()),
+        Ok(response) => {
+            let device = response.metadata().get(DEVICE_KEY);
+            if let Some(device) = device.and_then(|text| text.to_str().ok()) {
+                devices.keep(server, account, device);
+            }
+            Ok(response.into_inner())
+        }
         Err(status) if status.code() == Code::Unauthenticated => Err(Failure::NotSignedIn(format!(
             "sign-in as {account} was refused: {}",
             status.message()
         ))),
         Err(status) => Err(status.into()),
+    }
+}
+
+/// What shows that somebody signed in from here before, by server and account. It opens nothing; without it a command waits
+/// among strangers where an account is guessed at.
+#[derive(Default, Serialize, Deserialize)]
+struct Devices(BTreeMap<String, String>);
+
+impl Devices {
+    fn path() -> Option<PathBuf> {
+        Some(session_path().ok()?.with_file_name("devices.json"))
+    }
+
+    fn load() -> Self {
+        let text = Self::path().and_then(|path| fs::read(path).ok());
+        text.and_then(|text| serde_json::from_slice(&text).ok())
+            .unwrap_or_default()
+    }
+
+    fn key(server: &str, account: &str) -> String {
+        format!("{account} {}", server.trim_end_matches('/'))
+    }
+
+    fn of(&self, server: &str, account: &str) -> Option<&str> {
+        self.0.get(&Self::key(server, account)).map(String::as_str)
+    }
+
+    /// A command does what it was asked for where this cannot be kept.
+    fn keep(&mut self, server: &str, account: &str, device: &str) {
+        let key = Self::key(server, account);
+        if !self.0.contains_key(&key) && self.0.len() >= MOST_DEVICES {
+            self.0.pop_first();
+        }
+        self.0.insert(key, device.to_owned());
+        if let (Some(path), Ok(text)) = (Self::path(), serde_json::to_vec_pretty(&self)) {
+            let _ = write_private(&path, &text);
+        }
     }
 }
 

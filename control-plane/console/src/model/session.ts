@@ -7,8 +7,11 @@ import { Cell } from "./cell";
 import { sleep, type World } from "./ports";
 
 const KEPT = "muster.session";
-/** argon2 takes its time on a small machine that is busy. */
-const ANSWER_MS = 10_000;
+/** What shows that somebody signed in to an account here before: it opens nothing, and spares the wait among strangers. */
+const KEPT_DEVICE = "muster.device.";
+const DEVICE_HEADER = "muster-device";
+/** argon2 takes its time on a small machine that is busy; strangers wait for their turn where an account is guessed at. */
+const ANSWER_MS = 30_000;
 
 export type SessionState =
   | { kind: "checking"; unreachable: boolean }
@@ -47,11 +50,18 @@ export class Session {
   }
 
   async signIn(account: string, password: string): Promise<Failure | undefined> {
-    const answer = await outcome(this.api().session.signIn({ account, password }, { timeoutMs: ANSWER_MS }));
+    let device = this.world.kept(KEPT_DEVICE + account) ?? "";
+    const options = {
+      timeoutMs: ANSWER_MS,
+      headers: device ? { [DEVICE_HEADER]: device } : {},
+      onHeader: (told: Headers): void => void (device = told.get(DEVICE_HEADER) ?? device),
+    };
+    const answer = await outcome(this.api().session.signIn({ account, password }, options));
     if (answer.kind !== "ok") return answer;
     if (!answer.value.account) return { kind: "unreachable", code: "", message: "the answer names no account" };
     this.token = answer.value.sessionToken;
     this.world.keep(KEPT, this.token);
+    if (device) this.world.keep(KEPT_DEVICE + account, device);
     this.state.set({ kind: "signed_in", account: answer.value.account });
     return undefined;
   }
