@@ -42,6 +42,8 @@ pub struct Config {
     pub database_url: Option<ServiceUrl>,
     /// NATS, where several replicas hear each other.
     pub nats_url: Option<ServiceUrl>,
+    /// PEM file of authorities that NATS' certificate may be of, beside the system's.
+    pub nats_ca: Option<PathBuf>,
     /// An account that is made (or given this password) at start.
     pub bootstrap: Option<Bootstrap>,
 }
@@ -61,6 +63,7 @@ impl Config {
             tls_names: Vec::new(),
             database_url: None,
             nats_url: None,
+            nats_ca: None,
             bootstrap: None,
         }
     }
@@ -218,9 +221,13 @@ pub struct Settings {
     /// PostgreSQL, shared by all replicas: postgres://USER:PASSWORD@HOST:PORT/DATABASE [default: SQLite in --data-dir].
     #[arg(long, env = "DATABASE_URL", global = true, hide_env_values = true, value_parser = crate::service_url::parse)]
     pub database_url: Option<ServiceUrl>,
-    /// NATS, by which replicas hear each other: nats://HOST:PORT [default: one replica alone].
+    /// NATS, by which replicas hear each other: tls://USER:PASSWORD@HOST:PORT, or nats:// without TLS [default: one replica
+    /// alone].
     #[arg(long, env = "NATS_URL", hide_env_values = true, value_parser = crate::service_url::parse)]
     pub nats_url: Option<ServiceUrl>,
+    /// PEM file of the authority of NATS' certificate, where the system does not trust it.
+    #[arg(long, env = "MUSTER_NATS_CA", value_name = "FILE")]
+    pub nats_ca: Option<PathBuf>,
     /// Name of an account to make at start.
     #[arg(long, env = "MUSTER_BOOTSTRAP_ACCOUNT")]
     pub bootstrap_account: Option<String>,
@@ -267,6 +274,7 @@ impl Settings {
             },
             database_url: self.database_url.or(file.database_url),
             nats_url: self.nats_url.or(file.nats_url),
+            nats_ca: self.nats_ca.or(file.nats_ca),
             bootstrap_account: self.bootstrap_account.or(file.bootstrap_account),
             bootstrap_password_file: self.bootstrap_password_file.or(file.bootstrap_password_file),
             bootstrap_role: self.bootstrap_role.or(file.bootstrap_role),
@@ -291,6 +299,7 @@ impl Settings {
             tls_names: merged.tls_names,
             database_url: merged.database_url,
             nats_url: merged.nats_url,
+            nats_ca: merged.nats_ca,
             bootstrap,
         })
     }

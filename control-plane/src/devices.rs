@@ -4,7 +4,7 @@
 //! key of the same authority. Invariants: it is good for one account; it is signed, so it cannot be made up; it ends.
 
 use aws_lc_rs::hmac;
-use muster_identity::{Authority, random_secret};
+use muster_identity::Authority;
 
 const VALID_MS: i64 = 180 * 24 * 3600 * 1000;
 /// Longest text that is looked at.
@@ -21,7 +21,7 @@ impl Devices {
 
     /// For who has signed in: a new one, or the same device with a later end.
     pub fn issue(&self, account: &str, device: Option<&str>, now_ms: i64) -> String {
-        let new = || random_secret().chars().take(22).collect();
+        let new = || format!("{:032x}", rand::random::<u128>());
         let device = device.map_or_else(new, str::to_owned);
         let said = format!("{device}.{}", now_ms + VALID_MS);
         let tag = hmac::sign(&self.0, signed(account, &said).as_bytes());

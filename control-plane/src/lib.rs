@@ -120,7 +120,8 @@ impl ControlPlane {
         };
         let network = match &config.nats_url {
             Some(url) => {
-                let bus = bus::connect(url.expose(), "muster-control-plane").await?;
+                let bus =
+                    bus::connect(url.expose(), "muster-control-plane", config.nats_ca.as_deref()).await?;
                 Some(bus::sealed(bus, &authority.key_for("what replicas say")))
             }
             None => None,

@@ -4,9 +4,10 @@
 //! and what is published meanwhile is dropped, not kept, since it is old by then. Passwords are never told.
 
 use super::network::{Message, Network, QUEUE, Subject, dropped};
-use async_nats::{Client, ConnectOptions, Event};
+use async_nats::{Client, ConnectOptions, Event, ServerAddr};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -25,15 +26,18 @@ struct Nats {
     state: watch::Receiver<bool>,
 }
 
-/// Connects to `nats://[USER:PASSWORD@]HOST:PORT`, now or as soon as it is there.
+/// Connects to `nats://[USER:PASSWORD@]HOST:PORT`, now or as soon as it is there; with `tls://` over TLS, trusting the
+/// system's authorities, and those in the PEM file `ca`.
 ///
 /// # Errors
 /// An address that makes no sense; it is not repeated in the error.
-pub async fn connect(url: &str, name: &str) -> anyhow::Result<Arc<dyn Network>> {
+pub async fn connect(url: &str, name: &str, ca: Option<&Path>) -> anyhow::Result<Arc<dyn Network>> {
+    let senseless = || anyhow::anyhow!("the bus address: expected nats://HOST:PORT or tls://HOST:PORT");
+    let address: ServerAddr = url.parse().map_err(|_| senseless())?;
     let (connected, state) = watch::channel(false);
     let connected = Arc::new(connected);
     let told = connected.clone();
-    let options = ConnectOptions::new()
+    let mut options = ConnectOptions::new()
         .name(name)
         .no_echo()
         .retry_on_initial_connect()
@@ -48,10 +52,15 @@ pub async fn connect(url: &str, name: &str) -> anyhow::Result<Arc<dyn Network>> 
             let told = told.clone();
             async move { follow(&told, &event) }
         });
-    let client = options
-        .connect(url)
-        .await
-        .map_err(|_| anyhow::anyhow!("the bus address: expected nats://HOST:PORT"))?;
+    // The library does not look for them in the address.
+    if let Some(user) = address.username() {
+        let password = address.password().unwrap_or_default();
+        options = options.user_and_password(decoded(user), decoded(password));
+    }
+    if let Some(ca) = ca {
+        options = options.add_root_certificates(ca.to_owned());
+    }
+    let client = options.connect(address).await.map_err(|_| senseless())?;
     let receivers = Receivers::default();
     for subject in Subject::ALL {
         let subscriber = client.subscribe(subject.as_str()).await?;
@@ -64,6 +73,28 @@ pub async fn connect(url: &str, name: &str) -> anyhow::Result<Arc<dyn Network>> 
         receivers,
         state,
     }))
+}
+
+/// Without percent-encoding, which a password in an address needs for some characters.
+fn decoded(text: &str) -> String {
+    let mut parts = text.split('%');
+    let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
+    for part in parts {
+        let byte = part
+            .get(..2)
+            .and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        match byte {
+            Some(byte) => {
+                bytes.push(byte);
+                bytes.extend(&part.as_bytes()[2..]);
+            }
+            None => {
+                bytes.push(b'%');
+                bytes.extend(part.as_bytes());
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 fn follow(connected: &watch::Sender<bool>, event: &Event) {
@@ -133,5 +164,17 @@ impl Network for Nats {
 
     fn state(&self) -> watch::Receiver<bool> {
         self.state.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_may_have_any_characters() {
+        assert_eq!(decoded("plain"), "plain");
+        assert_eq!(decoded("p%40ss%3Aw%C3%B6rd"), "p@ss:wörd");
+        assert_eq!(decoded("100%"), "100%");
     }
 }

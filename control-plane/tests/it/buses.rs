@@ -95,7 +95,7 @@ async fn in_process_others_hear_it() {
 }
 
 async fn three(server: &Nats) -> [Arc<dyn Network>; 3] {
-    let place = async || connect(&server.url(), "test").await.expect("an address");
+    let place = async || connect(&server.url(), "test", None).await.expect("an address");
     [place().await, place().await, place().await]
 }
 
@@ -136,10 +136,45 @@ async fn a_bus_that_was_away_is_used_again_by_itself() {
 async fn a_bus_that_is_away_at_the_start_is_dialled_until_it_is_there() {
     let mut server = Nats::start();
     server.kill();
-    let network = connect(&server.url(), "test").await.expect("an address");
+    let network = connect(&server.url(), "test", None).await.expect("an address");
     assert!(!*network.state().borrow());
     server.resume();
     until(&network, true).await;
+}
+
+#[tokio::test]
+async fn a_bus_with_accounts_and_tls_is_for_those_who_have_both() {
+    let dir = tempfile::tempdir().expect("folder");
+    let authority = muster_identity::Authority::load_or_create(&dir.path().join("ca")).expect("a CA");
+    let files = authority
+        .kept_server_certificate(dir.path(), &["127.0.0.1".to_owned()])
+        .expect("made");
+    let shown = |path: &std::path::Path| path.display().to_string();
+    let flags = [
+        ["--user", "muster", "--pass", "p@ss:word"]
+            .map(str::to_owned)
+            .to_vec(),
+        vec!["--tls".to_owned(), "--tlscert".to_owned(), shown(&files.cert)],
+        vec!["--tlskey".to_owned(), shown(&files.key)],
+    ];
+    let server = Nats::start_with(flags.concat());
+    let ca = dir.path().join("ca/ca.pem");
+    let address = |scheme: &str, account: &str| format!("{scheme}://{account}127.0.0.1:{}", server.port());
+    let right = address("tls", "muster:p%40ss%3Aword@");
+    let wrong = [
+        connect(&address("tls", "muster:wrong@"), "test", Some(&ca)).await,
+        connect(&address("tls", ""), "test", Some(&ca)).await,
+        connect(&right, "test", None).await,
+    ];
+    let a = connect(&right, "test", Some(&ca)).await.expect("an address");
+    let b = connect(&right, "test", Some(&ca)).await.expect("an address");
+    until(&a, true).await;
+    until(&b, true).await;
+    meet(&a, &mut b.subscribe()).await;
+    for network in wrong {
+        assert!(!*network.expect("an address").state().borrow());
+    }
+    assert!(connect("nowhere at all", "test", None).await.is_err());
 }
 
 #[tokio::test]

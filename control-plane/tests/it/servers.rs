@@ -185,13 +185,20 @@ impl Drop for Postgres {
 /// A bus server.
 pub struct Nats {
     port: u16,
+    flags: Vec<String>,
     child: Option<Child>,
 }
 
 impl Nats {
     pub fn start() -> Self {
+        Self::start_with(Vec::new())
+    }
+
+    /// With further flags of nats-server.
+    pub fn start_with(flags: Vec<String>) -> Self {
         let mut server = Self {
             port: free_port(),
+            flags,
             child: None,
         };
         server.resume();
@@ -206,6 +213,7 @@ impl Nats {
             .unwrap_or("nats-server");
         let mut child = Command::new(program)
             .args(["-a", "127.0.0.1", "-p", &self.port.to_string()])
+            .args(&self.flags)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -224,6 +232,10 @@ impl Nats {
 
     pub fn url(&self) -> String {
         format!("nats://127.0.0.1:{}", self.port)
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
     }
 }
 
