@@ -6,8 +6,8 @@
 use crate::accounts::Accounts;
 use crate::bus::{Bus, Network};
 use crate::clock::Clock;
-use crate::devices::Devices;
 use crate::core::{self, Core};
+use crate::devices::Devices;
 use crate::endpoints::Endpoints;
 use crate::fleet::Relays;
 use crate::meetings::{self, Lot, Meetings};
