@@ -39,7 +39,7 @@ pub fn sealed(inner: Arc<dyn Network>, key: &[u8; 32]) -> Arc<dyn Network> {
 }
 
 fn now_ms() -> u64 {
-    u64::try_from(crate::clock::now_ms()).unwrap_or_default()
+    u64::try_from(crate::clock::Clock::Wall.now_ms()).unwrap_or_default()
 }
 
 fn tag(key: &hmac::Key, subject: Subject, rest: &[u8]) -> hmac::Tag {
