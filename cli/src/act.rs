@@ -1,19 +1,22 @@
 //! The verbs of a running meeting, a call each.
 
 use muster_proto::command::v1::act_request::Verb;
+use muster_proto::command::v1::endpoint_service_client::EndpointServiceClient;
 use muster_proto::command::v1::{
     AcknowledgeRollCall, ActRequest, AddSites, AnswerChairRequest, BroadcastSiteRequest,
     CallUnconnectedRequest, EndRollCall, Extend as ExtendVerb, FloorState, GrantFloor, HandBack, HangUp,
-    Lock, Meeting, MuteSitesRequest, NextRollCall, ReleaseChair, RequestChair, SetContent, SetLayout,
-    SetPolling, SetVoiceSwitching, StartRollCall, TakeFloor, TakeOver, TurnPage, WatchSite,
+    Lock, Meeting, MuteSitesRequest, NextRollCall, ReleaseChair, RequestChair, RequestFloorRequest,
+    SetContent, SetLayout, SetPolling, SetVoiceSwitching, StartRollCall, TakeFloor, TakeOver, TurnPage,
+    WatchSite,
 };
 use serde_json::json;
+use tonic::Code;
 
 use crate::args::{
-    Add, ChairCommand, Command, Direction, FloorCommand, Form, PollingCommand, RollCallCommand, SiteOrOff,
-    SitesIfAny, SitesOrAll, Switch, Which,
+    Access, Add, ChairCommand, Command, Direction, FloorCommand, Form, PollingCommand, RollCallCommand,
+    SiteOrOff, SitesIfAny, SitesOrAll, Switch, Which,
 };
-use crate::client::Client;
+use crate::client::{Bearer, Client, connect};
 use crate::failure::Failure;
 use crate::json;
 use crate::meeting::{id_of, live, names_of, site_names};
@@ -245,6 +248,41 @@ fn held(meeting: &Meeting, paused: bool) -> Result<SetPolling, Failure> {
         per_page: polling.per_page,
         paused,
     })
+}
+
+/// 申请发言 by a person at a site, with the link by which the site takes part.
+pub async fn request_floor(
+    access: &Access,
+    link: &str,
+    meeting: String,
+    withdraw: bool,
+    form: Form,
+) -> Result<(), Failure> {
+    let secret = link.split_once("/join#").map(|(_, secret)| secret);
+    let secret = secret.filter(|secret| !secret.is_empty()).ok_or_else(|| {
+        Failure::Usage(
+            "--link: expected the link of a site, https://HOST/join#SECRET (muster site link)".to_owned(),
+        )
+    })?;
+    let channel = connect(&access.server, access.ca.as_deref()).await?;
+    let mut site = EndpointServiceClient::with_interceptor(channel, Bearer::new(secret)?);
+    let request = RequestFloorRequest {
+        meeting: meeting.clone(),
+        withdraw,
+    };
+    site.request_floor(request)
+        .await
+        .map_err(|status| match status.code() {
+            Code::Unauthenticated => Failure::NotSignedIn(status.message().to_owned()),
+            _ => status.into(),
+        })?;
+    match form {
+        Form::Json => print_json(
+            &json!({ "meeting": meeting, "floor": if withdraw { "withdrawn" } else { "requested" } }),
+        ),
+        Form::Table if withdraw => show("the request, or the floor, is taken back\n"),
+        Form::Table => show("the floor is requested\n"),
+    }
 }
 
 async fn list_floor(client: &Client, which: Which, form: Form) -> Result<(), Failure> {

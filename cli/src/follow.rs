@@ -1,6 +1,6 @@
 //! `muster watch`: everything that happens, a line of JSON each, resuming where it was left.
 //!
-//! The cursor file holds the last event printed of each meeting. It is written at most 100 ms after the line and at the
+//! The cursor file holds the last event printed of each meeting, and up to which meeting all were told. It is written at most 100 ms after the line and at the
 //! end, so that only a crash of this program makes it print an event again; each event has its stream and number. A
 //! control plane that goes away is asked again until it is back, and nothing is lost meanwhile.
 
@@ -34,6 +34,9 @@ struct Cursor {
     live: BTreeMap<String, u64>,
     /// Oldest first.
     ended: Vec<(String, u64)>,
+    /// Every meeting up to this number was told; none in a file of an earlier version.
+    #[serde(default)]
+    position: Option<u64>,
 }
 
 impl Cursor {
@@ -93,8 +96,11 @@ impl Kept {
         })
     }
 
-    fn note(&mut self, event: &Event) {
-        if self.cursor.note(event) && self.due.is_none() {
+    fn note(&mut self, event: &Event, position: u64) {
+        let moved = self.cursor.position != Some(position);
+        let changed = self.cursor.note(event) || moved;
+        self.cursor.position = Some(position);
+        if changed && self.due.is_none() {
             self.due = Some(Instant::now() + WRITE_AFTER);
         }
     }
@@ -141,6 +147,7 @@ async fn for_ever(client: &Client, units: &[String], kept: &mut Kept) -> Result<
         let request = WatchRequest {
             cursor: kept.cursor.positions(),
             units: units.to_vec(),
+            position: kept.cursor.position,
         };
         let ended = match client.watch().watch(request).await {
             Ok(stream) => {
@@ -180,13 +187,13 @@ async fn one(mut stream: Streaming<WatchResponse>, kept: &mut Kept) -> Result<()
         let Some(message) = next? else {
             return Ok(());
         };
-        let Some(event) = message.event else {
+        let (position, Some(event)) = (message.position, message.event) else {
             continue;
         };
         if let Some(line) = watched(&event) {
             print_json(&line)?;
         }
-        kept.note(&event);
+        kept.note(&event, position);
         if kept.due.is_some_and(|due| due <= Instant::now()) {
             kept.write()?;
         }
@@ -256,9 +263,13 @@ mod tests {
         let folder = tempfile::tempdir().expect("folder");
         let file = folder.path().join("cursor.json");
         let mut kept = Kept::open(Some(file.clone())).expect("none yet");
-        kept.note(&event("a", 3, false));
+        kept.note(&event("a", 3, false), 7);
         kept.write().expect("written");
-        assert_eq!(Kept::open(Some(file.clone())).expect("read").cursor, kept.cursor);
+        let read = Kept::open(Some(file.clone())).expect("read").cursor;
+        assert_eq!((&read, read.position), (&kept.cursor, Some(7)));
+        std::fs::write(&file, r#"{"live":{"a":3},"ended":[]}"#).expect("written");
+        let old = Kept::open(Some(file.clone())).expect("of an earlier version");
+        assert_eq!(old.cursor.position, None);
         std::fs::write(&file, "{").expect("written");
         assert!(matches!(Kept::open(Some(file)), Err(Failure::Usage(_))));
     }

@@ -2,8 +2,8 @@
 //! words in small letters without the prefix, and empty where unspecified. Times are milliseconds since the Unix epoch.
 
 use muster_proto::command::v1::{
-    Account, Attendance, Drill, DrillResult, FloorRequest, Grant, Meeting, Polling, Presence, Preset,
-    RollCall, RollCallEntry, Schedule, Selector, Site, Stage, Summons, Tier, Unit,
+    Account, Attendance, DamagedMeeting, Drill, DrillResult, FloorRequest, Grant, Meeting, Polling, Presence,
+    Preset, RollCall, RollCallEntry, Schedule, Selector, Site, Stage, Summons, Tier, Unit,
 };
 use serde_json::{Value, json};
 
@@ -58,6 +58,14 @@ pub fn meeting(meeting: &Meeting) -> Value {
         "relay": placement.relay, "epoch": placement.epoch,
         "preset": meeting.preset, "schedule": meeting.schedule,
         "summonses": list(&meeting.summonses, summons),
+    })
+}
+
+/// A meeting that cannot be shown; `damaged` says why.
+pub fn damaged(meeting: &DamagedMeeting) -> Value {
+    json!({
+        "id": meeting.id, "title": meeting.title, "unit": meeting.unit, "convened_by": meeting.chair,
+        "started_ms": meeting.started_ms, "damaged": meeting.reason,
     })
 }
 

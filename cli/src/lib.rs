@@ -31,7 +31,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use args::{Access, Cli, Command, Form, RelayCommand, RollCallCommand, SiteCommand};
+use args::{Access, Cli, Command, FloorCommand, Form, RelayCommand, RollCallCommand, SiteCommand};
 use client::Client;
 use failure::Failure;
 
@@ -67,6 +67,12 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::SignIn => session::sign_in(&access).await,
         Command::SignOut => session::sign_out(&access).await,
         Command::Demo(options) => demo::run(options).await,
+        // By a person at a site, who has a link and no account.
+        Command::Floor(FloorCommand::Request {
+            link,
+            withdraw,
+            meeting,
+        }) => act::request_floor(&access, &link, meeting, withdraw, output).await,
         command => {
             let client = client::Client::open(&access).await?;
             let outcome = signed_in(&client, &access, command, output).await;

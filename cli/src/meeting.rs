@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use muster_proto::command::v1::{
-    ConveneRequest, EndMeetingRequest, ListMeetingsRequest, ListSitesRequest, Meeting, PreviewConveneRequest,
-    PreviewConveneResponse, Site, Summons, SummonsReason, SummonsState, WatchRequest,
+    ConveneRequest, DamagedMeeting, EndMeetingRequest, ListMeetingsRequest, ListMeetingsResponse,
+    ListSitesRequest, Meeting, PreviewConveneRequest, PreviewConveneResponse, Priority, Site,
+    Summons, SummonsReason, SummonsState, WatchRequest,
 };
 use serde_json::json;
 use tokio::time::{Instant, timeout_at};
@@ -13,12 +14,19 @@ use tokio::time::{Instant, timeout_at};
 use crate::args::{Convene, End, Form, Status};
 use crate::client::Client;
 use crate::failure::Failure;
-use crate::json;
+use crate::json::{self, word_of};
 use crate::output::{print_json, show, table, time};
 use crate::watch::{Situation, on_air};
 
 pub async fn convene(client: &Client, options: Convene, form: Form) -> Result<(), Failure> {
     let preset = options.preset.unwrap_or_default();
+    if options.dry_run && !preset.is_empty() {
+        let selector = match options.choose.selector_or_none() {
+            Some(selector) => selector,
+            None => crate::plan::selector_of(client, &preset).await?,
+        };
+        return preview(client, selector, form).await;
+    }
     let selector = if preset.is_empty() {
         Some(options.choose.selector()?)
     } else {
@@ -133,7 +141,25 @@ async fn preview(client: &Client, request: PreviewConveneRequest, form: Form) ->
     }
 }
 
-/// Watches until every site is on air or the time is over; gives the meeting as it then is.
+/// Whether nothing more happens by itself: on air, or not coming.
+fn has_come_to_an_end(summons: &Summons) -> bool {
+    match summons.state() {
+        SummonsState::OnAir
+        | SummonsState::Declined
+        | SummonsState::Unreachable
+        | SummonsState::TimedOut
+        | SummonsState::Refused
+        | SummonsState::Left => true,
+        SummonsState::Unspecified
+        | SummonsState::Paged
+        | SummonsState::Delivered
+        | SummonsState::Ringing
+        | SummonsState::Answered
+        | SummonsState::Joining => false,
+    }
+}
+
+/// Watches until every site is on air or has come to another end, or the time is over; gives the meeting as it then is.
 async fn wait_on_air(client: &Client, meeting: Meeting, limit: Duration) -> Result<Meeting, Failure> {
     let deadline = Instant::now() + limit;
     let id = meeting.id.clone();
@@ -143,7 +169,7 @@ async fn wait_on_air(client: &Client, meeting: Meeting, limit: Duration) -> Resu
     loop {
         match situation.meetings.get(&id) {
             None => return Err(Failure::Refused(format!("meeting {id} ended meanwhile"))),
-            Some(meeting) if on_air(meeting) == meeting.summonses.len() => return Ok(meeting.clone()),
+            Some(meeting) if meeting.summonses.iter().all(has_come_to_an_end) => return Ok(meeting.clone()),
             Some(meeting) => match timeout_at(deadline, stream.message()).await {
                 Err(_) => return Ok(meeting.clone()),
                 Ok(Ok(Some(response))) => situation.apply(response),
@@ -160,12 +186,15 @@ async fn wait_on_air(client: &Client, meeting: Meeting, limit: Duration) -> Resu
 
 pub async fn status(client: &Client, options: Status, form: Form) -> Result<(), Failure> {
     let include_ended = options.ended || options.meeting.is_some();
-    let meetings = client
+    let listed = client
         .meetings()
         .list_meetings(ListMeetingsRequest { include_ended })
         .await?;
-    let meetings = meetings.into_inner().meetings;
+    let ListMeetingsResponse { meetings, damaged } = listed.into_inner();
     if let Some(id) = options.meeting {
+        if let Some(meeting) = damaged.iter().find(|meeting| meeting.id == id) {
+            return Err(Failure::Refused(damage(meeting)));
+        }
         let meeting = meetings.iter().find(|meeting| meeting.id == id).ok_or_else(|| {
             Failure::Refused(format!(
                 "no meeting {id} among the last 100 (muster status lists them)"
@@ -179,9 +208,18 @@ pub async fn status(client: &Client, options: Status, form: Form) -> Result<(), 
         };
     }
     match form {
-        Form::Json => print_json(&json::list(&meetings, json::meeting)),
-        Form::Table if meetings.is_empty() => show("no meeting\n"),
+        Form::Json => {
+            let mut all = json::list(&meetings, json::meeting);
+            all.extend(json::list(&damaged, json::damaged));
+            print_json(&all)
+        }
         Form::Table => {
+            for meeting in &damaged {
+                eprintln!("muster: {}", damage(meeting));
+            }
+            if meetings.is_empty() {
+                return show("no meeting\n");
+            }
             let rows: Vec<_> = meetings
                 .iter()
                 .map(|meeting| {
@@ -201,6 +239,17 @@ pub async fn status(client: &Client, options: Status, form: Form) -> Result<(), 
             ))
         }
     }
+}
+
+/// What is told of a meeting that cannot be shown.
+fn damage(meeting: &DamagedMeeting) -> String {
+    format!(
+        "meeting {} “{}” of {} is damaged and out of service: {} (muster log verify {0})",
+        meeting.id,
+        meeting.title.escape_debug(),
+        time(meeting.started_ms),
+        meeting.reason.escape_debug(),
+    )
 }
 
 pub async fn end(client: &Client, options: End, form: Form) -> Result<(), Failure> {
@@ -279,8 +328,9 @@ pub async fn print_meeting(client: &Client, meeting: &Meeting, form: Form) -> Re
         .iter()
         .map(|summons| {
             let (en, zh) = names_of(&names, &summons.site);
-            let took = match summons.on_air_ms - meeting.started_ms {
-                ms if summons.on_air_ms > 0 && ms >= 0 => format!("{ms} ms"),
+            // Counted from its call: a site may be called long after the meeting began.
+            let took = match summons.on_air_ms - summons.paged_ms {
+                ms if summons.on_air_ms > 0 && summons.paged_ms > 0 && ms >= 0 => format!("{ms} ms"),
                 _ => "-".to_owned(),
             };
             [
@@ -341,6 +391,10 @@ pub fn why(summons: &Summons) -> String {
     }
     if !summons.other_title.is_empty() {
         text.push_str(&format!(" “{}”", summons.other_title.escape_debug()));
+    }
+    match summons.other_priority() {
+        Priority::Unspecified => {}
+        priority => text.push_str(&format!(" of priority {}", word_of!(priority, "PRIORITY_"))),
     }
     text
 }
@@ -430,5 +484,31 @@ mod tests {
             ..Summons::default()
         };
         assert_eq!(why(&summons), "offline since 2020-02-05 14:03:22Z");
+        let taken = Summons {
+            reason: SummonsReason::InOtherMeeting.into(),
+            other_title: "Flood".to_owned(),
+            other_priority: Priority::Emergency.into(),
+            ..Summons::default()
+        };
+        assert_eq!(why(&taken), "in another meeting “Flood” of priority emergency");
+    }
+
+    #[test]
+    fn a_site_that_does_not_come_is_not_waited_for() {
+        let of = |state: SummonsState| Summons {
+            state: state.into(),
+            ..Summons::default()
+        };
+        for state in [
+            SummonsState::OnAir,
+            SummonsState::Unreachable,
+            SummonsState::TimedOut,
+            SummonsState::Left,
+        ] {
+            assert!(has_come_to_an_end(&of(state)), "{state:?}");
+        }
+        for state in [SummonsState::Paged, SummonsState::Ringing, SummonsState::Joining] {
+            assert!(!has_come_to_an_end(&of(state)), "{state:?}");
+        }
     }
 }

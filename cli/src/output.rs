@@ -51,18 +51,25 @@ pub fn table<const N: usize>(heading: [&str; N], rows: &[[String; N]]) -> String
     text
 }
 
-/// RFC 4180, with a heading.
+/// RFC 4180, with a heading, as the console writes it: a byte order mark, without which Excel takes Chinese for something
+/// else, and no cell that a spreadsheet would take for a formula.
 pub fn csv<const N: usize>(heading: [&str; N], rows: impl Iterator<Item = [String; N]>) -> String {
     let line = |cells: &[String]| {
         let cells: Vec<_> = cells.iter().map(|cell| csv_cell(cell)).collect();
         cells.join(",") + "\r\n"
     };
-    let mut text = line(&heading.map(str::to_owned));
+    let mut text = "\u{feff}".to_owned() + &line(&heading.map(str::to_owned));
     rows.for_each(|row| text.push_str(&line(&row)));
     text
 }
 
 fn csv_cell(cell: &str) -> String {
+    let guard = if cell.starts_with(['=', '+', '-', '@', '\t', '\r']) {
+        "'"
+    } else {
+        ""
+    };
+    let cell = &format!("{guard}{cell}");
     if cell.contains([',', '"', '\n', '\r']) {
         format!("\"{}\"", cell.replace('"', "\"\""))
     } else {
@@ -154,8 +161,22 @@ mod tests {
         let row = ["a,b".to_owned(), "say \"x\"\n".to_owned()];
         assert_eq!(
             csv(["x", "y"], [row].into_iter()),
-            "x,y\r\n\"a,b\",\"say \"\"x\"\"\n\"\r\n"
+            "\u{feff}x,y\r\n\"a,b\",\"say \"\"x\"\"\n\"\r\n"
         );
+    }
+
+    #[test]
+    fn no_cell_is_a_formula() {
+        for cell in ["=HYPERLINK(A1)", "+1+cmd", "-2", "@SUM", "\t=1", "\r=1"] {
+            let text = csv(["x"], [[cell.to_owned()]].into_iter());
+            let cell = text
+                .lines()
+                .nth(1)
+                .expect("a row")
+                .trim_start_matches('"')
+                .to_owned();
+            assert!(cell.starts_with('\''), "{text:?}");
+        }
     }
 
     #[test]

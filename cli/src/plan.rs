@@ -5,7 +5,7 @@ use std::time::Duration;
 use muster_proto::command::v1::{
     AnswerPolicy, Check, DeletePresetRequest, DeleteScheduleRequest, Drill, DrillResult, GetDrillRequest,
     ListPlansRequest, ListPlansResponse, Preset, Repeat, SavePresetRequest, SaveScheduleRequest, Schedule,
-    SetAnswerPolicyRequest, StartDrillRequest,
+    Selector, SetAnswerPolicyRequest, StartDrillRequest,
 };
 use serde_json::json;
 
@@ -26,6 +26,17 @@ const LOOKS: u32 = 240;
 
 async fn plans(client: &Client) -> Result<ListPlansResponse, Failure> {
     Ok(client.plans().list_plans(ListPlansRequest {}).await?.into_inner())
+}
+
+/// Whom a preset calls.
+pub async fn selector_of(client: &Client, preset: &str) -> Result<Selector, Failure> {
+    let found = plans(client)
+        .await?
+        .presets
+        .into_iter()
+        .find(|known| known.id == preset);
+    let found = found.ok_or_else(|| Failure::Refused(format!("no preset {preset} (muster preset list)")))?;
+    Ok(found.selector.unwrap_or_default())
 }
 
 /// For an answer that lacks what it is for.
@@ -222,7 +233,7 @@ pub async fn drill(client: &Client, command: DrillCommand, form: Form) -> Result
     }
 }
 
-fn drilled(choose: &Choose, preset: &str) -> Result<Option<muster_proto::command::v1::Selector>, Failure> {
+fn drilled(choose: &Choose, preset: &str) -> Result<Option<Selector>, Failure> {
     match choose.selector_or_none() {
         None if preset.is_empty() => Err(Failure::Usage(
             "nobody is chosen: give --subtree, --tier, --site, --tag, --all or --preset".to_owned(),

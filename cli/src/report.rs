@@ -191,19 +191,43 @@ fn attendance_table(all: &[Attendance], names: &Names) -> String {
     )
 }
 
+/// A line for each time on air and for each gap between two of them; one for a site that never came.
 fn attendance_csv(all: &[Attendance], names: &Names) -> String {
     let rows = all.iter().flat_map(|attendance| {
         let (en, zh) = names_of(names, &attendance.site);
-        attendance.on_air.iter().map(move |span| {
-            let seconds = match span.to_ms {
-                0 => String::new(),
-                to => ((to - span.from_ms).max(0) / 1000).to_string(),
+        let line = |what: &str, from_ms: i64, to_ms: i64| {
+            let seconds = match (from_ms, to_ms) {
+                (0, _) | (_, 0) => String::new(),
+                (from, to) => ((to - from).max(0) / 1000).to_string(),
             };
-            let (from, to) = (moment(span.from_ms), moment(span.to_ms));
-            [attendance.site.clone(), zh.clone(), en.clone(), from, to, seconds]
-        })
+            [
+                attendance.site.clone(),
+                zh.clone(),
+                en.clone(),
+                what.to_owned(),
+                moment(from_ms),
+                moment(to_ms),
+                seconds,
+            ]
+        };
+        let mut lines = Vec::new();
+        let mut left = 0;
+        for span in &attendance.on_air {
+            if left > 0 {
+                lines.push(line("gap", left, span.from_ms));
+            }
+            lines.push(line("on_air", span.from_ms, span.to_ms));
+            left = span.to_ms;
+        }
+        if lines.is_empty() {
+            lines.push(line("never", 0, 0));
+        }
+        lines
     });
-    csv(["site", "name_zh", "name_en", "from", "until", "seconds"], rows)
+    csv(
+        ["site", "name_zh", "name_en", "what", "from", "until", "seconds"],
+        rows,
+    )
 }
 
 /// A span of time: `1:02:03`.

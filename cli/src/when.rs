@@ -1,5 +1,9 @@
-//! Times on the command line: a point in time with or without a zone, or so long from now.
+//! Times on the command line: a point in time, or so long from now.
+//!
+//! One without a zone is meant in the zone of this machine, which the system's `date` knows with all its rules; where
+//! that cannot say (no such program, an hour that the clocks skip), a zone has to be given.
 
+use std::process::{Command, Stdio};
 use std::str::FromStr;
 
 /// What was given.
@@ -25,15 +29,39 @@ impl FromStr for When {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
+        if let Some((date, clock)) = text.split_once(['T', ' '])
+            && !clock.contains(['Z', '+', '-'])
+            // Whether it is a time at all does not depend on the zone.
+            && point_ms(&format!("{text}Z")).is_some()
+        {
+            return local_ms(date, clock).map(Self::At).ok_or_else(|| {
+                format!(
+                    "cannot tell when {text} is in the zone of this machine: add one, such as Z or +08:00"
+                )
+            });
+        }
         let parsed = match text.strip_prefix('+') {
             Some(span) => span_ms(span).map(Self::In),
             None => point_ms(text).map(Self::At),
         };
         parsed.ok_or_else(|| {
-            "expected a time such as 2026-02-05T14:00+08:00 or 2026-02-05 06:00:30Z, or from now: +30m, +4h, +2d"
+            "expected a time such as 2026-02-05T14:00+08:00 or 2026-02-05 06:00:30Z (without a zone: that of this \
+             machine), or from now: +30m, +4h, +2d"
                 .to_owned()
         })
     }
+}
+
+/// A time in the zone of this machine; both parts are digits and separators alone.
+fn local_ms(date: &str, clock: &str) -> Option<i64> {
+    let output = Command::new("date")
+        .args(["-d", &format!("{date} {clock}"), "+%s"])
+        .stderr(Stdio::null())
+        .output()
+        .ok()
+        .filter(|output| output.status.success())?;
+    let seconds: i64 = std::str::from_utf8(&output.stdout).ok()?.trim().parse().ok()?;
+    seconds.checked_mul(1000)
 }
 
 fn span_ms(text: &str) -> Option<i64> {
@@ -75,14 +103,12 @@ fn point_ms(text: &str) -> Option<i64> {
     Some((seconds - offset_s) * 1000)
 }
 
-/// Splits the zone off: `Z`, `+08:00`, or none, which is UTC.
+/// Splits the zone off: `Z` or `+08:00`.
 fn zone(text: &str) -> Option<(&str, i64)> {
     if let Some(clock) = text.strip_suffix('Z') {
         return Some((clock, 0));
     }
-    let Some(at) = text.find(['+', '-']) else {
-        return Some((text, 0));
-    };
+    let at = text.find(['+', '-'])?;
     let (clock, offset) = text.split_at(at);
     let sign = if offset.starts_with('-') { -1 } else { 1 };
     let (hours, minutes) = offset.get(1..)?.split_once(':')?;
@@ -135,7 +161,13 @@ mod tests {
             "2020-02-05T22:03+08:00".parse(),
             "2020-02-05 14:03:00Z".parse::<When>()
         );
-        assert_eq!("2020-02-05T14:03".parse(), "2020-02-05 14:03:00Z".parse::<When>());
+        // Without one it is the zone of this machine, whichever that is: off by whole minutes, 14 hours at most.
+        let (local, utc) = (
+            "2020-02-05T14:03".parse::<When>(),
+            "2020-02-05 14:03:00Z".parse::<When>(),
+        );
+        let off = local.expect("a time").ms(0) - utc.expect("a time").ms(0);
+        assert!(off % 60_000 == 0 && off.abs() <= 14 * 3_600_000, "{off}");
         assert_eq!("+4h".parse(), Ok(When::In(14_400_000)));
         assert_eq!("+90s".parse::<When>().expect("a span").ms(10_000), 100_000);
     }

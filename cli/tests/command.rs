@@ -283,7 +283,10 @@ async fn a_roll_call_and_the_attendance_are_told_as_json_and_csv() {
     assert_eq!(result["entries"][0]["result"], "unreachable");
     assert_eq!(result["entries"][0]["reason"], "never seen");
     let csv = world.text(&["roll-call", "result", "--csv"]).await;
-    assert!(csv.starts_with("roll_call,site,name_zh,name_en,result"), "{csv}");
+    assert!(
+        csv.starts_with("\u{feff}roll_call,site,name_zh,name_en,result"),
+        "{csv}"
+    );
     assert!(
         csv.contains("\r\n1,A1,甲一,A one,unreachable,false,false,"),
         "{csv}"
@@ -303,7 +306,12 @@ async fn a_roll_call_and_the_attendance_are_told_as_json_and_csv() {
         world
             .text(&["attendance", "--csv"])
             .await
-            .starts_with("site,name_zh,name_en,from")
+            .starts_with("\u{feff}site,name_zh,name_en,what,from")
+    );
+    let csv = world.text(&["attendance", "--csv"]).await;
+    assert!(
+        csv.contains("A1,甲一,A one,never,,,"),
+        "one that never came is in it: {csv}"
     );
 }
 
@@ -516,6 +524,88 @@ async fn a_meeting_is_replayed_at_every_event() {
     assert_eq!(replay(at["stage"]).await["broadcast_site"], "A1");
     assert_eq!(replay(at["stage"]).await["ended_ms"], 0);
     assert!(replay(at["ended"]).await["ended_ms"].as_i64() > Some(0));
+    for (words, code, text) in [
+        (
+            ["--at", "2020-01-01T00:00Z"],
+            1,
+            "had not begun at 2020-01-01 00:00:00Z",
+        ),
+        (["--at", "1970-01-01T00:00Z"], 1, "had not begun"),
+        (["--seq", "9999"], 2, "the last event of meeting"),
+        (["--seq", "0"], 2, "1.."),
+    ] {
+        let (found, message) = world
+            .failure(&["log", "replay", &meeting, words[0], words[1]])
+            .await;
+        assert!(
+            found == code && message.contains(text),
+            "{words:?}: {found} {message}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn heads_that_were_kept_elsewhere_find_a_log_that_was_cut_or_written_anew() {
+    let world = World::new().await;
+    let meeting = world.convene("A1", "Flood").await;
+    world.json(&["end"]).await;
+    let heads = world.text(&["log", "verify", "--print-heads"]).await;
+    let own = heads
+        .lines()
+        .find(|line| line.starts_with(&meeting))
+        .expect("its head")
+        .to_owned();
+    let file = world.path("heads.txt");
+    let name = file.to_str().expect("text");
+    std::fs::write(&file, &heads).expect("kept");
+    world.text(&["log", "verify", "--against", name]).await;
+    // What is appended after is no alteration.
+    world.convene("A1", "Storm").await;
+    world.text(&["log", "verify", "--against", name]).await;
+
+    let words: Vec<_> = own.split(' ').collect();
+    let seq: u64 = words[1].parse().expect("a number");
+    for (line, text) in [
+        (format!("{meeting} {} {}", seq + 5, words[2]), "cut off"),
+        (format!("{meeting} {seq} {}", "ab".repeat(32)), "written anew"),
+        (format!("m-gone 3 {}", words[2]), "there is no such stream"),
+    ] {
+        std::fs::write(&file, line).expect("kept");
+        let (code, message) = world.failure(&["log", "verify", "--against", name]).await;
+        assert!(code == 1 && message.contains(text), "{code} {message}");
+    }
+    std::fs::write(&file, "no heads").expect("kept");
+    assert_eq!(world.failure(&["log", "verify", "--against", name]).await.0, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_floor_is_requested_by_the_link_of_a_site() {
+    let world = World::new().await;
+    let meeting = world.convene("A1", "Flood").await;
+    let link = world.json(&["site", "link", "A1"]).await;
+    let url = link["url"].as_str().expect("a link");
+    let (code, message) = world
+        .failure(&["floor", "request", "-m", &meeting, "--link", url])
+        .await;
+    assert!(
+        code == 1 && message.contains("A1"),
+        "it is not on air: {code} {message}"
+    );
+    let bad = format!("{url}x");
+    assert_eq!(
+        world
+            .failure(&["floor", "request", "-m", &meeting, "--link", &bad])
+            .await
+            .0,
+        5
+    );
+    assert_eq!(
+        world
+            .failure(&["floor", "request", "-m", &meeting, "--link", "x"])
+            .await
+            .0,
+        2
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

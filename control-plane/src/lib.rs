@@ -170,6 +170,12 @@ impl ControlPlane {
         self.agents_addr
     }
 
+    /// What watchers here are told by, for tests of hints that are lost or repeated.
+    #[doc(hidden)]
+    pub fn bus(&self) -> &bus::Bus {
+        &self.core.bus
+    }
+
     /// The register of attached endpoints, for measurements.
     #[doc(hidden)]
     pub fn endpoints(&self) -> Arc<Endpoints> {

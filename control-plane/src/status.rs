@@ -19,6 +19,8 @@ pub enum Failure {
     Store(#[from] StoreError),
     #[error("there is no meeting {0:?}")]
     NoMeeting(String),
+    #[error("nothing was ever stored under the name {0:?}: it is no stream")]
+    NoStream(String),
     #[error("there is no account {0:?}")]
     NoAccount(String),
     #[error("account {account:?} has no role {role} on unit {unit}")]
@@ -122,6 +124,7 @@ impl From<Failure> for Status {
             Failure::Refused(refusal) => coded(refused_code(&refusal), refusal.code(), message),
             Failure::Store(error) => error.into(),
             Failure::NoMeeting(_) => coded(Code::NotFound, "unknown_meeting", message),
+            Failure::NoStream(_) => coded(Code::NotFound, "unknown_stream", message),
             Failure::NoAccount(_) => coded(Code::NotFound, "unknown_account", message),
             Failure::NoSuchGrant { .. } => coded(Code::NotFound, "unknown_grant", message),
             Failure::NoRelay => coded(Code::Unavailable, "no_relay", message),

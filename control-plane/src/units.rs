@@ -170,6 +170,8 @@ impl Units {
     }
 
     async fn catch_up(&self, unit: &UnitId, known: &mut Known) -> Result<(), StoreError> {
+        // Read before the events: of those there may be more, never fewer.
+        let kept = self.store.kept_head(&stream_of(unit)).await?;
         for stored in self.store.events_after(&stream_of(unit), known.head.seq).await? {
             let wire = pb::UnitEvent::decode(stored.payload.as_slice()).map_err(|error| {
                 StoreError::Corrupt(format!("event {} of unit {unit}: {error}", stored.seq))
@@ -179,6 +181,11 @@ impl Units {
                 seq: stored.seq,
                 hash: stored.hash,
             };
+        }
+        if let Some(kept) = kept.filter(|kept| kept.seq > known.head.seq) {
+            // Somebody cut the log off. What follows goes behind the gap, which stays for `log verify` to find.
+            tracing::error!(%unit, from = known.head.seq + 1, to = kept.seq, "events of a unit are gone: verify the log");
+            known.head = kept;
         }
         Ok(())
     }

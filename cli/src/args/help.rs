@@ -24,7 +24,7 @@ Stage 主画面:
   content           who shows content in its own place
     muster broadcast WH-EL-S01
 Speaking 发言权:
-  floor             申请发言: list, grant, take
+  floor             申请发言: list, request, grant, take
   roll-call         点名: start, next, acknowledge, end, result
   attendance        who was on air when
     muster roll-call start --answer 10
@@ -70,6 +70,7 @@ Examples:
 pub const FLOOR: &str = "\
 Examples:
   muster floor list
+  muster floor request --meeting ID --link https://HOST/join#SECRET
   muster floor grant WH-EL-01-C001-S01 --seconds 120
   muster floor take WH-EL-01-C001-S01";
 
@@ -102,6 +103,8 @@ pub const LOG: &str = "\
 Examples:
   muster log read unit:WH-EL
   muster log verify
+  muster log verify --print-heads > heads.txt
+  muster log verify --against heads.txt
   muster log replay ID --at 2026-02-05T14:10+08:00
   muster watch --cursor cursor.json";
 

@@ -6,7 +6,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use muster_proto::command::v1::{AnswerPolicy, Layout, Repeat, Role};
 
 use super::choose::Choose;
-use super::verbs::{Manner, parse_layout};
+use super::verbs::{Manner, page_seconds, parse_layout};
 use crate::when::When;
 
 #[derive(Subcommand)]
@@ -15,6 +15,7 @@ pub enum PresetCommand {
     List,
     /// Save sites and a stage under a name
     Save(Box<PresetSave>),
+    /// Remove one; schedules that use it have to go first
     Delete {
         /// Id of the preset
         preset: String,
@@ -37,7 +38,7 @@ pub struct PresetSave {
     #[arg(long)]
     pub unit: String,
     /// Id of the one to replace [default: a new one]
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", hide_default_value = true)]
     pub id: String,
     #[command(flatten)]
     pub choose: Choose,
@@ -47,7 +48,7 @@ pub struct PresetSave {
     #[arg(long, default_value = "own", value_parser = parse_layout)]
     pub layout: Layout,
     /// Site on the large picture from the start
-    #[arg(long, value_name = "SITE", default_value = "")]
+    #[arg(long, value_name = "SITE", default_value = "", hide_default_value = true)]
     pub broadcast: String,
     /// All microphones muted from the start
     #[arg(long)]
@@ -55,16 +56,18 @@ pub struct PresetSave {
     /// Voice switching from the start
     #[arg(long)]
     pub voice_switching: bool,
-    /// Polling from the start, with so many seconds a page
-    #[arg(long, value_name = "SECONDS", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=600))]
+    /// Polling from the start, with so many seconds a page, 5 to 600 [default: none]
+    #[arg(long, value_name = "SECONDS", default_value_t = 0, hide_default_value = true, value_parser = page_seconds)]
     pub polling: u32,
 }
 
 #[derive(Subcommand)]
 pub enum ScheduleCommand {
+    /// What is planned, and what became of it the last time
     List,
     /// Convene a preset, or drill its sites, at a time
     Save(ScheduleSave),
+    /// Remove one; meetings that it convened go on
     Delete {
         /// Id of the schedule
         schedule: String,
@@ -76,7 +79,7 @@ pub struct ScheduleSave {
     /// Id of the preset
     #[arg(long)]
     pub preset: String,
-    /// When: `2026-02-05T14:00+08:00`, `2026-02-05 06:00Z` (without a zone it is UTC), or from now: `+30m`, `+4h`, `+2d`
+    /// When: `2026-02-05T14:00+08:00`, `2026-02-05 06:00Z` (without a zone it is that of this machine), or from now: `+30m`, `+4h`, `+2d`
     #[arg(long, value_name = "TIME")]
     pub at: When,
     #[arg(long, value_enum, default_value_t = RepeatWord::Once)]
@@ -85,7 +88,7 @@ pub struct ScheduleSave {
     #[arg(long)]
     pub drill: bool,
     /// Id of the one to replace [default: a new one]
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", hide_default_value = true)]
     pub id: String,
 }
 
@@ -113,7 +116,7 @@ pub enum DrillCommand {
         #[command(flatten)]
         choose: Choose,
         /// The sites of this preset
-        #[arg(long, value_name = "PRESET", default_value = "")]
+        #[arg(long, value_name = "PRESET", default_value = "", hide_default_value = true)]
         preset: String,
         /// Wait until it has ended, and show the result
         #[arg(long)]
@@ -162,7 +165,7 @@ pub enum AccountCommand {
     Put {
         name: String,
         /// Shown to others
-        #[arg(long, default_value = "")]
+        #[arg(long, default_value = "", hide_default_value = true)]
         display_name: String,
         /// File whose first line is the new password; `-` reads the input
         #[arg(long, value_name = "FILE")]
@@ -178,6 +181,7 @@ pub enum AccountCommand {
         #[arg(long, value_name = "TIME")]
         until: Option<When>,
     },
+    /// Take a role on a unit away, at once
     Revoke {
         name: String,
         #[arg(value_enum)]
@@ -186,15 +190,15 @@ pub enum AccountCommand {
     },
     /// The sessions of an account [default: of the own one]
     Sessions {
-        #[arg(default_value = "")]
+        #[arg(default_value = "", hide_default_value = true)]
         name: String,
     },
     /// End sessions of an account [default: of the own one, but for this]
     EndSessions {
-        #[arg(default_value = "")]
+        #[arg(default_value = "", hide_default_value = true)]
         name: String,
         /// Only this one, by its id
-        #[arg(long, value_name = "ID", default_value = "")]
+        #[arg(long, value_name = "ID", default_value = "", hide_default_value = true)]
         session: String,
     },
 }
@@ -241,16 +245,22 @@ pub enum LogCommand {
         /// Hash of an event that was noted elsewhere: it must still be in the stream's chain
         #[arg(long, value_name = "HASH", requires = "stream")]
         head: Option<String>,
+        /// Print each stream with its last number and hash, to be kept where nobody can alter it
+        #[arg(long, conflicts_with_all = ["head", "against"])]
+        print_heads: bool,
+        /// Heads that were printed and kept: each must still be in its stream's chain
+        #[arg(long, value_name = "FILE", conflicts_with = "head")]
+        against: Option<PathBuf>,
     },
     /// A meeting as it was
     Replay {
         /// Id of the meeting; not needed where exactly one is live
         meeting: Option<String>,
-        /// After the last event at or before this time
+        /// After the last event at or before this time; without a zone it is that of this machine
         #[arg(long, value_name = "TIME", conflicts_with = "seq")]
         at: Option<When>,
-        /// After this event
-        #[arg(long, value_name = "N")]
+        /// After this event, from 1
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
         seq: Option<u64>,
     },
 }

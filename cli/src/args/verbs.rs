@@ -14,11 +14,11 @@ pub struct Manner {
     /// A higher priority takes sites out of meetings of lower ones, and gives them back
     #[arg(long, value_enum)]
     pub priority: Option<PriorityWord>,
-    /// Sites that are still under way after so long come to their end
-    #[arg(long, value_name = "SECONDS", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=3600))]
+    /// Sites that are still under way after so long come to their end; 86400 at most [default: each step's own time]
+    #[arg(long, value_name = "SECONDS", default_value_t = 0, hide_default_value = true, value_parser = clap::value_parser!(u32).range(0..=86_400))]
     pub deadline: u32,
-    /// The meeting ends by itself after so long
-    #[arg(long, value_name = "MINUTES", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=10_080))]
+    /// The meeting ends by itself after so long; 10080 at most [default: never]
+    #[arg(long, value_name = "MINUTES", default_value_t = 0, hide_default_value = true, value_parser = clap::value_parser!(u32).range(0..=10_080))]
     pub minutes: u32,
     /// What to do where a site answers and no picture comes: `audio` calls it again for sound alone
     #[arg(long, value_enum)]
@@ -69,9 +69,9 @@ pub struct Convene {
     #[arg(long, value_name = "PRESET")]
     pub preset: Option<String>,
     /// Only show who would be called
-    #[arg(long, conflicts_with = "preset")]
+    #[arg(long)]
     pub dry_run: bool,
-    /// Wait until all are on air, at most this long; exit code 4 if some are not
+    /// Wait until every site is on air or has come to another end, at most this long; exit code 4 if some are not on air
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "30")]
     pub wait: Option<u32>,
 }
@@ -142,6 +142,22 @@ pub struct LayoutArgs {
     pub layout: Layout,
     #[command(flatten)]
     pub which: Which,
+}
+
+/// Seconds that a site has to answer a roll call, as the server takes them.
+fn answer_seconds(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(seconds @ (0 | 3..=120)) => Ok(seconds),
+        _ => Err("expected 3 to 120 seconds, or 0".to_owned()),
+    }
+}
+
+/// Seconds of a page of the polling, as the server takes them.
+pub fn page_seconds(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(seconds @ (0 | 5..=600)) => Ok(seconds),
+        _ => Err("expected 5 to 600 seconds".to_owned()),
+    }
 }
 
 pub fn parse_layout(text: &str) -> Result<Layout, String> {
@@ -225,11 +241,11 @@ pub enum ChairCommand {
 pub enum PollingCommand {
     /// Start, or go on with another time or size
     On {
-        /// Time of a page [default: 10]
-        #[arg(long, value_name = "SECONDS", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=600))]
+        /// Time of a page, 5 to 600 [default: 10]
+        #[arg(long, value_name = "SECONDS", default_value_t = 0, hide_default_value = true, value_parser = page_seconds)]
         interval: u32,
         /// Pictures on a page [default: of the layout]
-        #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=49))]
+        #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true, value_parser = clap::value_parser!(u32).range(0..=49))]
         per_page: u32,
         #[command(flatten)]
         which: Which,
@@ -259,11 +275,23 @@ pub enum Direction {
 pub enum FloorCommand {
     /// Who has the floor, and who asks for it, in order
     List(Which),
+    /// 申请发言: ask for the floor as a person at a site, by its link; no account is needed
+    Request {
+        /// The link with which the site takes part, as `muster site link` gives it
+        #[arg(long, value_name = "URL")]
+        link: String,
+        /// Take the request, or the floor, back
+        #[arg(long)]
+        withdraw: bool,
+        /// Id of the meeting
+        #[arg(long, short)]
+        meeting: String,
+    },
     /// Open a site's microphone, for a time or until it is taken
     Grant {
         site: String,
-        /// How long; 0: without end
-        #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=3600))]
+        /// How long; 86400 at most, 0: without end
+        #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=86_400))]
         seconds: u32,
         #[command(flatten)]
         which: Which,
@@ -281,8 +309,8 @@ pub enum RollCallCommand {
     /// Begin: the whole roster, or the named sites, one at a time
     Start {
         sites: Vec<String>,
-        /// Time that each site has to answer; 0: until `next`
-        #[arg(long, value_name = "SECONDS", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=120))]
+        /// Time that each site has to answer, 3 to 120; 0: until `next`
+        #[arg(long, value_name = "SECONDS", default_value_t = 0, value_parser = answer_seconds)]
         answer: u32,
         #[command(flatten)]
         which: Which,

@@ -5,10 +5,11 @@
 //! replica convened is known here before anything is asked of it. What has been read is never appended again.
 
 use super::actor::MeetingActor;
+use super::damage::read_live;
 use super::draft::Draft;
 use super::exchange::Concerned;
 use super::legs::{Leg, follow_leg};
-use super::{Ask, Fact, Meetings, replay};
+use super::{Ask, Fact, Meetings};
 use crate::convert;
 use crate::replicas::News;
 use crate::store::{ChainHead, LiveHead, StoreError, chain_hash};
@@ -79,6 +80,9 @@ impl Meetings {
             self.hinted(&head.meeting, head.seq).await;
         }
         let unlisted = self.handles(|meeting| !listed.contains(meeting.id().as_str()));
+        if unlisted.iter().any(|handle| handle.view.get().is_live()) {
+            self.stop_damaged().await?;
+        }
         for handle in unlisted {
             // It has ended, or was convened after the store was asked.
             handle.nudge();
@@ -112,8 +116,14 @@ impl Meetings {
         if self.handle(id).is_some() {
             return Ok(());
         }
-        let replayed = replay(&self.shared.store, id).await?;
-        if !replayed.meeting.is_live() || self.shared.shutdown.is_cancelled() {
+        let row = self.shared.store.kept_meeting(id).await?;
+        if row.is_none_or(|row| row.damaged.is_some()) {
+            return Ok(());
+        }
+        let Some(replayed) = read_live(&self.shared.store, id).await? else {
+            return Ok(());
+        };
+        if self.shared.shutdown.is_cancelled() {
             return Ok(());
         }
         tracing::info!(

@@ -4,6 +4,7 @@
 //! it decides and stores, so that no site is given to two. What a meeting does with a command is the domain's.
 
 mod actor;
+mod damage;
 mod draft;
 mod exchange;
 mod follow;
@@ -250,7 +251,8 @@ pub struct Parts {
 }
 
 impl Meetings {
-    /// Loads every meeting that has not ended, by replay of its events, and starts its task.
+    /// Loads every meeting that has not ended, by replay of its events, and starts its task. One that was altered is
+    /// taken out of service, and the others go on.
     pub async fn load(parts: Parts) -> Result<Arc<Self>, StoreError> {
         let Parts {
             store,
@@ -279,7 +281,13 @@ impl Meetings {
         });
         let mut loaded = Vec::new();
         for live in shared.store.live_heads().await? {
-            loaded.push(replay(&shared.store, &live.meeting).await?);
+            match damage::read_live(&shared.store, &live.meeting).await {
+                Ok(found) => loaded.extend(found),
+                Err(StoreError::Corrupt(reason)) => {
+                    damage::quarantine(&shared.store, &live.meeting, &reason).await?;
+                }
+                Err(error) => return Err(error),
+            }
         }
         let claims = Claims::of(loaded.iter().map(|replayed| &replayed.meeting));
         let claims = Arc::new(Mutex::new(claims));
@@ -451,34 +459,8 @@ impl Meetings {
         }
         match self.view(id) {
             Some(view) => Ok(convert::meeting_to_wire(&view)),
-            None => Err(Failure::NoMeeting(id.to_owned())),
+            None => Err(self.missing(id).await),
         }
-    }
-
-    /// The newest ended meetings of which `wanted` says so, newest first; so many of the newest are looked through.
-    pub async fn ended(
-        &self,
-        looked: i64,
-        limit: usize,
-        wanted: impl Fn(&pb::Meeting) -> bool,
-    ) -> Result<Vec<pb::Meeting>, StoreError> {
-        let mut found = Vec::new();
-        let mut offset = 0;
-        while offset < looked && found.len() < limit {
-            let page = self.shared.store.ended_meetings(offset, ENDED_PAGE).await?;
-            let is_last = (page.len() as i64) < ENDED_PAGE;
-            for bytes in page {
-                let meeting = decode_final(&bytes)?;
-                if found.len() < limit && wanted(&meeting) {
-                    found.push(meeting);
-                }
-            }
-            if is_last {
-                break;
-            }
-            offset += ENDED_PAGE;
-        }
-        Ok(found)
     }
 
     /// Carries out a command of a person. Done when it is stored.
@@ -552,7 +534,7 @@ impl Meetings {
         let Some(handle) = handle else {
             return Err(match self.shared.store.final_state(meeting).await? {
                 Some(_) => muster_domain::Refusal::MeetingEnded.into(),
-                None => Failure::NoMeeting(meeting.to_owned()),
+                None => self.missing(meeting).await,
             });
         };
         let (reply, answer) = oneshot::channel();
@@ -641,6 +623,15 @@ impl Meetings {
             match self.find(&meeting).await {
                 Ok(ended) if ended.ended_ms != 0 => self.shared.fleet.push_stage(&ended_document(&ended)),
                 Ok(_) => {}
+                Err(_) if self.is_damaged(&meeting).await => {
+                    // Nothing here can lead it any more, and its sites are free: it ends at the relay too.
+                    let ended = pb::Meeting {
+                        id: meeting,
+                        seq: u64::MAX,
+                        ..Default::default()
+                    };
+                    self.shared.fleet.push_stage(&ended_document(&ended));
+                }
                 // An island may know more than this control plane: it is left alone.
                 Err(error) => {
                     tracing::warn!(meeting, relay, %error, "a relay has legs of an unknown meeting")

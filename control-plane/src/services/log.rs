@@ -3,10 +3,11 @@
 //! A stream is a meeting's id or `unit:ID`. Long streams go out a page at a time, so that a slow reader costs no memory.
 
 use super::Answers;
+use super::verify::verify;
 use crate::convert::{event_from_wire, meeting_to_wire, roll_call_to_wire};
 use crate::core::{Caller, Core, target_of, target_of_wire};
 use crate::status::Failure;
-use crate::store::{Store, StoreError, chain_hash};
+use crate::store::StoreError;
 use muster_domain::meeting::Until;
 use muster_domain::{
     Action, Attendance, Event, Meeting, MeetingId, Millis, Refusal, RollCall, Target, Timeouts, UnitId,
@@ -38,7 +39,37 @@ impl Logs {
         if let Some(view) = self.0.meetings.view(stream) {
             return target_of(&view).map_err(|_| Refusal::NotConvened.into());
         }
-        target_of_wire(&self.0.meetings.find(stream).await?)
+        let found = match self.0.meetings.find(stream).await {
+            Ok(meeting) => target_of_wire(&meeting),
+            Err(failure) => Err(failure),
+        };
+        match found {
+            Err(failure) if !is_away(&failure) => self.target_by_row(stream).await?.ok_or(failure),
+            found => found,
+        }
+    }
+
+    /// Of a meeting whose state cannot be read: what its row says.
+    async fn target_by_row(&self, stream: &str) -> Result<Option<Target>, Failure> {
+        let row = match self.0.store.kept_meeting(stream).await {
+            Err(StoreError::Corrupt(_)) => None,
+            row => row?,
+        };
+        Ok(row.and_then(|row| {
+            Some(Target::Meeting {
+                unit: row.unit.parse().ok()?,
+                chair: row.chair.parse().ok()?,
+                taken_from: None,
+            })
+        }))
+    }
+
+    /// Whether the unit of this target is one of the tree, so that somebody can be responsible for it.
+    fn is_known(&self, target: &Target) -> bool {
+        let (Target::Unit(unit) | Target::Meeting { unit, .. }) = target else {
+            return true;
+        };
+        self.0.tree().unit(unit).is_some()
     }
 
     /// The stored events of a meeting with their times, if the caller may do this in it.
@@ -77,78 +108,50 @@ impl Logs {
     async fn readable(&self, caller: &Caller, stream: String) -> Result<Vec<String>, Status> {
         let action = Action::ReadLog;
         if !stream.is_empty() {
-            let target = self.target(&stream).await?;
-            self.0.authorize(caller, action, &target)?;
-            return Ok(vec![stream]);
+            if self.reads_any(caller) && !self.0.store.streams().await?.contains(&stream) {
+                return Err(Failure::NoStream(stream).into());
+            }
+            return match self.may_verify(caller, &stream).await? {
+                true => Ok(vec![stream]),
+                false => {
+                    let target = self.target(&stream).await?;
+                    self.0.authorize(caller, action, &target)?;
+                    Ok(vec![stream])
+                }
+            };
         }
-        if caller
-            .actor
-            .units_for(action, &self.0.tree(), self.0.clock.now())
-            .is_empty()
-        {
+        if !self.reads_any(caller) {
             return Err(self.0.refused(caller, action, Refusal::NoRole { action }));
         }
         let mut streams = Vec::new();
-        for head in self.0.store.streams().await? {
-            // A stream of which not even the beginning can be read is told too.
-            let may = match self.target(&head.stream).await {
-                Ok(target) => self.0.permits(caller, action, &target),
-                Err(Failure::Store(StoreError::Unavailable(text))) => {
-                    return Err(StoreError::Unavailable(text).into());
-                }
-                Err(_) => false,
-            };
-            if may {
-                streams.push(head.stream);
+        for stream in self.0.store.streams().await? {
+            if self.may_verify(caller, &stream).await? {
+                streams.push(stream);
             }
         }
         Ok(streams)
     }
+
+    fn reads_any(&self, caller: &Caller) -> bool {
+        let units = caller.actor.units_for(Action::ReadLog, &self.0.tree(), self.0.clock.now());
+        !units.is_empty()
+    }
+
+    /// Whose a stream is that cannot be read cannot be told: everybody who reads any log is told that it is damaged.
+    async fn may_verify(&self, caller: &Caller, stream: &str) -> Result<bool, Status> {
+        match self.target(stream).await {
+            Ok(target) if self.is_known(&target) => Ok(self.0.permits(caller, Action::ReadLog, &target)),
+            Err(failure) if is_away(&failure) => Err(failure.into()),
+            Ok(_) | Err(_) => Ok(self.reads_any(caller)),
+        }
+    }
 }
 
-/// Recomputes the chain of a stream. Memory stays bounded by a page.
-async fn verify(store: &Store, stream: String) -> Result<pb::VerifyLogResponse, StoreError> {
-    let mut line = pb::VerifyLogResponse {
-        stream,
-        ..Default::default()
-    };
-    let (mut seq, mut hash) = (0_u64, [0_u8; 32]);
-    loop {
-        let page = store.events_page(&line.stream, seq, PAGE).await?;
-        if page.is_empty() {
-            break;
-        }
-        for stored in page {
-            let expected = chain_hash(&hash, &stored.payload);
-            let found = if stored.seq != seq + 1 {
-                Some((
-                    seq + 1,
-                    format!("the next event there is has number {}", stored.seq),
-                ))
-            } else if stored.hash != expected {
-                Some((stored.seq, "its hash does not fit what is stored".to_owned()))
-            } else {
-                None
-            };
-            if let Some((at, found)) = found {
-                (line.broken_at, line.found) = (at, found);
-                line.head = hash.to_vec();
-                return Ok(line);
-            }
-            (seq, hash) = (stored.seq, stored.hash);
-            line.events += 1;
-        }
-    }
-    line.head = hash.to_vec();
-    if let Some(end) = store.final_state(&line.stream).await? {
-        let end = pb::Meeting::decode(end.as_slice())
-            .map_err(|error| StoreError::Corrupt(format!("the end of {}: {error}", line.stream)))?;
-        if end.seq > seq {
-            line.broken_at = seq + 1;
-            line.found = format!("the meeting ended with event {}, which is not there", end.seq);
-        }
-    }
-    Ok(line)
+fn is_away(failure: &Failure) -> bool {
+    matches!(
+        failure,
+        Failure::Store(StoreError::Unavailable(_)) | Failure::Busy
+    )
 }
 
 fn attendance_to_wire(one: &Attendance, now: Millis) -> pb::Attendance {
@@ -235,17 +238,40 @@ impl LogService for Logs {
     ) -> Result<Response<pb::ReplayMeetingResponse>, Status> {
         let caller = self.0.caller(&request).await?;
         let pb::ReplayMeetingRequest { meeting, at_ms, seq } = request.into_inner();
+        let bad = |text: String| Status::from(Failure::BadRequest(text));
+        let until = match (at_ms, seq) {
+            (None, None) => Until::Seq(u64::MAX),
+            (None, Some(0)) => {
+                return Err(bad(
+                    "seq: found 0, expected 1 or more: events count from 1".to_owned()
+                ));
+            }
+            (None, Some(seq)) => Until::Seq(seq),
+            (Some(at_ms), None) => Until::Time(Millis(at_ms)),
+            (Some(_), Some(_)) => return Err(bad("at_ms, seq: expected one of them at most".to_owned())),
+        };
         let events = self.events(&caller, &meeting, Action::ReadLog).await?;
         let id = MeetingId::new(&meeting).map_err(Failure::from)?;
-        let until = match (at_ms, seq) {
-            (0, 0) => Until::Seq(u64::MAX),
-            (0, seq) => Until::Seq(seq),
-            (at_ms, 0) => Until::Time(Millis(at_ms)),
-            _ => {
-                let text = "at_ms, seq: expected one of them at most";
-                return Err(Failure::BadRequest(text.to_owned()).into());
-            }
-        };
+        let first = events.first().map(|(at, _)| *at);
+        if let (Until::Time(time), Some(first)) = (until, first)
+            && time < first
+        {
+            let text = format!(
+                "at_ms: found {}, and meeting {meeting} began at {}",
+                time.0, first.0
+            );
+            return Err(bad(text));
+        }
+        if let Until::Seq(seq) = until
+            && seq != u64::MAX
+            && seq > events.len() as u64
+        {
+            let text = format!(
+                "seq: found {seq}, and the last event of meeting {meeting} is {}",
+                events.len()
+            );
+            return Err(bad(text));
+        }
         let events = events.iter().map(|(at, event)| (*at, event));
         let state = Meeting::replay_until(id, Timeouts::default(), events, until);
         let meeting = Some(meeting_to_wire(&state));

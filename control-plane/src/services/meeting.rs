@@ -4,8 +4,10 @@ use super::{convening, resolve_for};
 use crate::convert::{meeting_to_wire, priority_from_wire, summons_to_wire};
 use crate::core::{Caller, Core, target_of, target_of_wire};
 use crate::status::Failure;
+use crate::store::DamagedMeeting;
 use muster_domain::{
-    Action, Caller as Calling, Command, MeetingId, Priority, Resolution, SiteId, Summons, authorize,
+    Action, Caller as Calling, Command, MeetingId, Priority, Resolution, SiteId, Summons, Target,
+    authorize,
 };
 use muster_proto::command::v1 as pb;
 use pb::meeting_service_server::MeetingService;
@@ -69,6 +71,25 @@ impl MeetingCalls {
             .meetings
             .command(meeting, command, caller.account.name.clone())
             .await?)
+    }
+}
+
+fn damaged_to_wire(meeting: DamagedMeeting) -> pb::DamagedMeeting {
+    let DamagedMeeting {
+        id,
+        title,
+        unit,
+        chair,
+        started_ms,
+        reason,
+    } = meeting;
+    pb::DamagedMeeting {
+        id,
+        title,
+        unit,
+        chair,
+        started_ms,
+        reason,
     }
 }
 
@@ -205,16 +226,24 @@ impl MeetingService for MeetingCalls {
                 meetings.push(meeting_to_wire(meeting));
             }
         }
+        let sees = |target: &Target| authorize(&caller.actor, Action::View, target, &tree, self.0.clock.now()).is_ok();
+        let mut damaged = self.0.meetings.damaged().await?;
         if request.into_inner().include_ended {
-            let may_see = |meeting: &pb::Meeting| {
-                let target = target_of_wire(meeting);
-                target.is_ok_and(|target| {
-                    authorize(&caller.actor, Action::View, &target, &tree, self.0.clock.now()).is_ok()
-                })
-            };
-            meetings.extend(self.0.meetings.ended(MAX_LOOKED, MAX_ENDED, may_see).await?);
+            let wanted = |meeting: &pb::Meeting| target_of_wire(meeting).is_ok_and(|target| sees(&target));
+            let (ended, unreadable) = self.0.meetings.ended(MAX_LOOKED, MAX_ENDED, wanted).await?;
+            damaged.extend(unreadable);
+            meetings.extend(ended);
         }
-        Ok(Response::new(pb::ListMeetingsResponse { meetings }))
+        let damaged = damaged.into_iter().filter_map(|meeting| {
+            let target = Target::Meeting {
+                unit: meeting.unit.parse().ok()?,
+                chair: meeting.chair.parse().ok()?,
+                taken_from: None,
+            };
+            sees(&target).then(|| damaged_to_wire(meeting))
+        });
+        let damaged = damaged.collect();
+        Ok(Response::new(pb::ListMeetingsResponse { meetings, damaged }))
     }
 
     async fn join_as_desk(

@@ -15,6 +15,7 @@ pub mod plan;
 mod rows;
 mod scope;
 mod session;
+mod verify;
 pub mod watch;
 mod watcher;
 

@@ -72,7 +72,11 @@ impl WatchService for Watches {
 
     async fn watch(&self, request: Request<pb::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
         let caller = self.0.caller(&request).await?;
-        let pb::WatchRequest { cursor, units } = request.into_inner();
+        let pb::WatchRequest {
+            cursor,
+            units,
+            position,
+        } = request.into_inner();
         if cursor.len() > MAX_CURSOR {
             return Err(Status::invalid_argument(format!(
                 "cursor: found {} streams, expected {MAX_CURSOR} at most",
@@ -86,7 +90,7 @@ impl WatchService for Watches {
         let watcher = Watcher::new(self.0.clone(), caller, only, queue);
         let reason = end.clone();
         tokio::spawn(async move {
-            if let Err(status) = watcher.run(cursor).await {
+            if let Err(status) = watcher.run(cursor, position).await {
                 let _ = reason.set(status);
             }
         });

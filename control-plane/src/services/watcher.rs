@@ -1,23 +1,25 @@
 //! What one tab is told, and in which order.
 //!
 //! Invariants: of each meeting's stream every event after the cursor (or the snapshot) is sent exactly once and in
-//! order, whatever the bus loses or repeats, because gaps are read from the store; only what the caller may see is
-//! sent, and of that what they follow; the session is looked at again with every heartbeat. A meeting that once
-//! counted is told to its end.
+//! order, whatever the bus loses or repeats, because gaps are read from the store (with every heartbeat at the latest);
+//! only what the caller may see is sent, and of that what they follow; the session is looked at again with every
+//! heartbeat. A meeting that once counted is told to its end.
+
+mod begun;
 
 use super::permissions::{Told, changes_permissions};
 use super::scope::{Scope, Visible};
 use crate::bus::{Hint, PresenceNews};
 use crate::convert::meeting_to_wire;
-use crate::core::{Caller, Core, target_of, target_of_wire};
+use crate::core::{Caller, Core, target_of};
 use crate::fleet::Fleet as _;
-use crate::store::StoreError;
+use crate::store::{StoreError, StoredEvent};
 use muster_domain::unit::DAY_MS;
 use muster_domain::{Action, Meeting, Millis, Target, Tree, UnitId, authorize};
 use muster_proto::command::v1 as pb;
 use pb::watch_response::Event;
 use prost::Message as _;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::broadcast::error::RecvError;
@@ -41,6 +43,10 @@ pub struct Watcher {
     tree: Arc<Tree>,
     /// The last event sent of each meeting that may be seen; `None` for one that may not.
     sent: HashMap<String, Option<u64>>,
+    /// Every meeting up to this number was told, or is none to be told.
+    position: u64,
+    /// The meetings of the cursor, until all that it missed is told.
+    resumed: HashSet<String>,
     told: Told,
     /// When the next of the caller's grants runs out.
     expires: Option<Millis>,
@@ -72,17 +78,25 @@ impl Watcher {
             only,
             tree,
             sent: HashMap::new(),
+            position: 0,
+            resumed: HashSet::new(),
             told: Told::default(),
             expires,
         }
     }
 
     /// Runs until the tab goes away (`Ok`) or there is a reason to drop it.
-    pub async fn run(mut self, cursor: Vec<pb::Position>) -> Result<(), Status> {
-        let resumed = self.resumable(&cursor).await?;
-        self.snapshot(resumed).await?;
-        if resumed {
+    pub async fn run(mut self, cursor: Vec<pb::Position>, position: Option<u64>) -> Result<(), Status> {
+        let resumed = self.resumable(&cursor, position).await?;
+        self.position = match resumed {
+            Some(position) => position,
+            None => self.core.store.last_meeting().await?,
+        };
+        self.snapshot(resumed.is_some()).await?;
+        if resumed.is_some() {
             self.catch_up(&cursor).await?;
+        } else {
+            self.begun().await?;
         }
         self.tell_permissions().await?;
         let mut heartbeat = tokio::time::interval(HEARTBEAT);
@@ -96,6 +110,7 @@ impl Watcher {
                 () = self.queue.closed() => return Ok(()),
                 _ = heartbeat.tick() => {
                     self.look_at_caller().await?;
+                    self.make_up().await?;
                     let beat = pb::WatchHeartbeat { server_time_ms: self.core.clock.now_ms() };
                     self.send(Event::Heartbeat(beat)).await?;
                 }
@@ -181,7 +196,10 @@ impl Watcher {
     }
 
     async fn send(&self, event: Event) -> Result<(), Status> {
-        let message = pb::WatchResponse { event: Some(event) };
+        let message = pb::WatchResponse {
+            event: Some(event),
+            position: self.position,
+        };
         match self.queue.send_timeout(message, PATIENCE).await {
             Err(mpsc::error::SendTimeoutError::Timeout(_)) => Err(too_slow()),
             // A tab that went away is seen by the loop.
@@ -222,29 +240,6 @@ impl Watcher {
             self.core.clock.now(),
         )
         .is_ok()
-    }
-
-    /// Whether every position of the cursor is one of a stream that is there and may be seen.
-    async fn resumable(&self, cursor: &[pb::Position]) -> Result<bool, Status> {
-        for position in cursor {
-            let shows = match self.core.meetings.view(&position.stream) {
-                Some(view) => self.shows(&view),
-                None => self.shows_ended(&position.stream).await,
-            };
-            let last = self.core.store.head(&position.stream).await?.seq;
-            if !shows || last == 0 || last < position.seq {
-                return Ok(false);
-            }
-        }
-        Ok(!cursor.is_empty())
-    }
-
-    async fn shows_ended(&self, meeting: &str) -> bool {
-        let Ok(meeting) = self.core.meetings.find(meeting).await else {
-            return false;
-        };
-        target_of_wire(&meeting).is_ok_and(|target| self.permits(&target))
-            && (self.only.is_empty() || self.scope.touches_wire(&self.tree, &meeting))
     }
 
     async fn snapshot(&mut self, resumed: bool) -> Result<(), Status> {
@@ -289,15 +284,19 @@ impl Watcher {
         self.send(Event::Service(self.core.replicas.service())).await
     }
 
-    /// Sends what came after the cursor: of its streams, and of live meetings that it does not know.
+    /// Sends what came after the cursor: of its streams, of meetings that began since, and of live ones that may be seen
+    /// now.
     async fn catch_up(&mut self, cursor: &[pb::Position]) -> Result<(), Status> {
+        self.resumed = cursor.iter().map(|position| position.stream.clone()).collect();
         for position in cursor {
             self.sent.insert(position.stream.clone(), Some(position.seq));
             self.send_stored(&position.stream).await?;
         }
+        self.begun().await?;
+        let resumed = std::mem::take(&mut self.resumed);
         for view in self.core.meetings.views() {
             let id = view.id().to_string();
-            if !self.sent.contains_key(&id) {
+            if !self.sent.contains_key(&id) && !resumed.contains(&id) {
                 let seen = self.shows(&view);
                 self.sent.insert(id.clone(), seen.then_some(0));
                 if seen {
@@ -313,11 +312,20 @@ impl Watcher {
         let Some(Some(after)) = self.sent.get(meeting).copied() else {
             return Ok(());
         };
-        for stored in self.core.store.events_after(meeting, after).await? {
+        let stored = self.core.store.events_after(meeting, after).await?;
+        self.send_all(meeting, stored).await
+    }
+
+    async fn send_all(&mut self, meeting: &str, events: Vec<StoredEvent>) -> Result<(), Status> {
+        for stored in events {
             let event = pb::MeetingEvent::decode(stored.payload.as_slice()).map_err(|error| {
                 StoreError::Corrupt(format!("event {} of {meeting}: {error}", stored.seq))
             })?;
-            self.sent.insert(meeting.to_owned(), Some(stored.seq));
+            // Nothing follows its end: what is remembered stays bounded by the meetings that are live.
+            match event.event {
+                Some(pb::meeting_event::Event::Ended(_)) => self.sent.remove(meeting),
+                _ => self.sent.insert(meeting.to_owned(), Some(stored.seq)),
+            };
             self.send(Event::MeetingEvent(event)).await?;
         }
         Ok(())
@@ -372,7 +380,6 @@ impl Watcher {
     async fn meeting_event(&mut self, event: &pb::MeetingEvent) -> Result<(), Status> {
         self.follow(event).await?;
         if matches!(event.event, Some(pb::meeting_event::Event::Ended(_))) {
-            // Nothing follows: what is remembered stays bounded by the meetings that are live.
             self.sent.remove(&event.meeting);
         }
         if changes_permissions(event) {
@@ -383,8 +390,11 @@ impl Watcher {
 
     async fn follow(&mut self, event: &pb::MeetingEvent) -> Result<(), Status> {
         let known = self.sent.get(&event.meeting);
-        if known.is_none() || (known == Some(&None) && !self.only.is_empty() && brings_sites(event)) {
-            let seen = self.sees_new(event).await;
+        if known.is_none() {
+            // It is one that began, or one that has ended and was told to its end.
+            self.begun().await?;
+        } else if known == Some(&None) && !self.only.is_empty() && brings_sites(event) {
+            let seen = self.sees(&event.meeting).await?;
             self.sent.insert(event.meeting.clone(), seen.then_some(0));
         }
         let Some(Some(last)) = self.sent.get(&event.meeting).copied() else {
@@ -398,13 +408,6 @@ impl Watcher {
         }
         self.sent.insert(event.meeting.clone(), Some(event.seq));
         self.send(Event::MeetingEvent(event.clone())).await
-    }
-
-    async fn sees_new(&self, event: &pb::MeetingEvent) -> bool {
-        match self.core.meetings.view(&event.meeting) {
-            Some(view) => self.shows(&view),
-            None => self.shows_ended(&event.meeting).await,
-        }
     }
 }
 

@@ -31,11 +31,29 @@ pub struct StoredEvent {
     pub hash: [u8; 32],
 }
 
-/// A stream and its last event.
+/// The row of a meeting as it is stored: what its events must agree with.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StreamHead {
-    pub stream: String,
-    pub head: ChainHead,
+pub struct KeptMeeting {
+    pub title: String,
+    pub unit: String,
+    /// Who convened it.
+    pub chair: String,
+    pub started_ms: i64,
+    pub ended_ms: Option<i64>,
+    pub final_state: Option<Vec<u8>>,
+    /// Why it was taken out of service.
+    pub damaged: Option<String>,
+}
+
+/// A meeting of which something stored cannot be read or was altered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DamagedMeeting {
+    pub id: String,
+    pub title: String,
+    pub unit: String,
+    pub chair: String,
+    pub started_ms: i64,
+    pub reason: String,
 }
 
 /// A live meeting and the number of its last event.
@@ -128,12 +146,28 @@ pub trait LogStore: Send + Sync {
     async fn events_page(&self, stream: &str, seq: u64, limit: i64) -> Result<Vec<StoredEvent>>;
     /// The last event of a stream; the default if there is no such stream.
     async fn head(&self, stream: &str) -> Result<ChainHead>;
-    /// All streams by name.
-    async fn streams(&self) -> Result<Vec<StreamHead>>;
-    /// Meetings that have not ended, oldest first.
+    /// The names of all streams of which anything is stored: events, a kept head, or the row of a meeting.
+    async fn streams(&self) -> Result<Vec<String>>;
+    /// The head as each append noted it beside the events; none if nothing was appended, or it was removed.
+    /// Appends go on where it does not fit the events, and leave it as it is: it is evidence, not a lock.
+    async fn kept_head(&self, stream: &str) -> Result<Option<ChainHead>>;
+    /// The row of a meeting.
+    async fn kept_meeting(&self, meeting: &str) -> Result<Option<KeptMeeting>>;
+    /// Meetings that have not ended and are not taken out of service, oldest first.
     async fn live_heads(&self) -> Result<Vec<LiveHead>>;
-    /// Encoded final states of ended meetings, newest first.
-    async fn ended_meetings(&self, offset: i64, limit: i64) -> Result<Vec<Vec<u8>>>;
+    /// Meetings that began after this number, with theirs, in order; they are numbered from 1 without a gap, in the order
+    /// in which their beginnings were committed.
+    async fn meetings_begun(&self, after: u64, limit: i64) -> Result<Vec<(u64, String)>>;
+    /// The number of a meeting.
+    async fn meeting_number(&self, meeting: &str) -> Result<Option<u64>>;
+    /// The number of the newest meeting; 0 if there is none.
+    async fn last_meeting(&self) -> Result<u64>;
+    /// Takes a meeting out of service for this reason, and gives its sites back. One that is out stays so.
+    async fn quarantine(&self, meeting: &str, reason: &str) -> Result<()>;
+    /// Those that were taken out of service, newest first.
+    async fn damaged_meetings(&self, limit: i64) -> Result<Vec<DamagedMeeting>>;
+    /// Ended meetings, newest first: ids and encoded final states, none where there is none.
+    async fn ended_meetings(&self, offset: i64, limit: i64) -> Result<Vec<(String, Option<Vec<u8>>)>>;
     /// The encoded final state of one meeting, if it has ended.
     async fn final_state(&self, meeting: &str) -> Result<Option<Vec<u8>>>;
     /// The meeting that an account convened under an idempotency key.

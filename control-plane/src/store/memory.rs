@@ -27,6 +27,9 @@ pub struct Faults {
 struct Meeting {
     row: MeetingRow,
     ended: Option<EndedRow>,
+    damaged: Option<String>,
+    /// Of the meetings in the order of their beginnings, from 1.
+    number: u64,
 }
 
 #[derive(Default)]
@@ -41,6 +44,7 @@ struct State {
     links: BTreeMap<String, (String, i64)>,
     meetings: BTreeMap<String, Meeting>,
     streams: BTreeMap<String, Vec<StoredEvent>>,
+    heads: BTreeMap<String, ChainHead>,
     claims: BTreeMap<String, (String, i64)>,
     presets: BTreeMap<String, PresetRow>,
     schedules: BTreeMap<String, ScheduleRow>,
@@ -150,6 +154,14 @@ impl State {
         Ok((after, stored.collect()))
     }
 
+    fn extend(&mut self, stream: &str, events: Vec<StoredEvent>, head: ChainHead) {
+        if !events.is_empty() {
+            self.streams.entry(stream.to_owned()).or_default().extend(events);
+            self.heads.insert(stream.to_owned(), head);
+            self.appended.push((stream.to_owned(), head.seq));
+        }
+    }
+
     fn append(&mut self, append: &Append) -> Result<ChainHead> {
         let (head, events) = self.chain(&append.meeting, append.head, &append.events)?;
         if let Some(row) = &append.convened {
@@ -173,6 +185,8 @@ impl State {
             let meeting = Meeting {
                 row: row.clone(),
                 ended: None,
+                damaged: None,
+                number: self.meetings.len() as u64 + 1,
             };
             self.meetings.insert(row.id.clone(), meeting);
         }
@@ -182,11 +196,7 @@ impl State {
             self.claims
                 .insert(site.clone(), (append.meeting.clone(), *priority));
         }
-        self.streams
-            .entry(append.meeting.clone())
-            .or_default()
-            .extend(events);
-        self.appended.push((append.meeting.clone(), head.seq));
+        self.extend(&append.meeting, events, head);
         if let (Some(ended), Some(meeting)) = (&append.ended, self.meetings.get_mut(&append.meeting)) {
             meeting.ended = Some(ended.clone());
         }
@@ -353,18 +363,84 @@ impl LogStore for Memory {
         Ok(self.enter().await?.head(stream))
     }
 
-    async fn streams(&self) -> Result<Vec<StreamHead>> {
+    async fn streams(&self) -> Result<Vec<String>> {
         let state = self.enter().await?;
-        let heads = state.streams.keys().map(|stream| StreamHead {
-            stream: stream.clone(),
-            head: state.head(stream),
-        });
-        Ok(heads.collect())
+        let names = state
+            .streams
+            .keys()
+            .chain(state.heads.keys())
+            .chain(state.meetings.keys());
+        Ok(names.cloned().collect::<BTreeSet<_>>().into_iter().collect())
+    }
+
+    async fn kept_head(&self, stream: &str) -> Result<Option<ChainHead>> {
+        Ok(self.enter().await?.heads.get(stream).copied())
+    }
+
+    async fn kept_meeting(&self, meeting: &str) -> Result<Option<KeptMeeting>> {
+        let state = self.enter().await?;
+        Ok(state.meetings.get(meeting).map(|kept| KeptMeeting {
+            title: kept.row.title.clone(),
+            unit: kept.row.unit.clone(),
+            chair: kept.row.chair.clone(),
+            started_ms: kept.row.started_ms,
+            ended_ms: kept.ended.as_ref().map(|ended| ended.ended_ms),
+            final_state: kept.ended.as_ref().map(|ended| ended.final_state.clone()),
+            damaged: kept.damaged.clone(),
+        }))
+    }
+
+    async fn meetings_begun(&self, after: u64, limit: i64) -> Result<Vec<(u64, String)>> {
+        let state = self.enter().await?;
+        let numbers = state.meetings.iter().map(|(id, kept)| (kept.number, id.clone()));
+        let mut begun: Vec<_> = numbers.filter(|(number, _)| *number > after).collect();
+        begun.sort();
+        begun.truncate(usize::try_from(limit).unwrap_or_default());
+        Ok(begun)
+    }
+
+    async fn meeting_number(&self, meeting: &str) -> Result<Option<u64>> {
+        Ok(self.enter().await?.meetings.get(meeting).map(|kept| kept.number))
+    }
+
+    async fn last_meeting(&self) -> Result<u64> {
+        Ok(self.enter().await?.meetings.len() as u64)
+    }
+
+    async fn quarantine(&self, meeting: &str, reason: &str) -> Result<()> {
+        let mut state = self.enter().await?;
+        if let Some(kept) = state.meetings.get_mut(meeting) {
+            kept.damaged.get_or_insert_with(|| reason.to_owned());
+        }
+        state.claims.retain(|_, (held_by, _)| held_by != meeting);
+        Ok(())
+    }
+
+    async fn damaged_meetings(&self, limit: i64) -> Result<Vec<DamagedMeeting>> {
+        let state = self.enter().await?;
+        let damaged = |meeting: &Meeting| {
+            Some(DamagedMeeting {
+                id: meeting.row.id.clone(),
+                title: meeting.row.title.clone(),
+                unit: meeting.row.unit.clone(),
+                chair: meeting.row.chair.clone(),
+                started_ms: meeting.row.started_ms,
+                reason: meeting.damaged.clone()?,
+            })
+        };
+        let mut rows: Vec<_> = state.meetings.values().filter_map(damaged).collect();
+        rows.sort_by(|a, b| (b.started_ms, &a.id).cmp(&(a.started_ms, &b.id)));
+        rows.truncate(usize::try_from(limit).unwrap_or_default());
+        Ok(rows)
     }
 
     async fn live_heads(&self) -> Result<Vec<LiveHead>> {
         let state = self.enter().await?;
-        let mut live: Vec<&Meeting> = state.meetings.values().filter(|m| m.ended.is_none()).collect();
+        let mut live: Vec<&Meeting> = state
+            .meetings
+            .values()
+            .filter(|m| m.ended.is_none() && m.damaged.is_none())
+            .collect();
         live.sort_by(|a, b| (a.row.started_ms, &a.row.id).cmp(&(b.row.started_ms, &b.row.id)));
         let heads = live.into_iter().map(|meeting| LiveHead {
             meeting: meeting.row.id.clone(),
@@ -373,7 +449,7 @@ impl LogStore for Memory {
         Ok(heads.collect())
     }
 
-    async fn ended_meetings(&self, offset: i64, limit: i64) -> Result<Vec<Vec<u8>>> {
+    async fn ended_meetings(&self, offset: i64, limit: i64) -> Result<Vec<(String, Option<Vec<u8>>)>> {
         let state = self.enter().await?;
         let mut ended: Vec<(i64, &String, &EndedRow)> = state
             .meetings
@@ -386,7 +462,7 @@ impl LogStore for Memory {
             .into_iter()
             .skip(usize::try_from(offset).unwrap_or_default())
             .take(limit)
-            .map(|(_, _, ended)| ended.final_state.clone())
+            .map(|(_, id, ended)| (id.clone(), Some(ended.final_state.clone())))
             .collect())
     }
 
@@ -427,11 +503,7 @@ impl PlanStore for Memory {
             let checked = append.effects.iter().try_for_each(|effect| state.check(effect));
             match (chained, checked) {
                 (Ok((head, events)), Ok(())) => {
-                    state
-                        .streams
-                        .entry(append.stream.clone())
-                        .or_default()
-                        .extend(events);
+                    state.extend(&append.stream, events, head);
                     for (done, effect) in (1..).zip(append.effects.clone()) {
                         state.carry_out(effect);
                         if let Some(progress) = &append.progress {

@@ -18,8 +18,8 @@ mod sqlite;
 pub use accounts::{AccountRow, AccountStore, AuditRow, GrantRow, SessionRow, session_id};
 pub use directory::{DirectoryStore, SeenRow, SiteRow, UnitRow};
 pub use log::{
-    Append, ChainHead, Claim, EndedRow, LiveHead, LogStore, MeetingRow, NewEvent, StoredEvent, StreamHead,
-    chain_hash,
+    Append, ChainHead, Claim, DamagedMeeting, EndedRow, KeptMeeting, LiveHead, LogStore, MeetingRow,
+    NewEvent, StoredEvent, chain_hash,
 };
 pub use memory::{Faults, Memory};
 pub use plans::{DrillRow, PlanStore, PresetRow, ScheduleRow, UnitAppend, UnitEffect};

@@ -37,7 +37,7 @@ async fn unit_events(person: &Person, unit: &str) -> Vec<pb::UnitEvent> {
         .collect()
 }
 
-async fn verify(person: &Person, stream: &str) -> Result<Vec<pb::VerifyLogResponse>, Status> {
+pub async fn verify(person: &Person, stream: &str) -> Result<Vec<pb::VerifyLogResponse>, Status> {
     let message = pb::VerifyLogRequest {
         stream: stream.into(),
     };
@@ -55,8 +55,8 @@ async fn verify(person: &Person, stream: &str) -> Result<Vec<pb::VerifyLogRespon
 async fn replay(person: &Person, meeting: &str, at_ms: i64, seq: u64) -> Result<pb::Meeting, Status> {
     let message = pb::ReplayMeetingRequest {
         meeting: meeting.into(),
-        at_ms,
-        seq,
+        at_ms: (at_ms != 0).then_some(at_ms),
+        seq: (seq != 0).then_some(seq),
     };
     let answer = log(person).replay_meeting(person.request(message)).await?;
     Ok(answer.into_inner().meeting.expect("a meeting"))
@@ -350,8 +350,29 @@ async fn a_meeting_is_replayed_and_its_attendance_told() {
     assert_eq!(then, middle);
     let first = replay(&chief, &meeting.id, 0, 1).await.expect("replayed");
     assert_eq!((first.seq, first.summonses.len(), first.ended_ms), (1, 2, 0));
-    let before = replay(&chief, &meeting.id, 1, 0).await.expect("replayed");
-    assert_eq!(before.seq, 0, "before its beginning");
+    let before = replay(&chief, &meeting.id, 1, 0)
+        .await
+        .expect_err("before its beginning");
+    assert!(
+        before.code() == Code::InvalidArgument && before.message().contains("began at"),
+        "{before}"
+    );
+    let after = replay(&chief, &meeting.id, 0, 9999)
+        .await
+        .expect_err("after its end");
+    assert!(after.message().contains("the last event of meeting"), "{after}");
+    for (at_ms, seq) in [(Some(0), None), (None, Some(0))] {
+        let message = pb::ReplayMeetingRequest {
+            meeting: meeting.id.clone(),
+            at_ms,
+            seq,
+        };
+        let refused = log(&chief)
+            .replay_meeting(chief.request(message))
+            .await
+            .expect_err("not the newest");
+        assert_eq!(refused.code(), Code::InvalidArgument);
+    }
     let both = replay(&chief, &meeting.id, 1, 1).await.expect_err("one of them");
     assert_eq!(both.code(), Code::InvalidArgument);
     let message = pb::ListRollCallsRequest {

@@ -6,6 +6,7 @@ mod authority;
 mod buses;
 mod cluster;
 mod command;
+mod damage;
 mod directory;
 mod limits;
 mod log;

@@ -125,30 +125,6 @@ async fn when_no_relay_comes_back_the_sites_are_lost_after_the_grace() {
 }
 
 #[tokio::test]
-async fn an_altered_event_is_found_and_never_served() {
-    let fixture = small().await;
-    let meeting = fixture.person().await.convene(&["A1"]).await.expect("convened");
-    let Fixture { control_plane, dir } = fixture;
-    control_plane.shutdown().await;
-    let path = dir.path().join("muster.sqlite");
-    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(path);
-    let pool = sqlx::SqlitePool::connect_with(options).await.expect("opened");
-    let changed = sqlx::query("UPDATE events SET payload = payload || x'00' WHERE stream = $1 AND seq = 1")
-        .bind(&meeting.id)
-        .execute(&pool)
-        .await
-        .expect("altered");
-    assert_eq!(changed.rows_affected(), 1);
-    pool.close().await;
-    let config = muster_control_plane::Config::local(dir.path());
-    let error = muster_control_plane::ControlPlane::start(config)
-        .await
-        .err()
-        .expect("refused");
-    assert!(format!("{error:#}").contains("altered"), "{error:#}");
-}
-
-#[tokio::test]
 async fn while_the_store_is_away_commands_are_refused_and_facts_are_kept() {
     let fixture = small().await;
     let relay = FakeRelay::start(&fixture).await;

@@ -205,12 +205,75 @@ async fn live_meetings_are_told_with_their_last_events_until_they_end(store: Sto
     );
     assert_eq!(
         store.ended_meetings(0, 5).await.expect("read"),
-        [b"final".to_vec()]
+        [("m1".to_owned(), Some(b"final".to_vec()))]
     );
     assert!(store.claims().await.expect("claims").is_empty());
-    let streams = store.streams().await.expect("streams");
-    let streams: Vec<_> = streams.iter().map(|s| (s.stream.as_str(), s.head.seq)).collect();
-    assert_eq!(streams, [("m1", 3), ("m2", 2)]);
+    assert_eq!(store.streams().await.expect("streams"), ["m1", "m2"]);
+    for stream in ["m1", "m2"] {
+        let kept = store.kept_head(stream).await.expect("read");
+        assert_eq!(
+            kept,
+            Some(store.head(stream).await.expect("head")),
+            "noted with each append"
+        );
+    }
+    assert_eq!(store.kept_head("m3").await.expect("read"), None);
+}
+
+async fn a_damaged_meeting_is_out_of_service_and_holds_no_site(store: Store) {
+    store
+        .append(&meeting("m1", None, &[("A1", 1)]))
+        .await
+        .expect("stored");
+    store
+        .append(&meeting("m2", None, &[("A2", 1)]))
+        .await
+        .expect("stored");
+    store
+        .quarantine("m1", "event 2 was altered")
+        .await
+        .expect("stored");
+    store.quarantine("m1", "another").await.expect("stored");
+    let live: Vec<_> = store
+        .live_heads()
+        .await
+        .expect("heads")
+        .into_iter()
+        .map(|l| l.meeting)
+        .collect();
+    assert_eq!(live, ["m2"]);
+    assert_eq!(store.claims().await.expect("claims"), [claim("A2", "m2", 1)]);
+    let damaged = store.damaged_meetings(5).await.expect("listed");
+    let told: Vec<_> = damaged
+        .iter()
+        .map(|m| (m.id.as_str(), m.reason.as_str()))
+        .collect();
+    assert_eq!(told, [("m1", "event 2 was altered")]);
+    let row = store.kept_meeting("m1").await.expect("read").expect("a row");
+    assert_eq!(
+        (row.unit.as_str(), row.ended_ms, row.damaged.is_some()),
+        ("D", None, true)
+    );
+}
+
+async fn a_head_that_does_not_fit_stays_as_it_is(store: Store) {
+    let head = store.append(&meeting("m1", None, &[])).await.expect("stored");
+    // As if event 2 had been another one when it was appended.
+    let before = ChainHead {
+        seq: 2,
+        hash: [7; 32],
+    };
+    let next = Append {
+        meeting: "m1".into(),
+        head: before,
+        events: vec![event(3, "muted")],
+        ..Append::default()
+    };
+    // In memory that is a conflict already.
+    if store.append(&next).await.is_ok() {
+        assert_eq!(store.head("m1").await.expect("head").seq, 3);
+    }
+    assert_eq!(store.kept_head("m1").await.expect("read"), Some(head));
 }
 
 async fn sessions_end_with_a_new_password_and_can_be_revoked(store: Store) {
@@ -601,6 +664,8 @@ suite!(
     two_that_take_the_same_sites_at_once_do_not_share_them,
     a_key_gives_one_meeting,
     live_meetings_are_told_with_their_last_events_until_they_end,
+    a_damaged_meeting_is_out_of_service_and_holds_no_site,
+    a_head_that_does_not_fit_stays_as_it_is,
     sessions_end_with_a_new_password_and_can_be_revoked,
     a_units_stream_and_its_rows_change_together,
     grants_are_given_with_an_end_and_taken,

@@ -347,10 +347,32 @@ impl Person {
         cursor: Vec<pb::Position>,
         units: &[&str],
     ) -> Result<Streaming<pb::WatchResponse>, Status> {
-        let mut client = WatchServiceClient::new(self.channel.clone()).max_decoding_message_size(64 << 20);
         let units = units.iter().map(|&unit| unit.to_owned()).collect();
-        let request = self.request(pb::WatchRequest { cursor, units });
-        Ok(client.watch(request).await?.into_inner())
+        self.watch_with(pb::WatchRequest {
+            cursor,
+            units,
+            position: None,
+        })
+        .await
+    }
+
+    pub async fn watch_at(
+        &self,
+        cursor: Vec<pb::Position>,
+        position: Option<u64>,
+    ) -> Streaming<pb::WatchResponse> {
+        let units = Vec::new();
+        let request = pb::WatchRequest {
+            cursor,
+            units,
+            position,
+        };
+        self.watch_with(request).await.expect("watching")
+    }
+
+    async fn watch_with(&self, request: pb::WatchRequest) -> Result<Streaming<pb::WatchResponse>, Status> {
+        let mut client = WatchServiceClient::new(self.channel.clone()).max_decoding_message_size(64 << 20);
+        Ok(client.watch(self.request(request)).await?.into_inner())
     }
 
     pub async fn enrol_token(&self, target: pb::create_enrol_token_request::Target) -> EnrolToken {

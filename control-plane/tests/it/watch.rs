@@ -1,7 +1,12 @@
-use crate::support::{FakeRelay, Person, add_account, attached, quality, small};
+use crate::support::{FakeRelay, Fixture, Person, add_account, attached, quality, small};
+use muster_control_plane::bus::Hint;
+use muster_control_plane::store::{Append, EndedRow, MeetingRow, NewEvent, Store};
 use muster_proto::command::v1 as pb;
 use pb::watch_response::Event;
 use pb::{LegState, SummonsState};
+use prost::Message as _;
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 use tonic::{Code, Streaming};
 
@@ -100,6 +105,165 @@ async fn a_watcher_that_was_cut_off_resumes_with_nothing_lost_or_repeated() {
         _ => false,
     });
     assert_eq!(on_air.count(), 2);
+}
+
+async fn convene_and_end(person: &Person, site: &str) -> String {
+    let meeting = person.convene(&[site]).await.expect("convened").id;
+    let end = pb::EndMeetingRequest {
+        meeting: meeting.clone(),
+    };
+    person
+        .meetings()
+        .end_meeting(person.request(end))
+        .await
+        .expect("ended");
+    meeting
+}
+
+/// The events of these meetings as they are told, until all have ended; each once and in order.
+async fn told_whole(stream: &mut Streaming<pb::WatchResponse>, meetings: &[&str]) {
+    let mut last: HashMap<String, u64> = HashMap::new();
+    let mut ended = Vec::new();
+    while ended.len() < meetings.len() {
+        let event = event(stream).await;
+        assert!(
+            meetings.contains(&event.meeting.as_str()),
+            "told already: {event:?}"
+        );
+        let last = last.entry(event.meeting.clone()).or_default();
+        assert_eq!(event.seq, *last + 1, "{event:?}");
+        *last = event.seq;
+        if matches!(event.event, Some(pb::meeting_event::Event::Ended(_))) {
+            ended.push(event.meeting);
+        }
+    }
+    assert_eq!(ended, meetings);
+}
+
+/// Nothing of a meeting is told before the next heartbeat.
+async fn silent(stream: &mut Streaming<pb::WatchResponse>) {
+    loop {
+        let message = stream.message().await.expect("stream").expect("not over");
+        match message.event.expect("event") {
+            Event::MeetingEvent(event) => panic!("told again: {event:?}"),
+            Event::Heartbeat(_) => return,
+            _ => {}
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_meeting_that_began_and_ended_while_the_watcher_was_away_is_told() {
+    let fixture = small().await;
+    let person = fixture.person().await;
+    let mut stream = person.watch(vec![]).await;
+    let message = stream.message().await.expect("stream").expect("not over");
+    assert!(matches!(message.event, Some(Event::Snapshot(_))));
+    let mut position = message.position;
+    // Nothing was live when it went away: its cursor is empty, its position is not.
+    drop(stream);
+    let first = convene_and_end(&person, "A1").await;
+    let second = convene_and_end(&person, "A2").await;
+    let mut stream = person.watch_at(vec![], Some(position)).await;
+    let message = stream.message().await.expect("stream").expect("not over");
+    assert!(matches!(message.event, Some(Event::Snapshot(snapshot)) if snapshot.resumed));
+    told_whole(&mut stream, &[&first, &second]).await;
+    let third = convene_and_end(&person, "A1").await;
+    told_whole(&mut stream, &[&third]).await;
+    // One that goes on, and others that come and go: at the position that came with the last event.
+    let live = person.convene(&["A1"]).await.expect("convened");
+    let mut cursor = pb::Position {
+        stream: live.id.clone(),
+        seq: 0,
+    };
+    while cursor.seq < live.seq {
+        let message = stream.message().await.expect("stream").expect("not over");
+        position = message.position;
+        if let Some(Event::MeetingEvent(event)) = message.event {
+            assert_eq!(event.meeting, live.id);
+            cursor.seq = event.seq;
+        }
+    }
+    drop(stream);
+    let fourth = convene_and_end(&person, "A2").await;
+    for told in [Some(position), None] {
+        // Without a position that of the newest meeting in the cursor counts.
+        let mut stream = person.watch_at(vec![cursor.clone()], told).await;
+        assert!(snapshot(&mut stream).await.resumed);
+        told_whole(&mut stream, &[&fourth]).await;
+        silent(&mut stream).await;
+    }
+    let mut unknown = person.watch_at(vec![], Some(position + 1000)).await;
+    assert!(
+        !snapshot(&mut unknown).await.resumed,
+        "of another store: a fresh snapshot says so"
+    );
+}
+
+/// Stores the same meeting once more under another name, past the control plane.
+async fn put_by_another(fixture: &Fixture, meeting: &str) -> String {
+    let store = Store::open(fixture.dir.path()).await.expect("opened");
+    let id = format!("{meeting}b");
+    let row = store.kept_meeting(meeting).await.expect("read").expect("a row");
+    let mut append = Append {
+        meeting: id.clone(),
+        convened: Some(MeetingRow {
+            id: id.clone(),
+            title: row.title,
+            unit: row.unit,
+            chair: row.chair,
+            idempotency_key: None,
+            started_ms: row.started_ms,
+        }),
+        ..Append::default()
+    };
+    for stored in store.events_after(meeting, 0).await.expect("read") {
+        let mut event = pb::MeetingEvent::decode(stored.payload.as_slice()).expect("an event");
+        event.meeting.clone_from(&id);
+        append.events.push(NewEvent {
+            seq: event.seq,
+            at_ms: event.at_ms,
+            actor: event.actor.clone(),
+            payload: event.encode_to_vec(),
+        });
+    }
+    let state = row.final_state.expect("ended");
+    let mut state = pb::Meeting::decode(state.as_slice()).expect("a meeting");
+    state.id.clone_from(&id);
+    append.ended = Some(EndedRow {
+        ended_ms: state.ended_ms,
+        final_state: state.encode_to_vec(),
+    });
+    store.append(&append).await.expect("stored");
+    store.close().await;
+    id
+}
+
+#[tokio::test]
+async fn hints_that_are_lost_or_repeated_change_nothing() {
+    let fixture = small().await;
+    let person = fixture.person().await;
+    let mut stream = person.watch(vec![]).await;
+    snapshot(&mut stream).await;
+    let whole = convene_and_end(&person, "A1").await;
+    told_whole(&mut stream, &[&whole]).await;
+    // The hints of a meeting that has ended come again.
+    let bus = fixture.control_plane.bus();
+    for (meeting, seq) in [(&whole, 1), (&whole, 2), (&whole, 99)] {
+        let event = pb::MeetingEvent {
+            meeting: meeting.clone(),
+            seq,
+            ..Default::default()
+        };
+        bus.publish(Hint::Meeting(Arc::new(event)));
+    }
+    silent(&mut stream).await;
+    // One of which no hint comes at all: it is in the store as if another had put it there.
+    let unhinted = put_by_another(&fixture, &whole).await;
+    told_whole(&mut stream, &[&unhinted]).await;
+    let next = convene_and_end(&person, "A2").await;
+    told_whole(&mut stream, &[&next]).await;
+    silent(&mut stream).await;
 }
 
 #[tokio::test]

@@ -217,10 +217,10 @@ impl<'a> Fields<'a> {
         let (zh, en) = (self.get("name_zh"), self.get("name_en"));
         let mut good = true;
         for (column, name) in [("name_zh", zh), ("name_en", en)] {
-            if name.chars().count() > MAX_NAME || name.chars().any(char::is_control) {
+            if name.chars().count() > MAX_NAME || name.chars().any(is_hidden) {
                 self.error(
                     column,
-                    format!("{MAX_NAME} characters at most, no control characters"),
+                    format!("{MAX_NAME} characters at most, no control characters, none that turns the direction of writing"),
                 );
                 good = false;
             }
@@ -260,4 +260,10 @@ impl<'a> Fields<'a> {
         self.error("phase", "existing or new");
         None
     }
+}
+
+/// Characters that nobody sees and that make a name look like another: controls, and those that turn the direction of
+/// writing (embeddings, overrides and isolates).
+fn is_hidden(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }

@@ -164,7 +164,19 @@ fn each_bad_field_is_named_with_what_was_expected() {
         ),
         (
             "A,unit,city,,甲\u{7},A,30,114,,new",
-            "name_zh: found \"甲\\u{7}\", expected 200 characters at most, no control characters",
+            "name_zh: found \"甲\\u{7}\", expected 200 characters at most, no control characters, none that turns the direction of writing",
+        ),
+        (
+            "A,unit,city,,甲,A\u{85}b,30,114,,new",
+            "name_en: found \"A\\u{85}b\", expected 200 characters at most, no control characters, none that turns the direction of writing",
+        ),
+        (
+            "A,unit,city,,甲\u{202e}乙,A,30,114,,new",
+            "name_zh: found \"甲\\u{202e}乙\", expected 200 characters at most, no control characters, none that turns the direction of writing",
+        ),
+        (
+            "A,unit,city,,甲,A\u{2066}b\u{2069},30,114,,new",
+            "name_en: found \"A\\u{2066}b\\u{2069}\", expected 200 characters at most, no control characters, none that turns the direction of writing",
         ),
         (
             "A,unit,city,,甲,A,91,114,,new",

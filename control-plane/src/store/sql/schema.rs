@@ -135,6 +135,25 @@ CREATE INDEX drills_started ON drills (started_ms);
 CREATE INDEX meetings_live ON meetings (ended_ms);
 ";
 
+/// What is stored already is taken for whole: a head is noted of each stream as it stands.
+const HEADS: &str = "
+CREATE TABLE heads (
+    stream TEXT PRIMARY KEY NOT NULL,
+    seq BIGINT NOT NULL,
+    hash BLOB NOT NULL
+);
+INSERT INTO heads (stream, seq, hash)
+    SELECT e.stream, e.seq, e.hash FROM events e
+    JOIN (SELECT stream, MAX(seq) AS seq FROM events GROUP BY stream) last
+    ON last.stream = e.stream AND last.seq = e.seq;
+ALTER TABLE meetings ADD COLUMN damaged TEXT;
+ALTER TABLE meetings ADD COLUMN number BIGINT;
+UPDATE meetings SET number = ranked.number
+    FROM (SELECT id, ROW_NUMBER() OVER (ORDER BY started_ms, id) AS number FROM meetings) AS ranked
+    WHERE ranked.id = meetings.id;
+CREATE UNIQUE INDEX meetings_number ON meetings (number);
+";
+
 /// The migrations in order, with the driver's word for bytes.
 pub(in crate::store) fn migrator() -> Migrator {
     let of = |version, name: &'static str, sql: &str| {
@@ -147,5 +166,9 @@ pub(in crate::store) fn migrator() -> Migrator {
             false,
         )
     };
-    Migrator::with_migrations(vec![of(1, "initial", INITIAL), of(2, "command", COMMAND)])
+    Migrator::with_migrations(vec![
+        of(1, "initial", INITIAL),
+        of(2, "command", COMMAND),
+        of(3, "heads", HEADS),
+    ])
 }
