@@ -157,7 +157,11 @@ async fn what_is_cut_off_a_unit_or_a_live_meeting_is_missed() {
         "DELETE FROM events WHERE stream = $1 AND seq = (SELECT MAX(seq) FROM events WHERE stream = $1)";
     for stream in [meeting.id.as_str(), "unit:A"] {
         let (_, found) = one_broken(&fixture, &chief, last, stream).await;
-        assert!(found.contains("it is not there"), "{found}");
+        // What was attached may be written down after, behind the gap.
+        assert!(
+            found.contains("it is not there") || found.contains("has number"),
+            "{found}"
+        );
     }
     let (at, _) = one_broken(&fixture, &chief, "DELETE FROM events WHERE stream = $1", "unit:A").await;
     assert_eq!(at, 1);
