@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use muster_proto::command::v1::{
     ConveneRequest, DamagedMeeting, EndMeetingRequest, ListMeetingsRequest, ListMeetingsResponse,
-    ListSitesRequest, Meeting, PreviewConveneRequest, PreviewConveneResponse, Priority, Site,
-    Summons, SummonsReason, SummonsState, WatchRequest,
+    ListSitesRequest, Meeting, PreviewConveneRequest, PreviewConveneResponse, Priority, Site, Summons,
+    SummonsReason, SummonsState, WatchRequest,
 };
 use serde_json::json;
 use tokio::time::{Instant, timeout_at};

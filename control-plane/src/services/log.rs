@@ -60,6 +60,7 @@ impl Logs {
                 unit: row.unit.parse().ok()?,
                 chair: row.chair.parse().ok()?,
                 taken_from: None,
+                sites: [].into(),
             })
         }))
     }

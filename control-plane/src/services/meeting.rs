@@ -6,8 +6,7 @@ use crate::core::{Caller, Core, target_of, target_of_wire};
 use crate::status::Failure;
 use crate::store::DamagedMeeting;
 use muster_domain::{
-    Action, Caller as Calling, Command, MeetingId, Priority, Resolution, SiteId, Summons, Target,
-    authorize,
+    Action, Caller as Calling, Command, MeetingId, Priority, Resolution, SiteId, Summons, Target, authorize,
 };
 use muster_proto::command::v1 as pb;
 use pb::meeting_service_server::MeetingService;
@@ -239,6 +238,7 @@ impl MeetingService for MeetingCalls {
                 unit: meeting.unit.parse().ok()?,
                 chair: meeting.chair.parse().ok()?,
                 taken_from: None,
+                sites: [].into(),
             };
             sees(&target).then(|| damaged_to_wire(meeting))
         });
