@@ -20,13 +20,6 @@ use crate::watch::{Situation, on_air};
 
 pub async fn convene(client: &Client, options: Convene, form: Form) -> Result<(), Failure> {
     let preset = options.preset.unwrap_or_default();
-    if options.dry_run && !preset.is_empty() {
-        let selector = match options.choose.selector_or_none() {
-            Some(selector) => selector,
-            None => crate::plan::selector_of(client, &preset).await?,
-        };
-        return preview(client, selector, form).await;
-    }
     let selector = if preset.is_empty() {
         Some(options.choose.selector()?)
     } else {
