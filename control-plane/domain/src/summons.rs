@@ -308,6 +308,11 @@ impl Summons {
         Some(next)
     }
 
+    /// The leg is at another relay than before; nothing else changes.
+    pub fn leg_moved(&self) -> Option<Summons> {
+        matches!(self.state, SummonsState::Joining | SummonsState::OnAir).then(|| self.clone())
+    }
+
     /// A relay hears nothing from the leg: a suspicion. The site stays on air, with a reason.
     pub fn leg_silent(&self, now: Millis) -> Option<Summons> {
         (self.state == SummonsState::OnAir && self.reason.is_none()).then(|| Summons {

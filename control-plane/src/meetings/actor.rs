@@ -1,27 +1,26 @@
 //! One meeting's task: takes what is queued, decides, stores all of it in one transaction, then answers and tells.
 //!
 //! Invariants: nobody is answered, paged or told before the events are on disk; if they cannot be stored, the state
-//! is as before, who asked is refused with the reason, and facts are kept and tried again.
+//! is as before, who asked is refused with the reason, and facts are kept and tried again. A step that another replica
+//! or meeting was faster than is decided anew on what that one stored.
 
+use super::ask::Pending;
 use super::draft::Draft;
-use super::exchange::Concerned;
-use super::legs::Leg;
+use super::legs::Legs;
 use super::notices::{Notices, withdrawn};
-use super::{Ask, Fact, Reply, Shared, View, invitee};
+use super::{Ask, Fact, LegFact, Shared, View};
 use crate::bus::Hint;
 use crate::convert;
-use crate::endpoints::{Proof, To};
-use crate::status::Failure;
-use crate::store::{Append, ChainHead, EndedRow, MeetingRow, NewEvent, StoreError};
+use crate::endpoints::To;
+use crate::store::{Append, ChainHead, StoreError};
 use muster_domain::{
     Claims, Command, Event, LegEnd, Meeting, MeetingId, Reach, Reason, Refusal, SiteId, SummonsState,
 };
 use muster_proto::command::v1 as pb;
-use prost::Message as _;
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Mutex, MutexGuard, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 /// Commands and facts stored in one transaction.
@@ -37,7 +36,6 @@ pub(super) const SYSTEM: &str = "system";
 
 pub(crate) struct MeetingActor {
     pub(super) shared: Arc<Shared>,
-    claims: Arc<Mutex<Claims>>,
     pub(super) meeting: Meeting,
     pub(super) head: ChainHead,
     /// Others may have appended what was not read yet.
@@ -45,72 +43,28 @@ pub(crate) struct MeetingActor {
     view: View,
     pub(super) chair_shown: String,
     pub(super) notices: Notices,
-    pub(super) legs: HashMap<SiteId, Leg>,
+    pub(super) legs: Legs,
     /// Facts that could not be stored yet.
     kept: VecDeque<Fact>,
     /// Facts that follow from what was just applied.
     next: Vec<Fact>,
     /// What is stored, and nobody has been told of.
-    pub(super) untold: Vec<(Draft, Concerned)>,
+    pub(super) untold: Vec<Draft>,
     stage_sent: u64,
 }
 
-/// An answer that waits for the transaction.
-type Pending = Box<dyn FnOnce(Option<&StoreError>) + Send>;
-
-/// Sends the answer `result` if the events are stored, the store's error if not.
-fn answer<T: Send + 'static>(reply: Reply<T>, result: Result<T, Failure>) -> Pending {
-    Box::new(move |error| {
-        let result = match (result, error) {
-            (Ok(_), Some(error)) => Err(Failure::Store(error.clone())),
-            (result, _) => result,
-        };
-        // Whoever asked may have gone; the command is stored all the same.
-        reply.send(result);
-    })
-}
-
-fn refuse<T: Send + 'static>(reply: Reply<T>) -> Pending {
-    Box::new(move |error| {
-        if let Some(error) = error {
-            reply.send(Err(Failure::Store(error.clone())));
-        }
-    })
-}
-
-impl Ask {
-    /// Sends the store's error and nothing else.
-    fn refusal(self) -> Pending {
-        match self {
-            Self::Do { reply, .. } | Self::Report { reply, .. } | Self::RelayNamedLost { reply, .. } => {
-                refuse(reply)
-            }
-            Self::CallUnconnected { reply, .. } => refuse(reply),
-            Self::Ticket { reply, .. } => refuse(reply),
-            Self::Fact(_) => Box::new(|_| ()),
-        }
-    }
-}
-
 impl MeetingActor {
-    pub fn new(
-        shared: Arc<Shared>,
-        claims: Arc<Mutex<Claims>>,
-        meeting: Meeting,
-        head: ChainHead,
-        chair_shown: String,
-    ) -> Self {
+    pub fn new(shared: Arc<Shared>, meeting: Meeting, head: ChainHead, chair_shown: String) -> Self {
         let view = View::new(&meeting);
         Self {
             shared,
-            claims,
             meeting,
             head,
             behind: false,
             view,
             chair_shown,
             notices: Notices::default(),
-            legs: HashMap::new(),
+            legs: Legs::default(),
             kept: VecDeque::new(),
             next: Vec::new(),
             untold: Vec::new(),
@@ -142,8 +96,13 @@ impl MeetingActor {
         self.meeting.id()
     }
 
-    /// Runs until the meeting has ended or the control plane stops.
+    /// Tells what is stored already, then runs until the meeting has ended or the control plane stops.
     pub async fn run(mut self, mut asks: mpsc::Receiver<Ask>) {
+        self.tell_all().await;
+        let sites = self.came_meanwhile();
+        if !sites.is_empty() {
+            self.next.push(Fact::Came { sites });
+        }
         while self.meeting.is_live() {
             let mut batch = Vec::new();
             tokio::select! {
@@ -188,42 +147,32 @@ impl MeetingActor {
         }
     }
 
-    /// Decides a batch and stores what follows, again after each race that another replica won.
+    /// Decides a batch and stores what follows, again after each race that another won.
     async fn decide_and_store(&mut self, batch: &[Ask]) -> (Result<(), StoreError>, Vec<Pending>) {
-        let all_claims = self.claims.clone();
-        let mut claims = all_claims.lock().await;
         self.behind |= batch.iter().any(|ask| self.is_news(ask));
         let mut lost = 0;
         loop {
             if self.behind
-                && let Err(error) = self.catch_up(&mut claims).await
+                && let Err(error) = self.catch_up().await
             {
                 self.behind = true;
                 return (Err(error), self.refusals(batch));
             }
-            let mut draft = Draft::new(self.shared.clock.now());
-            let mut replies = Vec::new();
-            for ask in batch {
-                match ask {
-                    Ask::Fact(fact) => self.fact(fact, &claims, &mut draft),
-                    asked => replies.push(self.asked(asked.clone(), &claims, &mut draft)),
-                }
-            }
-            self.mark_without_relay(&mut draft);
-            let concerned = Concerned::of(self.meeting.id(), &draft.events, &claims);
-            match self.store(&draft, &mut claims).await {
+            let (draft, append, replies) = self.decide_all(batch);
+            match self.store(&draft, &append).await {
                 Ok(()) => {
-                    self.untold.push((draft, concerned));
+                    self.untold.push(draft);
                     return (Ok(()), replies);
                 }
                 Err(StoreError::Conflict(what)) if lost < TRIES => {
                     metrics::counter!("muster_races_lost").increment(1);
-                    tracing::debug!(meeting = %self.meeting.id(), what, "another replica was first");
+                    tracing::debug!(meeting = %self.meeting.id(), what, "another was first");
                     self.behind = true;
                     lost += 1;
                     if lost > 1 {
                         // Not this stream alone: somebody holds a site and nobody here knows of it yet.
-                        claims = self.wait_for_others(claims, &all_claims, lost).await;
+                        self.shared.read_all_again();
+                        tokio::time::sleep(Duration::from_millis(u64::from(lost) * 10)).await;
                     }
                 }
                 Err(error) => {
@@ -235,10 +184,29 @@ impl MeetingActor {
         }
     }
 
-    /// Tells what was stored here or read, in order. Nobody must hold the claims: other meetings look at them first.
+    /// Decides a batch on what is known of claims at this moment.
+    fn decide_all(&mut self, batch: &[Ask]) -> (Draft, Append, Vec<Pending>) {
+        let shared = self.shared.clone();
+        let claims = shared.claims.lock();
+        let mut draft = Draft::new(shared.clock.now());
+        let mut replies = Vec::new();
+        for ask in batch {
+            match ask {
+                Ask::Fact(fact) => self.fact(fact, &claims, &mut draft),
+                asked => replies.push(self.asked(asked.clone(), &claims, &mut draft)),
+            }
+        }
+        self.mark_without_relay(&mut draft);
+        let append = self.append_of(&draft, &claims);
+        (draft, append, replies)
+    }
+
+    /// Tells what was stored here or read, in order; other meetings look at the claims before.
     async fn tell_all(&mut self) {
-        for (draft, concerned) in std::mem::take(&mut self.untold) {
-            self.shared.exchange(self.meeting.id(), concerned).await;
+        for draft in std::mem::take(&mut self.untold) {
+            if self.shared.exchange(self.meeting.id(), &draft).await {
+                self.next.push(Fact::Claims { _done: None });
+            }
             self.know_chair(&draft.events).await;
             self.tell(draft);
         }
@@ -248,28 +216,13 @@ impl MeetingActor {
     fn is_news(&self, ask: &Ask) -> bool {
         let unknown = |site: &SiteId| self.meeting.summons(site).is_none();
         match ask {
-            Ask::Fact(Fact::Behind) => true,
+            Ask::Fact(Fact::Behind | Fact::RelayBack { .. } | Fact::RelayLost { .. }) => true,
             Ask::Fact(Fact::Legs { legs, .. }) => legs
                 .iter()
                 .any(|leg| leg.state != pb::LegState::Left && unknown(&leg.site)),
             Ask::Report { site, .. } | Ask::Ticket { site, .. } => unknown(site),
             _ => false,
         }
-    }
-
-    /// Lets the other meetings read what is stored, and takes the claims anew.
-    async fn wait_for_others<'a>(
-        &self,
-        claims: MutexGuard<'_, Claims>,
-        all: &'a Mutex<Claims>,
-        lost: u32,
-    ) -> MutexGuard<'a, Claims> {
-        drop(claims);
-        self.shared.nudge_all();
-        tokio::time::sleep(Duration::from_millis(u64::from(lost) * 10)).await;
-        let mut claims = all.lock().await;
-        self.shared.recount(&mut claims);
-        claims
     }
 
     /// For each that waits for an answer: the store's error.
@@ -293,97 +246,6 @@ impl MeetingActor {
             // A tick alone failed: come back to it after a while.
             self.kept.push_back(Fact::Tick);
         }
-    }
-
-    fn asked(&mut self, ask: Ask, claims: &Claims, draft: &mut Draft) -> Pending {
-        match ask {
-            Ask::Do { command, by, reply } => {
-                let command = self.fresh(command, claims);
-                answer(reply, self.decide(command, &by, draft).map_err(Failure::from))
-            }
-            Ask::CallUnconnected { sites, by, reply } => answer(
-                reply,
-                self.call_unconnected(sites, &by, claims, draft)
-                    .map_err(Failure::from),
-            ),
-            Ask::Report {
-                site,
-                report,
-                proof,
-                reply,
-            } => {
-                let result = self.free_for(&site, &proof).and_then(|()| {
-                    let by = format!("site:{site}");
-                    Ok(self.decide(Command::Report { site, report }, &by, draft)?)
-                });
-                answer(reply, result)
-            }
-            Ask::RelayNamedLost {
-                relay,
-                epoch,
-                by,
-                reply,
-            } => {
-                let result = self.relay_named_lost(&relay, epoch, &by, draft);
-                answer(reply, result.map_err(Failure::from))
-            }
-            Ask::Ticket { site, proof, reply } => {
-                let result = self.free_for(&site, &proof).and_then(|()| {
-                    self.meeting.may_join(&site, claims.holder(&site))?;
-                    let placement = self.meeting.placement();
-                    self.shared
-                        .tickets
-                        .issue(self.meeting.id(), placement, &site, false)
-                });
-                answer(reply, result)
-            }
-            // Facts have no answer.
-            Ask::Fact(fact) => {
-                self.fact(&fact, claims, draft);
-                Box::new(|_| ())
-            }
-        }
-    }
-
-    /// Whether no other endpoint of the site has the call.
-    fn free_for(&self, site: &SiteId, proof: &Proof) -> Result<(), Failure> {
-        let summons = self
-            .meeting
-            .summons(site)
-            .ok_or_else(|| Refusal::NotInMeeting(site.clone()))?;
-        let busy = matches!(
-            summons.state,
-            SummonsState::Answered | SummonsState::Joining | SummonsState::OnAir
-        );
-        let by = &summons.answered_by;
-        let other = !by.is_empty() && *by != proof.shown();
-        // What answered and is gone since keeps nobody else of the site from it.
-        match busy && other && self.shared.endpoints.may_be_there(site, by) {
-            true => Err(Failure::Taken),
-            false => Ok(()),
-        }
-    }
-
-    fn call_unconnected(
-        &mut self,
-        sites: Vec<SiteId>,
-        by: &str,
-        claims: &Claims,
-        draft: &mut Draft,
-    ) -> Result<u32, Refusal> {
-        let sites = if sites.is_empty() {
-            self.meeting.unconnected().cloned().collect()
-        } else {
-            sites
-        };
-        let invitees = sites
-            .into_iter()
-            .map(|site| invitee(&self.shared.endpoints, site, claims))
-            .collect();
-        let before = draft.events.len();
-        self.decide(Command::CallUnconnected { sites: invitees }, by, draft)?;
-        let paged = draft.events[before..].iter().filter(|event| pages(event));
-        Ok(u32::try_from(paged.count()).unwrap_or(u32::MAX))
     }
 
     /// Decides a command and applies what follows to the draft state.
@@ -412,6 +274,10 @@ impl MeetingActor {
         };
         let before = self.meeting.summons(&summons.site);
         let known = before.is_some_and(|before| before.answered_by == summons.answered_by);
+        let was_lost = before.is_some_and(|before| before.reason == Some(Reason::LinkLost));
+        if was_lost && summons.state == SummonsState::Paged {
+            draft.lost_and_called.push(summons.site.clone());
+        }
         self.meeting.apply(event);
         draft.touched.insert(summons.site.clone());
         if !known && !summons.answered_by.is_empty() {
@@ -452,7 +318,7 @@ impl MeetingActor {
         }
     }
 
-    fn fact(&mut self, fact: &Fact, claims: &Claims, draft: &mut Draft) {
+    pub(super) fn fact(&mut self, fact: &Fact, claims: &Claims, draft: &mut Draft) {
         match fact {
             Fact::Tick => self.system(Command::Tick, draft),
             Fact::Claims { .. } => self.look_at_claims(claims, draft),
@@ -487,9 +353,11 @@ impl MeetingActor {
             }
             Fact::RelayBack { relay, legs } => self.relay_back(relay, legs, claims, draft),
             Fact::RelayLost { relay } => {
-                let gone = |leg: Option<&Leg>| leg.map(|leg| &leg.relay) == relay.as_ref();
-                for site in self.sites_with_leg(gone) {
+                for site in self.sites_with_leg(|leg| leg == relay.as_deref()) {
                     self.leg_ended(site, LegEnd::Lost, SYSTEM, draft);
+                }
+                if let Some(relay) = relay {
+                    self.legs.forget(relay);
                 }
             }
             Fact::Came { sites } => {
@@ -498,92 +366,6 @@ impl MeetingActor {
                 }
             }
         }
-    }
-
-    /// Stores the draft in one transaction. If that fails, the state is what it was.
-    pub async fn store(&mut self, draft: &Draft, claims: &mut Claims) -> Result<(), StoreError> {
-        if draft.events.is_empty() {
-            return Ok(());
-        }
-        let append = self.append_of(draft, claims);
-        match self.shared.store.append(&append).await {
-            Ok(head) => {
-                self.head = head;
-                for event in &draft.events {
-                    claims.follow(self.meeting.id(), event);
-                }
-                self.publish_view();
-                self.shared.replicas.stored(self.meeting.id(), head.seq);
-                Ok(())
-            }
-            Err(error) => {
-                self.meeting = Meeting::clone(&self.view.get());
-                Err(error)
-            }
-        }
-    }
-
-    fn append_of(&self, draft: &Draft, claims: &Claims) -> Append {
-        let own = self.meeting.id();
-        let mut append = Append {
-            meeting: own.to_string(),
-            head: self.head,
-            ..Append::default()
-        };
-        for event in &draft.wire {
-            append.events.push(NewEvent {
-                seq: event.seq,
-                at_ms: event.at_ms,
-                actor: event.actor.clone(),
-                payload: event.encode_to_vec(),
-            });
-        }
-        for event in &draft.events {
-            match event {
-                Event::Convened {
-                    at,
-                    title,
-                    chair,
-                    unit,
-                    idempotency_key,
-                    ..
-                } => {
-                    append.convened = Some(MeetingRow {
-                        id: own.to_string(),
-                        title: title.clone(),
-                        unit: unit.to_string(),
-                        chair: chair.to_string(),
-                        idempotency_key: (!idempotency_key.is_empty()).then(|| idempotency_key.clone()),
-                        started_ms: at.0,
-                    });
-                }
-                Event::Ended { at, .. } => {
-                    let final_state = convert::meeting_to_wire(&self.meeting).encode_to_vec();
-                    append.ended = Some(EndedRow {
-                        ended_ms: at.0,
-                        final_state,
-                    });
-                }
-                _ => {}
-            }
-        }
-        let over = append.ended.is_some();
-        let priority = self.meeting.terms().priority as i64;
-        let sites = self
-            .meeting
-            .summonses()
-            .iter()
-            .filter(|s| over || draft.touched.contains(&s.site));
-        for summons in sites {
-            let site = summons.site.to_string();
-            if over || !summons.holds_claim() {
-                // Whatever is believed here of who holds it: a row that is left behind would keep the site for ever.
-                append.released.push(site);
-            } else if claims.holder(&summons.site) != Some(own) {
-                append.claims.push((site, priority));
-            }
-        }
-        append
     }
 
     /// Tells everybody concerned what was stored.
@@ -606,13 +388,17 @@ impl MeetingActor {
         if !came.is_empty() {
             self.next.push(Fact::Came { sites: came });
         }
+        for (relay, leg) in self.legs.still_there(&draft.lost_and_called) {
+            let legs: Vec<LegFact> = vec![leg];
+            self.next.push(Fact::Legs { relay, legs });
+        }
         for event in draft.wire {
             self.shared.bus.publish(Hint::Meeting(Arc::new(event)));
         }
     }
 }
 
-fn pages(event: &Event) -> bool {
+pub(super) fn pages(event: &Event) -> bool {
     matches!(event, Event::SummonsChanged { summons } if summons.state == SummonsState::Paged)
 }
 

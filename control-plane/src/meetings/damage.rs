@@ -8,6 +8,7 @@ use super::{ENDED_PAGE, Meetings, Replayed, decode_final, replay};
 use crate::core::target_of_wire;
 use crate::status::Failure;
 use crate::store::{DamagedMeeting, Store, StoreError};
+use muster_domain::MeetingId;
 use muster_proto::command::v1 as pb;
 
 /// Damaged meetings that are told at once.
@@ -121,16 +122,19 @@ impl Meetings {
     pub(super) async fn stop_damaged(&self) -> Result<(), StoreError> {
         let damaged = self.damaged().await?;
         let mut stopped = false;
-        for meeting in damaged
-            .iter()
-            .filter(|meeting| self.handle(&meeting.id).is_some())
-        {
+        for meeting in damaged {
+            if self.handle(&meeting.id).is_none() {
+                continue;
+            }
             tracing::error!(meeting = %meeting.id, reason = %meeting.reason, "the meeting is damaged: it ends here");
             self.shared.remove(&meeting.id);
+            if let Ok(id) = meeting.id.parse::<MeetingId>() {
+                self.shared.claims.lock().forget(&id);
+            }
             stopped = true;
         }
         if stopped {
-            self.shared.recount(&mut *self.claims.lock().await);
+            self.look_at_all_claims();
         }
         Ok(())
     }

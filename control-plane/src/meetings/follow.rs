@@ -7,17 +7,15 @@
 use super::actor::MeetingActor;
 use super::damage::read_live;
 use super::draft::Draft;
-use super::exchange::Concerned;
-use super::legs::{Leg, follow_leg};
 use super::{Ask, Fact, Meetings};
 use crate::convert;
 use crate::replicas::News;
 use crate::store::{ChainHead, LiveHead, StoreError, chain_hash};
-use muster_domain::{Claims, Event, Meeting, Reach, Reason, SiteId, SummonsState};
+use muster_domain::{Event, Meeting, Reach, Reason, SiteId, SummonsState};
 use muster_proto::command::v1 as pb;
 use prost::Message as _;
-use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, PoisonError};
+use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
@@ -41,18 +39,24 @@ impl Meetings {
             tokio::select! {
                 biased;
                 () = self.shared.shutdown.cancelled() => return,
-                _ = poll.tick() => {
-                    let polled = self.poll().await;
-                    self.shared.replicas.store_is(polled.is_ok());
-                    if let Err(error) = polled {
-                        tracing::debug!(%error, "cannot ask the store what is new");
-                    }
-                }
+                _ = poll.tick() => self.poll_and_reconcile().await,
+                () = self.shared.read_again.notified() => self.poll_and_reconcile().await,
                 Some(item) = news.recv() => match item {
                     News::Stored { meeting, seq } => self.hinted(&meeting, seq).await,
                     other => rest(other),
                 },
             }
+        }
+    }
+
+    async fn poll_and_reconcile(&self) {
+        let polled = match self.poll().await {
+            Ok(_) => self.reconcile().await,
+            Err(error) => Err(error),
+        };
+        self.shared.replicas.store_is(polled.is_ok());
+        if let Err(error) = polled {
+            tracing::debug!(%error, "cannot ask the store what is new");
         }
     }
 
@@ -106,13 +110,12 @@ impl Meetings {
         if tokio::time::timeout(CAUGHT_UP, caught_up).await.is_err() {
             tracing::debug!("not all meetings have read what is stored");
         }
-        self.shared.recount(&mut *self.claims.lock().await);
-        Ok(())
+        self.reconcile().await
     }
 
     /// Takes in a meeting that another replica convened. Nothing if it is known or has ended.
     pub(super) async fn adopt(&self, id: &str) -> Result<(), StoreError> {
-        let one_at_a_time = self.adopting.lock().await;
+        let _one_at_a_time = self.arriving.enter(id).await;
         if self.handle(id).is_some() {
             return Ok(());
         }
@@ -140,23 +143,10 @@ impl Meetings {
                 draft.touched.insert(summons.site.clone());
             }
         }
-        let mut actor = MeetingActor::new(
-            self.shared.clone(),
-            self.claims.clone(),
-            replayed.meeting,
-            replayed.head,
-            shown,
-        );
-        actor.resume_legs(replayed.legs);
-        let concerned = {
-            let claims = self.claims.lock().await;
-            Concerned::of(actor.id(), &draft.events, &claims)
-        };
-        self.shared.exchange(actor.id(), concerned).await;
-        self.start(actor, |actor| actor.tell(draft));
-        // Whoever convenes holds the claims and waits for this.
-        drop(one_at_a_time);
-        self.shared.recount(&mut *self.claims.lock().await);
+        let mut actor = MeetingActor::new(self.shared.clone(), replayed.meeting, replayed.head, shown);
+        actor.legs = replayed.legs;
+        actor.untold.push(draft);
+        self.start(actor);
         Ok(())
     }
 
@@ -173,15 +163,6 @@ impl super::Handle {
         if self.queue.try_send(Ask::Fact(Fact::Behind)).is_err() {
             metrics::counter!("muster_meeting_queue_full").increment(1);
         }
-    }
-}
-
-impl super::Shared {
-    /// The claims as the meetings here stand.
-    pub(super) fn recount(&self, claims: &mut Claims) {
-        let live = self.live.read().unwrap_or_else(PoisonError::into_inner);
-        let views: Vec<Arc<Meeting>> = live.values().map(|handle| handle.view.get()).collect();
-        *claims = Claims::of(views.iter().map(|view| &**view));
     }
 }
 
@@ -216,8 +197,8 @@ pub(super) fn read_on(
 }
 
 impl MeetingActor {
-    /// Reads and applies what others have appended; it is told once the claims are given back.
-    pub(super) async fn catch_up(&mut self, claims: &mut Claims) -> Result<(), StoreError> {
+    /// Reads and applies what others have appended; it is told at the end of the step.
+    pub(super) async fn catch_up(&mut self) -> Result<(), StoreError> {
         let id = self.id().clone();
         let stored = self.shared.store.events_after(&id, self.head.seq).await?;
         self.behind = false;
@@ -231,42 +212,20 @@ impl MeetingActor {
             .collect::<Result<_, _>>()?;
         let mut draft = Draft::new(self.shared.clock.now());
         for Read { wire, event } in read {
-            self.follow_others_leg(&wire.actor, &event);
+            self.legs.follow(&wire.actor, &event);
             self.apply(&event, &mut draft);
             draft.wire.push(wire);
             draft.events.push(event);
         }
         self.head = head;
-        let concerned = Concerned::of(&id, &draft.events, claims);
+        let mut claims = self.shared.claims.lock();
         for event in &draft.events {
             claims.follow(&id, event);
         }
+        drop(claims);
         self.publish_view();
-        self.untold.push((draft, concerned));
+        self.untold.push(draft);
         Ok(())
-    }
-
-    /// A leg whose name is known keeps it.
-    fn follow_others_leg(&mut self, actor: &str, event: &Event) {
-        let Event::SummonsChanged { summons } = event else {
-            return;
-        };
-        let before = self.legs.remove(&summons.site);
-        let mut after: HashMap<SiteId, Leg> = HashMap::new();
-        if let Some(leg) = before {
-            let same = actor
-                .strip_prefix("relay:")
-                .is_some_and(|relay| relay == leg.relay);
-            let id = leg.id.clone();
-            after.insert(summons.site.clone(), leg);
-            follow_leg(&mut after, actor, event);
-            if let Some(leg) = after.get_mut(&summons.site).filter(|_| same) {
-                leg.id = leg.id.take().or(id);
-            }
-        } else {
-            follow_leg(&mut after, actor, event);
-        }
-        self.legs.extend(after);
     }
 
     /// Sites of these that were said not to be reachable, and whose endpoint is attached here.

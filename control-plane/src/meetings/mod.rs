@@ -1,16 +1,20 @@
 //! The live meetings: one task each, found here by id.
 //!
-//! Invariants: a meeting is known here before anyone is told of it; all that changes meetings holds the claims while
-//! it decides and stores, so that no site is given to two. What a meeting does with a command is the domain's.
+//! Invariants: a meeting is known here before anyone is told of it, and comes to be known once. That no site is given to
+//! two is the matter of `claiming`; what a meeting does with a command is the domain's.
 
 mod actor;
+mod arriving;
+mod ask;
+mod asking;
+mod claiming;
 mod damage;
 mod draft;
-mod exchange;
 mod follow;
 mod legs;
 mod notices;
 mod placing;
+mod storing;
 
 use crate::bus::Bus;
 use crate::clock::Clock;
@@ -22,20 +26,23 @@ use crate::status::Failure;
 use crate::store::{ChainHead, Store, StoreError};
 use crate::tickets::Tickets;
 use actor::MeetingActor;
+use arriving::Arriving;
+pub use ask::LegFact;
+use ask::{Ask, Fact, Reply};
+use claiming::Book;
 use draft::Draft;
-use exchange::Concerned;
 use follow::{Read, read_on};
-use legs::{Leg, follow_leg};
+use legs::Legs;
 use muster_domain::{
     AccountName, Claims, Command, Event, Invitee, Meeting, MeetingId, Opening, Report, SiteId, Terms,
     Timeouts, UnitId,
 };
 use muster_proto::command::v1 as pb;
 use prost::Message as _;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
-use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -47,113 +54,6 @@ pub const GRACE: Duration = Duration::from_secs(5);
 const ENDED_PAGE: i64 = 100;
 /// Races with other replicas that a convening may lose before it is given up.
 const OPEN_TRIES: u32 = 8;
-
-/// What a relay said about a leg of a site.
-#[derive(Debug, Clone)]
-pub struct LegFact {
-    pub site: SiteId,
-    pub leg: String,
-    pub state: pb::LegState,
-    pub reason: String,
-}
-
-/// Something that happened, whether or not anyone likes it. Kept and tried again while the store is away.
-#[derive(Debug, Clone)]
-pub(crate) enum Fact {
-    /// An endpoint of the site attached: the one of this number, with this proof.
-    Attached {
-        site: SiteId,
-        endpoint: u64,
-        proof: Proof,
-    },
-    Detached {
-        site: SiteId,
-    },
-    Legs {
-        relay: String,
-        legs: Vec<LegFact>,
-    },
-    /// A relay dialled in, and these are all its legs of this meeting.
-    RelayBack {
-        relay: String,
-        legs: Vec<LegFact>,
-    },
-    /// A relay has been away for too long; none: what no relay has claimed since the start.
-    RelayLost {
-        relay: Option<String>,
-    },
-    /// What was missing when these sites were called came before the meeting was known.
-    Came {
-        sites: Vec<SiteId>,
-    },
-    /// Others took sites of this meeting, or let go of sites that it waits for; `_done` is dropped once that is said.
-    Claims {
-        _done: Option<mpsc::Sender<()>>,
-    },
-    /// Others appended events.
-    Behind,
-    Tick,
-}
-
-type Answer<T> = oneshot::Sender<Result<T, Failure>>;
-
-/// Where an answer goes; the first one counts.
-pub(crate) struct Reply<T>(Arc<std::sync::Mutex<Option<Answer<T>>>>);
-
-impl<T> Clone for Reply<T> {
-    fn clone(&self) -> Self {
-        Self(self.0.clone())
-    }
-}
-
-impl<T> Reply<T> {
-    fn new(sender: oneshot::Sender<Result<T, Failure>>) -> Self {
-        Self(Arc::new(std::sync::Mutex::new(Some(sender))))
-    }
-
-    /// Whoever asked may have gone.
-    pub(crate) fn send(&self, result: Result<T, Failure>) {
-        let sender = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(sender) = sender {
-            let _ = sender.send(result);
-        }
-    }
-}
-
-/// What somebody asks of a meeting, and waits for. Cloned for another try where another replica was first.
-#[derive(Clone)]
-pub(crate) enum Ask {
-    Do {
-        command: Command,
-        by: String,
-        reply: Reply<()>,
-    },
-    /// Empty: all that are not on air. Answers how many are called.
-    CallUnconnected {
-        sites: Vec<SiteId>,
-        by: String,
-        reply: Reply<u32>,
-    },
-    Report {
-        site: SiteId,
-        report: Report,
-        proof: Proof,
-        reply: Reply<()>,
-    },
-    /// An endpoint or a desk gets nothing from this relay.
-    RelayNamedLost {
-        relay: String,
-        epoch: u64,
-        by: String,
-        reply: Reply<()>,
-    },
-    Ticket {
-        site: SiteId,
-        proof: Proof,
-        reply: Reply<pb::JoinTicket>,
-    },
-    Fact(Fact),
-}
 
 /// What all meetings share.
 pub(crate) struct Shared {
@@ -167,12 +67,16 @@ pub(crate) struct Shared {
     pub clock: Clock,
     /// Nothing times out before this; not a time of the wall clock, which may be set back.
     pub quiet_until: Instant,
+    pub claims: Book,
+    /// The store is to be asked at once what there is.
+    read_again: Notify,
     live: RwLock<BTreeMap<String, Handle>>,
 }
 
 impl Shared {
-    /// All meetings here read what is stored.
-    pub(crate) fn nudge_all(&self) {
+    /// All meetings here read what is stored, and those that are not known here are looked for.
+    pub(crate) fn read_all_again(&self) {
+        self.read_again.notify_one();
         for handle in self.live.read().unwrap_or_else(PoisonError::into_inner).values() {
             handle.nudge();
         }
@@ -231,10 +135,7 @@ pub type Lot = Arc<dyn Fn() -> u32 + Send + Sync>;
 pub struct Meetings {
     shared: Arc<Shared>,
     lot: Lot,
-    /// Held while a change is decided and stored.
-    claims: Arc<Mutex<Claims>>,
-    /// Held while a meeting of another replica is read.
-    adopting: Mutex<()>,
+    arriving: Arriving,
 }
 
 /// The parts that meetings work with.
@@ -277,6 +178,8 @@ impl Meetings {
             replicas,
             clock,
             quiet_until,
+            claims: Book::default(),
+            read_again: Notify::new(),
             live,
         });
         let mut loaded = Vec::new();
@@ -289,50 +192,41 @@ impl Meetings {
                 Err(error) => return Err(error),
             }
         }
-        let claims = Claims::of(loaded.iter().map(|replayed| &replayed.meeting));
-        let claims = Arc::new(Mutex::new(claims));
-        let adopting = Mutex::default();
+        let arriving = Arriving::default();
         let this = Arc::new(Self {
             shared,
             lot,
-            claims,
-            adopting,
+            arriving,
         });
         for Replayed {
             meeting, head, legs, ..
         } in loaded
         {
-            for leg in legs.values() {
-                this.shared.fleet.await_back(&leg.relay);
+            for relay in legs.relays() {
+                this.shared.fleet.await_back(relay);
             }
             let shown = this.chair_shown(&meeting).await?;
             tracing::info!(meeting = %meeting.id(), seq = meeting.seq(), "meeting resumed");
-            let mut actor = MeetingActor::new(this.shared.clone(), this.claims.clone(), meeting, head, shown);
-            actor.resume_legs(legs);
-            this.start(actor, |_| ());
+            let mut actor = MeetingActor::new(this.shared.clone(), meeting, head, shown);
+            actor.legs = legs;
+            this.start(actor);
         }
         this.look_at_all_claims();
         Ok(this)
     }
 
-    /// Makes the meeting known, then does `first`, then runs it.
-    fn start(&self, mut actor: MeetingActor, first: impl FnOnce(&mut MeetingActor)) {
+    /// Makes the meeting known and runs it. Those who look at the claims find it before it has any.
+    fn start(&self, actor: MeetingActor) {
         let (queue, asks) = mpsc::channel(QUEUE);
-        let handle = Handle {
-            queue,
-            view: actor.view(),
-        };
-        let (id, queue) = (actor.id().to_string(), handle.queue.clone());
+        let view = actor.view();
+        let meeting = view.get();
+        let handle = Handle { queue, view };
         self.shared
             .live
             .write()
             .unwrap_or_else(PoisonError::into_inner)
-            .insert(id, handle);
-        first(&mut actor);
-        let sites = actor.came_meanwhile();
-        if !sites.is_empty() && queue.try_send(Ask::Fact(Fact::Came { sites })).is_err() {
-            metrics::counter!("muster_meeting_queue_full").increment(1);
-        }
+            .insert(meeting.id().to_string(), handle);
+        self.shared.claims.lock().take_in(&meeting);
         tokio::spawn(actor.run(asks));
     }
 
@@ -371,22 +265,17 @@ impl Meetings {
             terms,
             opening,
         } = convening.clone();
-        // Taken before the claims by all: the hint of it may come back by another way before it is known here.
-        let one_at_a_time = self.adopting.lock().await;
-        let mut claims = self.claims.lock().await;
         if !idempotency_key.is_empty()
             && let Some(id) = self.shared.store.meeting_by_key(&chair, &idempotency_key).await?
         {
-            drop((claims, one_at_a_time));
             self.adopt(&id).await?;
             return self.find(&id).await;
         }
         let now = self.shared.clock.now();
         let id = MeetingId::new(format!("m{:011x}{:08x}", now.0, (self.lot)()))?;
-        let invitees = sites
-            .into_iter()
-            .map(|site| self.invitee(site, &claims))
-            .collect();
+        // The hint of it may come back by another way before it is known here.
+        let _one_at_a_time = self.arriving.enter(id.as_str()).await;
+        let invitees = self.invitees(&sites);
         let by = chair.to_string();
         let command = Command::Convene {
             title,
@@ -399,35 +288,24 @@ impl Meetings {
         };
         let meeting = Meeting::new(id, Timeouts::default());
         let head = ChainHead::default();
-        let mut actor = MeetingActor::new(
-            self.shared.clone(),
-            self.claims.clone(),
-            meeting,
-            head,
-            chair_shown,
-        );
+        let mut actor = MeetingActor::new(self.shared.clone(), meeting, head, chair_shown);
         let mut draft = Draft::new(now);
         actor.decide(command, &by, &mut draft)?;
         actor.mark_without_relay(&mut draft);
-        let concerned = Concerned::of(actor.id(), &draft.events, &claims);
-        actor.store(&draft, &mut claims).await?;
-        drop(claims);
-        self.shared.exchange(actor.id(), concerned).await;
+        let append = actor.append_of(&draft, &self.shared.claims.lock());
+        actor.store(&draft, &append).await?;
         let answer = convert::meeting_to_wire(&actor.view().get());
-        self.start(actor, |actor| actor.tell(draft));
+        actor.untold.push(draft);
+        self.start(actor);
         Ok(answer)
     }
 
-    fn invitee(&self, site: SiteId, claims: &Claims) -> Invitee {
-        invitee(&self.shared.endpoints, site, claims)
-    }
-
     /// Each of these sites as it would be called now.
-    pub async fn invitees(&self, sites: &[SiteId]) -> Vec<Invitee> {
-        let claims = self.claims.lock().await;
+    pub fn invitees(&self, sites: &[SiteId]) -> Vec<Invitee> {
+        let claims = self.shared.claims.lock();
+        let sites = sites.iter().cloned();
         sites
-            .iter()
-            .map(|site| self.invitee(site.clone(), &claims))
+            .map(|site| invitee(&self.shared.endpoints, site, &claims))
             .collect()
     }
 
@@ -678,7 +556,7 @@ fn decode_final(bytes: &[u8]) -> Result<pb::Meeting, StoreError> {
 struct Replayed {
     meeting: Meeting,
     head: ChainHead,
-    legs: HashMap<SiteId, Leg>,
+    legs: Legs,
     events: Vec<Event>,
     wire: Vec<pb::MeetingEvent>,
 }
@@ -690,13 +568,13 @@ async fn replay(store: &Store, id: &str) -> Result<Replayed, StoreError> {
     let mut replayed = Replayed {
         meeting: Meeting::new(meeting_id, Timeouts::default()),
         head: ChainHead::default(),
-        legs: HashMap::new(),
+        legs: Legs::default(),
         events: Vec::new(),
         wire: Vec::new(),
     };
     for stored in store.events_after(id, 0).await? {
         let Read { wire, event } = read_on(id, &mut replayed.head, &stored)?;
-        follow_leg(&mut replayed.legs, &wire.actor, &event);
+        replayed.legs.follow(&wire.actor, &event);
         replayed.meeting.apply(&event);
         replayed.events.push(event);
         replayed.wire.push(wire);

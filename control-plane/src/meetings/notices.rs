@@ -126,6 +126,10 @@ impl MeetingActor {
     }
 
     fn page(&self, site: &SiteId, to: To<'_>) {
+        if !self.holds(site) {
+            // Another meeting has it by now, and this one will say so.
+            return;
+        }
         let audio = self
             .meeting
             .summons(site)

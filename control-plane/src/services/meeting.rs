@@ -41,7 +41,7 @@ impl MeetingCalls {
             priority,
         };
         let now = self.0.clock.now();
-        let invitees = self.0.meetings.invitees(sites).await;
+        let invitees = self.0.meetings.invitees(sites);
         let (mut doubtful, mut taken) = (Vec::new(), Vec::new());
         for invitee in &invitees {
             let called = Summons::called(invitee, own, now);

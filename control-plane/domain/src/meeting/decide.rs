@@ -74,6 +74,7 @@ impl Meeting {
             Command::EndpointDetached { site } => self.fact(&site, now, |s| s.detached(now)),
             Command::LegJoining { site } => self.fact(&site, now, |s| s.leg_joining(now)),
             Command::LegOnAir { site } => self.fact(&site, now, |s| s.leg_on_air(now)),
+            Command::LegMoved { site } => self.fact(&site, now, Summons::leg_moved),
             Command::LegSilent { site } => self.fact(&site, now, |s| s.leg_silent(now)),
             Command::LegEnded { site, end, reach } => self.fact(&site, now, |s| s.leg_ended(end, reach, now)),
             Command::NoRelay { sites } => self.no_relay(&sites, now),

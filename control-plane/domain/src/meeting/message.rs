@@ -183,6 +183,10 @@ pub enum Command {
     LegOnAir {
         site: SiteId,
     },
+    /// The leg is at another relay now; an event although the state stays, so that all know whose word counts.
+    LegMoved {
+        site: SiteId,
+    },
     /// A relay has received nothing of the site for over a second.
     LegSilent {
         site: SiteId,
@@ -257,6 +261,7 @@ impl Command {
             Command::EndpointDetached { .. } => "detached",
             Command::LegJoining { .. }
             | Command::LegOnAir { .. }
+            | Command::LegMoved { .. }
             | Command::LegSilent { .. }
             | Command::LegEnded { .. } => "leg",
             Command::NoRelay { .. } => "no_relay",

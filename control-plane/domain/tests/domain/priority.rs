@@ -228,8 +228,79 @@ fn what_a_step_takes_from_others_is_told() {
         opening,
     };
     let events = high.decide(command, Millis(5)).expect("convened");
-    let moved = hall.claims.moved(high.id(), &events);
-    assert_eq!(moved, BTreeMap::from([(meeting_id("m1"), vec![site("S2")])]));
+    let sites = [site("S1"), site("S2"), site("S3")];
+    assert!(hall.claims.beaten(&sites).is_empty());
+    for event in &events {
+        hall.claims.follow(high.id(), event);
+    }
+    let beaten: Vec<MeetingId> = hall.claims.beaten(&sites).into_iter().collect();
+    assert_eq!(beaten, [meeting_id("m1")]);
+}
+
+/// Two meetings of these priorities that each claim a site and know nothing of the other, as two replicas convened them.
+fn two_at_once(priorities: [Priority; 2]) -> [Meeting; 2] {
+    let [low, high] = priorities;
+    let mut halls = [Hall::new(), Hall::new()];
+    halls[0].convene("m1", low, &["S1"]);
+    halls[1].convene("m2", high, &["S1"]);
+    halls.map(|mut hall| hall.meetings.pop_first().expect("convened").1)
+}
+
+#[test]
+fn whichever_of_two_meetings_is_read_first_the_lower_one_is_beaten_and_says_so() {
+    let [low, high] = two_at_once([Priority::Routine, Priority::Emergency]);
+    for order in [[&low, &high], [&high, &low]] {
+        let mut claims = Claims::new();
+        for meeting in order {
+            claims.take_in(meeting);
+        }
+        assert_eq!(claims.holder("S1"), Some(high.id()));
+        assert!(!claims.is_open(), "the events tell");
+        assert_eq!(
+            claims.all_beaten().into_iter().collect::<Vec<_>>(),
+            [low.id().clone()]
+        );
+        assert_eq!(taken(&low, &claims).count(), 1);
+        assert_eq!(taken(&high, &claims).count(), 0);
+    }
+}
+
+#[test]
+fn of_equals_the_store_says_who_has_the_site() {
+    let [one, other] = two_at_once([Priority::Urgent, Priority::Urgent]);
+    for winner in [&one, &other] {
+        let mut claims = Claims::of([&one, &other]);
+        assert!(claims.is_open());
+        assert!(claims.all_beaten().is_empty(), "nobody is thrown out on a guess");
+        assert_eq!(taken(&one, &claims).count() + taken(&other, &claims).count(), 0);
+        claims.settle("S1", "m-unknown");
+        assert!(claims.is_open());
+        claims.settle("S1", winner.id().as_str());
+        assert_eq!(claims.holder("S1"), Some(winner.id()));
+        assert!(!claims.is_open());
+        let losers = [&one, &other]
+            .into_iter()
+            .filter(|m| taken(m, &claims).count() == 1);
+        assert!(
+            losers.map(Meeting::id).eq([&one, &other]
+                .map(Meeting::id)
+                .into_iter()
+                .filter(|id| *id != winner.id()))
+        );
+    }
+}
+
+#[test]
+fn one_that_was_beaten_and_did_not_look_is_not_taken_for_the_holder_in_the_store() {
+    let [low, high] = two_at_once([Priority::Routine, Priority::Emergency]);
+    let mut claims = Claims::of([&low, &high]);
+    for event in high.decide(end(), Millis(9)).expect("ended") {
+        claims.follow(high.id(), &event);
+    }
+    assert_eq!(claims.holder("S1"), Some(low.id()));
+    assert!(!claims.is_stored("S1", low.id()));
+    claims.confirm(low.id(), ["S1"]);
+    assert!(claims.is_stored("S1", low.id()));
 }
 
 #[derive(Clone, Debug)]
