@@ -17,7 +17,8 @@ use std::time::Duration;
 use tokio::time::Interval;
 use tonic::{Request, Response, Status};
 
-const HEARTBEAT: Duration = Duration::from_secs(2);
+/// Who hears nothing for some of these goes to another replica.
+const HEARTBEAT: Duration = Duration::from_secs(1);
 
 pub struct EndpointCalls(pub Arc<Core>);
 

@@ -1,9 +1,9 @@
 //! What one tab is told, and in which order.
 //!
 //! Invariants: of each meeting's stream every event after the cursor (or the snapshot) is sent exactly once and in
-//! order, whatever the bus loses or repeats, because gaps are read from the store (with every heartbeat at the latest);
-//! only what the caller may see is sent, and of that what they follow; the session is looked at again with every
-//! heartbeat. A meeting that once counted is told to its end.
+//! order, whatever the bus loses or repeats, because gaps are read from the store (with every fifth heartbeat at the
+//! latest); only what the caller may see is sent, and of that what they follow; the session is looked at again with
+//! every fifth heartbeat. A meeting that once counted is told to its end.
 
 mod begun;
 
@@ -27,7 +27,12 @@ use tokio::sync::{broadcast, mpsc};
 use tokio::time::MissedTickBehavior;
 use tonic::{Code, Status};
 
-const HEARTBEAT: Duration = Duration::from_secs(5);
+/// Who hears nothing for some of these goes to another replica.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+/// The session is looked at with every so many heartbeats.
+const LOOK: u32 = 5;
+/// A store that says nothing for this long keeps no heartbeat back.
+const LOOK_PATIENCE: Duration = Duration::from_secs(1);
 /// A tab that takes nothing for this long is dropped.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -101,6 +106,7 @@ impl Watcher {
         self.tell_permissions().await?;
         let mut heartbeat = tokio::time::interval(HEARTBEAT);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut beats = 0_u32;
         let shutdown = self.core.shutdown.clone();
         loop {
             let expiry = self.until_expiry();
@@ -109,10 +115,13 @@ impl Watcher {
                 () = shutdown.cancelled() => return Err(Status::unavailable("the control plane is stopping")),
                 () = self.queue.closed() => return Ok(()),
                 _ = heartbeat.tick() => {
-                    self.look_at_caller().await?;
-                    self.make_up().await?;
                     let beat = pb::WatchHeartbeat { server_time_ms: self.core.clock.now_ms() };
                     self.send(Event::Heartbeat(beat)).await?;
+                    if beats.is_multiple_of(LOOK) {
+                        self.look_at_caller().await?;
+                        self.make_up().await?;
+                    }
+                    beats = beats.wrapping_add(1);
                 }
                 () = tokio::time::sleep(expiry) => self.look_at_expiry().await?,
                 hint = self.hints.recv() => match hint {
@@ -135,7 +144,8 @@ impl Watcher {
     /// Reads anew who the caller is.
     async fn look_at_caller(&mut self) -> Result<(), Status> {
         let before = std::mem::take(&mut self.caller.actor.grants);
-        match self.core.caller_of(&self.caller.token).await {
+        let found = tokio::time::timeout(LOOK_PATIENCE, self.core.caller_of(&self.caller.token)).await;
+        match found.unwrap_or_else(|_| Err(Status::unavailable("the store does not answer"))) {
             Ok(caller) => self.caller = caller,
             // While the store is away a session holds as long as it was known to.
             Err(status)

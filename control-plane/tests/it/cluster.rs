@@ -323,3 +323,158 @@ async fn without_the_database_nothing_is_acknowledged_and_facts_are_kept() {
     assert!(told.contains(&false) && told.last() == Some(&true), "{told:?}");
     assert_eq!(tab.longest, Duration::ZERO, "the watcher stayed where it was");
 }
+
+/// Waits until every site of a meeting is as wanted, as this person's replica knows it.
+async fn until_all(person: &Person, meeting: &str, what: &str, wanted: impl Fn(&pb::Summons) -> bool) {
+    let began = Instant::now();
+    loop {
+        let found = person.meeting(meeting).await;
+        if found.summonses.iter().all(&wanted) {
+            return;
+        }
+        assert!(began.elapsed() < PATIENCE, "not all {what}: {found:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn convene_at(person: &Person, sites: &[&str], priority: pb::Priority) -> pb::Meeting {
+    let selector = pb::Selector {
+        sites: sites.iter().map(|&s| s.to_owned()).collect(),
+        ..Default::default()
+    };
+    let message = pb::ConveneRequest {
+        selector: Some(selector),
+        title: format!("{priority:?}"),
+        priority: priority.into(),
+        ..Default::default()
+    };
+    let answer = person.meetings().convene(person.request(message)).await;
+    answer.expect("convened").into_inner().meeting.expect("a meeting")
+}
+
+/// A routine and an emergency meeting of the same sites, so long after each other on two replicas: each site ends in the
+/// emergency alone, and returns when that is over.
+async fn emergency_after(persons: &[Person; 3], gap: Duration) {
+    let sites = ["A1", "A2", "A3"];
+    let (routine, emergency) = tokio::join!(convene_at(&persons[0], &sites, pb::Priority::Routine), async {
+        tokio::time::sleep(gap).await;
+        convene_at(&persons[1], &sites, pb::Priority::Emergency).await
+    });
+    let on_air = |summons: &pb::Summons| summons.state() == SummonsState::OnAir;
+    let taken = |summons: &pb::Summons| summons.reason() == pb::SummonsReason::InOtherMeeting;
+    for person in persons {
+        until_all(person, &emergency.id, "on air in the emergency", on_air).await;
+        until_all(person, &routine.id, "out of the routine meeting", taken).await;
+    }
+    end(&persons[2], &emergency.id).await;
+    until_all(&persons[0], &routine.id, "back on air", on_air).await;
+    end(&persons[1], &routine.id).await;
+}
+
+#[tokio::test]
+async fn however_close_two_replicas_convene_the_same_sites_each_is_in_the_higher_meeting_alone() {
+    let mut cluster = Cluster::start().await;
+    let _field = Field::start(&cluster, &["A1", "A2", "A3"]).await;
+    let persons = [
+        cluster.person(0).await,
+        cluster.person(1).await,
+        cluster.person(2).await,
+    ];
+    until_online(&persons[0], 3).await;
+    for gap_ms in [0, 2, 4, 6, 8, 10, 0, 3, 5, 12] {
+        emergency_after(&persons, Duration::from_millis(gap_ms)).await;
+    }
+    // Without the bus nobody hears of the other for a whole second.
+    cluster.nats.kill();
+    for gap_ms in [0, 300] {
+        emergency_after(&persons, Duration::from_millis(gap_ms)).await;
+    }
+}
+
+fn named_leg(meeting: &str, site: &str, name: &str, state: pb::LegState) -> pb::LegReport {
+    pb::LegReport {
+        leg: format!("{name}-{site}"),
+        ..leg(meeting, site, state, "")
+    }
+}
+
+#[tokio::test]
+async fn a_relay_that_died_and_thaws_takes_nobody_off_air_who_moved_to_the_next() {
+    let sites = ["A1", "A2"];
+    let cluster = Cluster::start().await;
+    let dial = |n: usize, credentials: &muster_identity::Credentials, legs: Vec<pb::LegReport>| {
+        let (addr, credentials) = (cluster.agents_addr(n), credentials.clone());
+        async move {
+            FakeRelay::dial_at(&addr, credentials, legs)
+                .await
+                .expect("serving")
+        }
+    };
+    let (old, new) = (cluster.enrol_relay().await, cluster.enrol_relay().await);
+    let old_relay = dial(0, &old, Vec::new()).await;
+    let person = cluster.person(2).await;
+    let mut endpoints = Vec::new();
+    for site in sites {
+        let secret = person.site_link(site).await;
+        let attached = Endpoint::attach(cluster.channel(2).await, &secret).await;
+        endpoints.push(attached.expect("attached"));
+    }
+    until_online(&cluster.person(0).await, 2).await;
+    let meeting = convene(&person, &sites, "").await.expect("convened").id;
+    let legs = |name: &str| -> Vec<pb::LegReport> {
+        let on_air = |site: &&str| named_leg(&meeting, site, name, pb::LegState::OnAir);
+        sites.iter().map(on_air).collect()
+    };
+    let ticket = endpoints[0].summoned().await.ticket.expect("a ticket");
+    old_relay.legs(legs("old")).await;
+    until_on_air(&person, &meeting).await;
+    let new_relay = dial(1, &new, Vec::new()).await;
+    drop(old_relay);
+    // An endpoint says so until the replica that it asks knows too, and is sent to the other relay.
+    let began = Instant::now();
+    loop {
+        let told = endpoints[0].lost(&meeting, &ticket).await;
+        if told.is_ok_and(|next| next.epoch > ticket.epoch) {
+            break;
+        }
+        assert!(began.elapsed() < PATIENCE, "the meeting is placed anew");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    new_relay.legs(legs("new")).await;
+    stay_on_air(&cluster, &meeting, Duration::from_secs(8)).await;
+    // It was only frozen: it comes with what it had, and lets go of it.
+    let thawed = dial(0, &old, legs("old")).await;
+    for site in sites {
+        let left = named_leg(&meeting, site, "old", pb::LegState::Left);
+        thawed.legs(vec![left]).await;
+    }
+    stay_on_air(&cluster, &meeting, Duration::from_secs(1)).await;
+    drop(thawed);
+    stay_on_air(&cluster, &meeting, Duration::from_secs(6)).await;
+    // The relay that it is on now is believed, at every replica.
+    let left = named_leg(&meeting, "A1", "new", pb::LegState::Left);
+    new_relay.legs(vec![left]).await;
+    let lost = person.until(&meeting, "A1", SummonsState::Unreachable).await;
+    assert_eq!(lost.reason(), pb::SummonsReason::LinkLost);
+}
+
+/// All sites are on air for so long, as every replica knows it.
+async fn stay_on_air(cluster: &Cluster, meeting: &str, time: Duration) {
+    let persons = [
+        cluster.person(0).await,
+        cluster.person(1).await,
+        cluster.person(2).await,
+    ];
+    for person in &persons {
+        until_on_air(person, meeting).await;
+    }
+    let began = Instant::now();
+    while began.elapsed() < time {
+        for person in &persons {
+            let found = person.meeting(meeting).await;
+            let on_air = |summons: &pb::Summons| summons.state() == SummonsState::OnAir;
+            assert!(found.summonses.iter().all(on_air), "{found:?}");
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}

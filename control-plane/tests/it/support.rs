@@ -543,6 +543,17 @@ impl Endpoint {
             .map(|_| ())
     }
 
+    /// Says that nothing comes from the relay of a ticket any more, and asks for the next.
+    pub async fn lost(&mut self, meeting: &str, ticket: &pb::JoinTicket) -> Result<pb::JoinTicket, Status> {
+        let message = pb::GetTicketRequest {
+            meeting: meeting.into(),
+            lost_relay: ticket.relay.clone(),
+            lost_epoch: ticket.epoch,
+        };
+        let answer = self.client.get_ticket(with_bearer(&self.secret, message)).await?;
+        Ok(answer.into_inner().ticket.expect("a ticket"))
+    }
+
     pub async fn ticket(&mut self, meeting: &str) -> Result<pb::JoinTicket, Status> {
         let message = pb::GetTicketRequest {
             meeting: meeting.into(),
