@@ -25,6 +25,10 @@ use crate::session::write_private;
 const WRITE_AFTER: Duration = Duration::from_millis(100);
 /// Between two tries while the control plane is away.
 const AGAIN: Duration = Duration::from_millis(500);
+/// The server beats every second: after so long without a word it is gone.
+const SILENCE: Duration = Duration::from_millis(2500);
+/// The first word of a stream may be a long one, on a slow network.
+const OPENING: Duration = Duration::from_secs(8);
 /// Meetings that have ended stay in the cursor, so that it never runs empty, but not all of them.
 const MOST_ENDED: usize = 100;
 
@@ -171,19 +175,19 @@ async fn for_ever(client: &Client, units: &[String], kept: &mut Kept) -> Result<
     }
 }
 
-/// Prints one stream to its end.
+/// Prints one stream to its end, or until it is silent for too long.
 async fn one(mut stream: Streaming<WatchResponse>, kept: &mut Kept) -> Result<(), Failure> {
+    let mut silent_at = Instant::now() + OPENING;
     loop {
-        let next = match kept.due {
-            Some(due) => match timeout_at(due, stream.message()).await {
-                Ok(next) => next,
-                Err(_) => {
-                    kept.write()?;
-                    continue;
-                }
-            },
-            None => stream.message().await,
+        let until = kept.due.map_or(silent_at, |due| due.min(silent_at));
+        let Ok(next) = timeout_at(until, stream.message()).await else {
+            kept.write()?;
+            if Instant::now() < silent_at {
+                continue;
+            }
+            return Err(Failure::Unreachable("no heartbeat of the control plane".into()));
         };
+        silent_at = Instant::now() + SILENCE;
         let Some(message) = next? else {
             return Ok(());
         };

@@ -3,7 +3,8 @@
 //! The control plane may have several replicas. The stream is with one of them; when that is lost, the others are tried
 //! at once, and all again with backoff. Calls go to the replica of the stream first, and to the others where it cannot
 //! be reached. Each runs in a task of its own and reports to the agent's queue; nothing here holds state of a meeting. A
-//! stream that is silent for 12 s (heartbeats come at least every 5 s) counts as lost.
+//! stream that is silent for 2.5 s (heartbeats come every second) counts as lost. Each agent has an order of the replicas
+//! of its own, so that those of one that dies spread over the others.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -24,7 +25,7 @@ use crate::agent::Input;
 use crate::backoff::Backoff;
 use crate::rendezvous::Placement;
 
-const SILENCE: Duration = Duration::from_secs(12);
+const SILENCE: Duration = Duration::from_millis(2500);
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 /// Where another replica can be asked instead.
 const CALL_TIMEOUT_OF_SEVERAL: Duration = Duration::from_millis(1500);
@@ -93,6 +94,7 @@ impl ControlPlane {
             let channel = muster_identity::connect_in_line(address, credentials, rank.clone()).await?;
             clients.push((address.clone(), Client::new(channel)));
         }
+        shuffle(&mut clients);
         let replicas = Arc::new(Replicas {
             clients,
             rank,
@@ -195,6 +197,13 @@ impl Replicas {
             }
         }
         Err(failed)
+    }
+}
+
+/// Puts them in an order by chance.
+fn shuffle<T>(all: &mut [T]) {
+    for last in (1..all.len()).rev() {
+        all.swap(last, rand::random_range(0..=last));
     }
 }
 
@@ -321,7 +330,7 @@ async fn attach_once(address: &str, mut client: Client, rank: &Rank, inputs: &mp
                 };
             }
             Err(_) => {
-                let silence = SILENCE.as_secs();
+                let silence = SILENCE.as_secs_f32();
                 return Ended::attached(format!("no heartbeat of the control plane for {silence} s"));
             }
         };

@@ -30,6 +30,7 @@ async function start(kept: Record<string, string> = {}, plane = new MockControlP
     state.account,
   );
   desk.start();
+  plane.beat((ms, run) => world.after(ms, run));
   await world.pass(200);
   return { world, plane, desk, legs, session };
 }

@@ -8,6 +8,7 @@ import {
   JoinTicketSchema,
   MeetingService,
   SessionService,
+  WatchHeartbeatSchema,
   WatchResponseSchema,
   WatchService,
   WatchSnapshotSchema,
@@ -287,6 +288,14 @@ export class MockControlPlane {
     } finally {
       this.watchers.delete(queue);
     }
+  }
+
+  /** Beats every second from now on, by this clock. */
+  beat(after: (ms: number, run: () => void) => unknown): void {
+    after(1_000, () => {
+      this.tell({ case: "heartbeat", value: create(WatchHeartbeatSchema, { serverTimeMs: BigInt(Date.now()) }) });
+      this.beat(after);
+    });
   }
 
   tell(event: WatchResponse["event"]): void {

@@ -48,6 +48,7 @@ export function mockOutside(): Outside {
     relayOnline: !situation.has("norelay"),
     delay: (at) => 300 + at * 12,
   });
+  plane.beat((ms, run) => setTimeout(run, ms));
   const transport = plane.transport();
   Object.assign(window, { mockPlane: plane });
 
