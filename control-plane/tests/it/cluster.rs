@@ -328,8 +328,17 @@ async fn without_the_database_nothing_is_acknowledged_and_facts_are_kept() {
 async fn until_all(person: &Person, meeting: &str, what: &str, wanted: impl Fn(&pb::Summons) -> bool) {
     let began = Instant::now();
     loop {
-        let found = person.meeting(meeting).await;
-        if found.summonses.iter().all(&wanted) {
+        let listed = person
+            .meetings()
+            .list_meetings(person.request(pb::ListMeetingsRequest { include_ended: true }))
+            .await;
+        let meetings = listed.expect("listed").into_inner().meetings;
+        // Another replica may not have heard of it yet.
+        let found = meetings.into_iter().find(|found| found.id == meeting);
+        if found
+            .as_ref()
+            .is_some_and(|found| found.summonses.iter().all(&wanted))
+        {
             return;
         }
         assert!(began.elapsed() < PATIENCE, "not all {what}: {found:?}");
