@@ -34,6 +34,8 @@ pub trait Fleet: Send + Sync {
     fn place_at(&self, relay: &str, site: &str) -> Option<Place>;
     /// Whether the relay cannot be relied on: silent, or its stream is gone.
     fn is_suspected(&self, relay: &str) -> bool;
+    /// Whether the relay has dialled in at this replica.
+    fn is_here(&self, relay: &str) -> bool;
     /// The best relay that is online, but for this one.
     fn other_than(&self, relay: &str) -> Option<String>;
     /// Sends a stage to the relays of its meeting.
@@ -359,6 +361,10 @@ impl Fleet for Relays {
         let mut state = self.lock();
         let chosen = state.everywhere().remove(relay)?;
         Some(state.place(chosen, site))
+    }
+
+    fn is_here(&self, relay: &str) -> bool {
+        self.lock().online.contains_key(relay)
     }
 
     fn is_suspected(&self, relay: &str) -> bool {

@@ -275,8 +275,9 @@ impl MeetingActor {
         let before = self.meeting.summons(&summons.site);
         let known = before.is_some_and(|before| before.answered_by == summons.answered_by);
         let was_lost = before.is_some_and(|before| before.reason == Some(Reason::LinkLost));
-        if was_lost && summons.state == SummonsState::Paged {
-            draft.lost_and_called.push(summons.site.clone());
+        let is_lost = summons.reason == Some(Reason::LinkLost);
+        if is_lost || (was_lost && summons.state == SummonsState::Paged) {
+            draft.believed_lost.push(summons.site.clone());
         }
         self.meeting.apply(event);
         draft.touched.insert(summons.site.clone());
@@ -388,7 +389,11 @@ impl MeetingActor {
         if !came.is_empty() {
             self.next.push(Fact::Came { sites: came });
         }
-        for (relay, leg) in self.legs.still_there(&draft.lost_and_called) {
+        for (relay, leg) in self.legs.still_there(&draft.believed_lost) {
+            // A replica that is cut off may have given up a relay that dials in here.
+            if !self.shared.fleet.is_here(&relay) {
+                continue;
+            }
             let legs: Vec<LegFact> = vec![leg];
             self.next.push(Fact::Legs { relay, legs });
         }

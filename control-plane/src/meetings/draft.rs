@@ -13,8 +13,8 @@ pub(crate) struct Draft {
     pub recall: Vec<(SiteId, u64)>,
     /// Calls that one endpoint took, as the log names it.
     pub taken: Vec<(SiteId, String)>,
-    /// Sites whose leg was lost, as it was believed, and that are called again.
-    pub lost_and_called: Vec<SiteId>,
+    /// Sites whose leg is lost, as somebody believes, and those that are called again for it.
+    pub believed_lost: Vec<SiteId>,
     /// Sites whose summons changed.
     pub touched: BTreeSet<SiteId>,
 }
@@ -27,7 +27,7 @@ impl Draft {
             wire: Vec::new(),
             recall: Vec::new(),
             taken: Vec::new(),
-            lost_and_called: Vec::new(),
+            believed_lost: Vec::new(),
             touched: BTreeSet::new(),
         }
     }
