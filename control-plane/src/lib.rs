@@ -33,6 +33,8 @@ mod scheduler;
 pub mod service_url;
 mod services;
 mod shares;
+#[cfg(test)]
+mod simulation;
 pub mod status;
 pub mod store;
 pub mod throttle;

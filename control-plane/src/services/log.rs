@@ -131,7 +131,9 @@ impl Logs {
     }
 
     fn reads_any(&self, caller: &Caller) -> bool {
-        let units = caller.actor.units_for(Action::ReadLog, &self.0.tree(), self.0.clock.now());
+        let units = caller
+            .actor
+            .units_for(Action::ReadLog, &self.0.tree(), self.0.clock.now());
         !units.is_empty()
     }
 

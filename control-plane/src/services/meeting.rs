@@ -225,7 +225,9 @@ impl MeetingService for MeetingCalls {
                 meetings.push(meeting_to_wire(meeting));
             }
         }
-        let sees = |target: &Target| authorize(&caller.actor, Action::View, target, &tree, self.0.clock.now()).is_ok();
+        let sees = |target: &Target| {
+            authorize(&caller.actor, Action::View, target, &tree, self.0.clock.now()).is_ok()
+        };
         let mut damaged = self.0.meetings.damaged().await?;
         if request.into_inner().include_ended {
             let wanted = |meeting: &pb::Meeting| target_of_wire(meeting).is_ok_and(|target| sees(&target));
