@@ -28,17 +28,6 @@ async fn plans(client: &Client) -> Result<ListPlansResponse, Failure> {
     Ok(client.plans().list_plans(ListPlansRequest {}).await?.into_inner())
 }
 
-/// Whom a preset calls.
-pub async fn selector_of(client: &Client, preset: &str) -> Result<Selector, Failure> {
-    let found = plans(client)
-        .await?
-        .presets
-        .into_iter()
-        .find(|known| known.id == preset);
-    let found = found.ok_or_else(|| Failure::Refused(format!("no preset {preset} (muster preset list)")))?;
-    Ok(found.selector.unwrap_or_default())
-}
-
 /// For an answer that lacks what it is for.
 fn missing(what: &str) -> Failure {
     Failure::Refused(format!("the control plane answered without {what}"))

@@ -183,6 +183,7 @@ mod tests {
         };
         WatchResponse {
             event: Some(Event::MeetingEvent(meeting)),
+            ..WatchResponse::default()
         }
     }
 
@@ -239,17 +240,20 @@ mod tests {
         };
         situation.apply(WatchResponse {
             event: Some(Event::Snapshot(snapshot)),
+            ..WatchResponse::default()
         });
         let changed = PresenceChanged {
             presence: vec![presence("b", true)],
         };
         situation.apply(WatchResponse {
             event: Some(Event::Presence(changed)),
+            ..WatchResponse::default()
         });
         assert!(situation.is_online("a") && situation.is_online("b") && !situation.is_online("c"));
         let snapshot = WatchSnapshot::default();
         situation.apply(WatchResponse {
             event: Some(Event::Snapshot(snapshot)),
+            ..WatchResponse::default()
         });
         assert!(!situation.is_online("a"));
     }

@@ -73,20 +73,16 @@ fn new_meeting(id: &str) -> Meeting {
 /// All meetings, ended ones too, as their stored events leave them.
 async fn replayed(world: &World) -> BTreeMap<String, Meeting> {
     let mut all = BTreeMap::new();
-    for head in world.reader.streams().await.expect("readable") {
-        if head.stream.starts_with("unit:") {
+    for (stream, _) in world.heads().await {
+        if stream.starts_with("unit:") {
             continue;
         }
-        let stored = world
-            .reader
-            .events_after(&head.stream, 0)
-            .await
-            .expect("readable");
-        let mut meeting = new_meeting(&head.stream);
-        for event in read(&head.stream, &stored) {
+        let stored = world.reader.events_after(&stream, 0).await.expect("readable");
+        let mut meeting = new_meeting(&stream);
+        for event in read(&stream, &stored) {
             meeting.apply(&event);
         }
-        all.insert(head.stream, meeting);
+        all.insert(stream, meeting);
     }
     all
 }
@@ -180,9 +176,9 @@ pub async fn all(world: &World) -> Digest {
         longest_resume: *lock(&world.longest),
         ..Digest::default()
     };
-    for head in world.reader.streams().await.expect("readable") {
-        digest.events += usize::try_from(head.head.seq).expect("few");
-        digest.heads.push((head.stream, head.head.hash));
+    for (stream, head) in world.heads().await {
+        digest.events += usize::try_from(head.seq).expect("few");
+        digest.heads.push((stream, head.hash));
     }
     digest
 }

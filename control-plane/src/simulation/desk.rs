@@ -218,23 +218,19 @@ impl Tab {
 
     /// Holds all that was told against what is stored.
     async fn check(&self, world: &World) {
-        for head in world.reader.streams().await.expect("readable") {
-            if head.stream.starts_with("unit:") {
+        for (stream, head) in world.heads().await {
+            if stream.starts_with("unit:") {
                 continue;
             }
-            let known = self.cursor.get(&head.stream).copied().unwrap_or_default();
-            if known == 0 && self.began_and_ended(world, &head.stream).await {
+            let known = self.cursor.get(&stream).copied().unwrap_or_default();
+            if known == 0 && self.began_and_ended(world, &stream).await {
                 continue;
             }
-            assert_eq!(known, head.head.seq, "a watcher was told all of {}", head.stream);
-            let stored = world
-                .reader
-                .events_after(&head.stream, 0)
-                .await
-                .expect("readable");
-            for event in self.told.get(&head.stream).into_iter().flatten() {
+            assert_eq!(known, head.seq, "a watcher was told all of {}", stream);
+            let stored = world.reader.events_after(&stream, 0).await.expect("readable");
+            for event in self.told.get(&stream).into_iter().flatten() {
                 let at = usize::try_from(event.seq - 1).expect("small");
-                assert_eq!(stored[at].payload, event.encode_to_vec(), "of {}", head.stream);
+                assert_eq!(stored[at].payload, event.encode_to_vec(), "of {}", stream);
             }
         }
     }

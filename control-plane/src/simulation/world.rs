@@ -8,7 +8,7 @@ use crate::bus::{Hub, Trouble};
 use crate::clock::Clock;
 use crate::core::Core;
 use crate::engine::{Engine, Ground};
-use crate::store::{Faults, GrantRow, Memory, SiteRow, Store, UnitAppend, UnitEffect, UnitRow};
+use crate::store::{ChainHead, Faults, GrantRow, Memory, SiteRow, Store, UnitAppend, UnitEffect, UnitRow};
 use crate::units::stream_of;
 use muster_identity::{Authority, sha256_text};
 use muster_proto::command::v1 as pb;
@@ -166,6 +166,16 @@ async fn fill(store: &Store) {
 }
 
 impl World {
+    /// All streams with the heads of their events.
+    pub async fn heads(&self) -> Vec<(String, ChainHead)> {
+        let mut heads = Vec::new();
+        for stream in self.reader.streams().await.expect("readable") {
+            let head = self.reader.head(&stream).await.expect("readable");
+            heads.push((stream, head));
+        }
+        heads
+    }
+
     pub async fn start(mut dice: Dice) -> Arc<Self> {
         let memory = Memory::new();
         let reader = Store::memory(memory.connect());
