@@ -102,6 +102,7 @@ impl Watcher {
             self.catch_up(&cursor).await?;
         } else {
             self.begun().await?;
+            self.live().await?;
         }
         self.tell_permissions().await?;
         let mut heartbeat = tokio::time::interval(HEARTBEAT);
@@ -171,13 +172,14 @@ impl Watcher {
         for view in self.core.meetings.views() {
             let (id, seen) = (view.id().to_string(), self.follows(view.id().as_str()));
             let sees = self.may_see(&view) && (seen || self.counts(&view));
-            if sees && !seen {
+            if sees && self.sent.get(&id) == Some(&None) {
                 self.sent.insert(id.clone(), Some(0));
                 self.send_stored(&id).await?;
             } else if !sees {
                 self.sent.insert(id, None);
             }
         }
+        self.make_up().await?;
         self.tell_permissions().await
     }
 
@@ -303,17 +305,8 @@ impl Watcher {
             self.send_stored(&position.stream).await?;
         }
         self.begun().await?;
-        let resumed = std::mem::take(&mut self.resumed);
-        for view in self.core.meetings.views() {
-            let id = view.id().to_string();
-            if !self.sent.contains_key(&id) && !resumed.contains(&id) {
-                let seen = self.shows(&view);
-                self.sent.insert(id.clone(), seen.then_some(0));
-                if seen {
-                    self.send_stored(&id).await?;
-                }
-            }
-        }
+        self.live().await?;
+        self.resumed.clear();
         Ok(())
     }
 

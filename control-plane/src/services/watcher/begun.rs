@@ -44,6 +44,30 @@ impl Watcher {
         }
     }
 
+    /// Tells the live meetings that are not known of here, though they began before the last that was told: this replica had
+    /// not heard of them when they were asked for, or they may be seen only now. What has ended is not among them, so
+    /// nothing is told twice.
+    pub(super) async fn live(&mut self) -> Result<(), Status> {
+        let store = self.core.store.clone();
+        for head in store.live_heads().await? {
+            let id = head.meeting;
+            if self.sent.contains_key(&id) || self.resumed.contains(&id) {
+                continue;
+            }
+            if store
+                .meeting_number(&id)
+                .await?
+                .is_none_or(|number| number > self.position)
+            {
+                continue;
+            }
+            let seen = self.sees(&id).await?;
+            self.sent.insert(id.clone(), seen.then_some(0));
+            self.send_stored(&id).await?;
+        }
+        Ok(())
+    }
+
     /// Makes up for hints that were lost. A store that is away is asked again later.
     pub(super) async fn make_up(&mut self) -> Result<(), Status> {
         match self.look_for_lost().await {
@@ -54,6 +78,7 @@ impl Watcher {
 
     async fn look_for_lost(&mut self) -> Result<(), Status> {
         self.begun().await?;
+        self.live().await?;
         let meetings = &self.core.meetings;
         self.sent
             .retain(|id, last| last.is_some() || meetings.view(id).is_some());
