@@ -487,6 +487,7 @@ export const moreEn = {
   "join.ends": "Ends at {time}",
   "join.chair": "Chair: {who}",
   "refusal.unknown_unit": "There is no such unit.",
+  "refusal.unknown_stream": "There is no such log.",
   "refusal.unknown_site": "There is no such site.",
   "refusal.unknown_meeting": "There is no such meeting.",
   "refusal.not_convened": "The meeting has not been convened.",

@@ -489,6 +489,7 @@ export const moreZh: Record<MoreKey, string> = {
   "join.ends": "{time} 结束",
   "join.chair": "主席：{who}",
   "refusal.unknown_unit": "没有该单位。",
+  "refusal.unknown_stream": "没有该日志。",
   "refusal.unknown_site": "没有该会场。",
   "refusal.unknown_meeting": "没有该会议。",
   "refusal.not_convened": "会议尚未召集。",
