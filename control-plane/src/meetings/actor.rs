@@ -276,8 +276,10 @@ impl MeetingActor {
         let known = before.is_some_and(|before| before.answered_by == summons.answered_by);
         let was_lost = before.is_some_and(|before| before.reason == Some(Reason::LinkLost));
         let is_lost = summons.reason == Some(Reason::LinkLost);
-        if is_lost || (was_lost && summons.state == SummonsState::Paged) {
-            draft.believed_lost.push(summons.site.clone());
+        // A relay may have told of the leg before this was known here.
+        let comes = matches!(summons.state, SummonsState::Answered | SummonsState::Joining);
+        if is_lost || comes || (was_lost && summons.state == SummonsState::Paged) {
+            draft.legs_wanted.push(summons.site.clone());
         }
         self.meeting.apply(event);
         draft.touched.insert(summons.site.clone());
@@ -389,7 +391,7 @@ impl MeetingActor {
         if !came.is_empty() {
             self.next.push(Fact::Came { sites: came });
         }
-        for (relay, leg) in self.legs.still_there(&draft.believed_lost) {
+        for (relay, leg) in self.legs.still_there(&draft.legs_wanted) {
             // A replica that is cut off may have given up a relay that dials in here.
             if !self.shared.fleet.is_here(&relay) {
                 continue;

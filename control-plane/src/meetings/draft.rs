@@ -13,8 +13,9 @@ pub(crate) struct Draft {
     pub recall: Vec<(SiteId, u64)>,
     /// Calls that one endpoint took, as the log names it.
     pub taken: Vec<(SiteId, String)>,
-    /// Sites whose leg is lost, as somebody believes, and those that are called again for it.
-    pub believed_lost: Vec<SiteId>,
+    /// Sites of which it counts what a relay shows: those that come, those whose leg is lost as somebody believes, and
+    /// those that are called again for it.
+    pub legs_wanted: Vec<SiteId>,
     /// Sites whose summons changed.
     pub touched: BTreeSet<SiteId>,
 }
@@ -27,7 +28,7 @@ impl Draft {
             wire: Vec::new(),
             recall: Vec::new(),
             taken: Vec::new(),
-            believed_lost: Vec::new(),
+            legs_wanted: Vec::new(),
             touched: BTreeSet::new(),
         }
     }

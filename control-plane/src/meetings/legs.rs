@@ -127,6 +127,8 @@ impl Legs {
 
 impl MeetingActor {
     pub(super) fn leg(&mut self, relay: &str, fact: &LegFact, claims: &Claims, draft: &mut Draft) {
+        // Also of a site that is another meeting's, as far as is known here: it may be this one's already.
+        self.legs.note(relay, fact);
         let elsewhere = claims.holder(&fact.site);
         if elsewhere.is_some_and(|holder| holder != self.meeting.id()) {
             return;
@@ -135,7 +137,6 @@ impl MeetingActor {
             return;
         };
         let is_in = matches!(summons.state, SummonsState::Joining | SummonsState::OnAir);
-        self.legs.note(relay, fact);
         if self.legs.is_over(relay, &fact.site) {
             return;
         }
