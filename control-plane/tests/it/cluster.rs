@@ -378,6 +378,26 @@ async fn emergency_after(persons: &[Person; 3], gap: Duration) {
     end(&persons[2], &emergency.id).await;
     until_all(&persons[0], &routine.id, "back on air", on_air).await;
     end(&persons[1], &routine.id).await;
+    // Who still believes it live would refuse its sites to the next of the same rank.
+    for person in persons {
+        until_ended(person, &routine.id).await;
+    }
+}
+
+async fn until_ended(person: &Person, meeting: &str) {
+    let began = Instant::now();
+    loop {
+        let listed = person
+            .meetings()
+            .list_meetings(person.request(pb::ListMeetingsRequest { include_ended: false }))
+            .await;
+        let live = listed.expect("listed").into_inner().meetings;
+        if live.iter().all(|live| live.id != meeting) {
+            return;
+        }
+        assert!(began.elapsed() < PATIENCE, "{meeting} is still live");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 #[tokio::test]
