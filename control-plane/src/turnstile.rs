@@ -155,7 +155,7 @@ mod tests {
     #[tokio::test]
     async fn the_known_go_first_then_who_has_tried_least_and_the_greediest_gives_way() {
         let way = Turnstile::new(1, 3);
-        let inside = way.enter(rank(true, 9), LONG).await.ok().expect("room");
+        let inside = way.enter(rank(true, 9), LONG).await.expect("room");
         let mut waiting: Vec<_> = [(true, 5), (true, 7), (false, 9)]
             .map(|(stranger, tries)| Box::pin(way.enter(rank(stranger, tries), LONG)))
             .into_iter()
@@ -180,7 +180,7 @@ mod tests {
     #[tokio::test]
     async fn a_wait_is_bounded_and_leaves_nothing() {
         let way = Turnstile::new(1, 3);
-        let inside = way.enter(rank(true, 0), LONG).await.ok().expect("room");
+        let inside = way.enter(rank(true, 0), LONG).await.expect("room");
         let wait = way.enter(rank(true, 0), Duration::from_millis(10)).await;
         assert!(wait.is_err());
         assert!(way.lock().waiting.is_empty());
