@@ -71,6 +71,16 @@ function faults() {
   return [...new Set(found)];
 }
 
+/** What is wrong when the page has come to rest: pictures take their new sizes a moment after the window. */
+async function lasting(page) {
+  const until = Date.now() + 3000;
+  for (;;) {
+    const found = await page.evaluate(faults);
+    if (found.length === 0 || Date.now() > until) return found;
+    await page.waitForTimeout(100);
+  }
+}
+
 /** Looks at the page in each size, keeps the pictures, and fails for what a person could not read or press. */
 export async function lookAt(page, name, sizes = SIZES) {
   const before = page.viewportSize();
@@ -78,7 +88,7 @@ export async function lookAt(page, name, sizes = SIZES) {
   for (const size of sizes) {
     await page.setViewportSize(size);
     await page.waitForFunction(() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(true)))));
-    found.push(...(await page.evaluate(faults)).map((fault) => `${size.width} px: ${fault}`));
+    found.push(...(await lasting(page)).map((fault) => `${size.width} px: ${fault}`));
     const kept = process.env.MUSTER_E2E_PICTURES;
     if (kept) await page.screenshot({ path: join(kept, `${name}.${size.width}.png`), animations: "disabled" });
   }
