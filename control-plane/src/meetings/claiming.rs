@@ -122,6 +122,14 @@ impl Meetings {
         }
         let beaten = self.shared.claims.lock().all_beaten();
         self.shared.have_look(&beaten, None);
+        // What was taken may have been read after the end of the meeting that took it.
+        let waiting = {
+            let claims = self.shared.claims.lock();
+            self.handles(|view| returning(view, &claims).next().is_some())
+        };
+        for handle in waiting {
+            handle.look_at_claims(None);
+        }
         Ok(())
     }
 }
