@@ -206,6 +206,7 @@ fn drill_result(result: &DrillResult) -> Value {
         "microphone": word_of!(result.microphone(), "CHECK_"), "clock": word_of!(result.clock(), "CHECK_"),
         "clock_off_ms": result.clock_off_ms, "rtt_ms": result.rtt_ms, "at_ms": result.at_ms,
         "reason": reason_name(result.reason()), "detail": result.detail,
+        "camera_reason": reason_name(result.camera_reason()),
     })
 }
 

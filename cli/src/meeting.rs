@@ -429,6 +429,10 @@ pub fn reason_name(reason: SummonsReason) -> &'static str {
         SummonsReason::MicrophoneMissing => "no microphone",
         SummonsReason::Deadline => "not in by the deadline",
         SummonsReason::ReplicaAway => "its control plane cannot be reached",
+        SummonsReason::CameraSilent => "the camera sends nothing",
+        SummonsReason::CameraRefused => "the camera refuses the password",
+        SummonsReason::CameraUnreachable => "the camera does not answer",
+        SummonsReason::CameraFormat => "the camera sends no H.264",
     }
 }
 

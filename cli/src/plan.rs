@@ -5,7 +5,7 @@ use std::time::Duration;
 use muster_proto::command::v1::{
     AnswerPolicy, Check, DeletePresetRequest, DeleteScheduleRequest, Drill, DrillResult, GetDrillRequest,
     ListPlansRequest, ListPlansResponse, Preset, Repeat, SavePresetRequest, SaveScheduleRequest, Schedule,
-    Selector, SetAnswerPolicyRequest, StartDrillRequest,
+    Selector, SetAnswerPolicyRequest, StartDrillRequest, SummonsReason,
 };
 use serde_json::json;
 
@@ -304,6 +304,10 @@ fn drill_row(result: &DrillResult) -> [String; 7] {
     if !result.detail.is_empty() {
         why.push_str(&format!(" ({})", result.detail.escape_debug()));
     }
+    let camera = match result.camera_reason() {
+        SummonsReason::Unspecified => check(result.camera()).to_owned(),
+        reason => format!("{}, {}", check(result.camera()), reason_name(reason)),
+    };
     let round_trip = match result.rtt_ms {
         0 => "-".to_owned(),
         ms => format!("{ms} ms"),
@@ -311,7 +315,7 @@ fn drill_row(result: &DrillResult) -> [String; 7] {
     [
         result.site.clone(),
         check(result.link()).to_owned(),
-        check(result.camera()).to_owned(),
+        camera,
         check(result.microphone()).to_owned(),
         clock,
         round_trip,

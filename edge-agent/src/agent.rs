@@ -5,6 +5,7 @@
 //! meeting; losing the link leads back in by [`Meeting`]'s steps.
 
 mod calls;
+mod camera;
 mod leg;
 
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use crate::config::Config;
 use crate::control::{ControlEvent, ControlPlane};
 use crate::drill::Drill;
 pub use crate::enrolment::EnrolmentError;
-use crate::publisher::Publisher;
+use crate::publisher::{Fault, Publisher};
 use crate::pulse::Pulse;
 use crate::rendezvous::{Meeting, Step};
 use crate::screen::Screen;
@@ -84,6 +85,8 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<Ended
         home_relay: String::new(),
         attached: false,
         on_air: false,
+        was_on_air: false,
+        fault: None,
         shown: status.clone(),
         status: Status {
             site,
@@ -127,6 +130,10 @@ struct Agent {
     home_relay: String,
     attached: bool,
     on_air: bool,
+    /// In this meeting, at some time.
+    was_on_air: bool,
+    /// What was last told of the camera.
+    fault: Option<Fault>,
     status: Status,
     /// What was written last.
     shown: Status,
@@ -150,8 +157,12 @@ impl Agent {
         let step = self.step(now);
         let drill = self.look_at_drill(now);
         self.publish(now);
+        self.look_at_camera();
         self.tell(now);
-        let published = self.publisher.as_ref().and_then(Publisher::poll_timeout);
+        let published = self
+            .publisher
+            .as_ref()
+            .and_then(|publisher| publisher.poll_timeout());
         [pulse, step, drill, published]
             .into_iter()
             .flatten()
@@ -209,7 +220,7 @@ impl Agent {
         self.status.pictures_sent += pictures;
         let meeting = self.meeting.as_ref().filter(|meeting| meeting.is_in());
         if meeting.is_some_and(|meeting| pictures > 0 || meeting.audio_only) {
-            self.on_air = true;
+            (self.on_air, self.was_on_air) = (true, true);
         }
     }
 
@@ -229,7 +240,11 @@ impl Agent {
         self.status.stage_site_number = mark.map(|mark| mark.site);
         self.status.stage_mark_age_ms = mark.map(|mark| mark.age_ms(epoch_ms()));
         self.status.stage_pictures = self.screen.pictures();
-        self.status.paused = self.on_air && self.publisher.as_ref().is_some_and(Publisher::is_paused);
+        self.status.paused = self.on_air
+            && self
+                .publisher
+                .as_ref()
+                .is_some_and(|publisher| publisher.is_paused());
         if self.uplink.address() != self.status.relay.as_deref() {
             self.status.relay = self.uplink.address().map(str::to_owned);
         }
@@ -272,7 +287,7 @@ impl Agent {
     fn rest_publisher(&mut self) {
         self.on_air = false;
         if let Some(publisher) = &mut self.publisher {
-            publisher.stop();
+            publisher.stop(Instant::now());
         }
     }
 

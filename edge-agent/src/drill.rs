@@ -6,7 +6,9 @@
 
 use std::time::{Duration, Instant};
 
-use muster_proto::command::v1::{Check, DrillCall, DrillResult};
+use muster_proto::command::v1::{Check, DrillCall, DrillResult, SummonsReason};
+
+use crate::publisher::{Checked, Fault};
 
 const ANSWERS: Duration = Duration::from_millis(1500);
 const CLOCK_OFF_MS: i64 = 1000;
@@ -22,21 +24,25 @@ pub struct Drill {
 }
 
 impl Drill {
-    /// Begins with what is known at once. `sources` says whether camera and microphone deliver; the times are
-    /// milliseconds since the Unix epoch.
+    /// Begins with what is known at once; the times are milliseconds since the Unix epoch.
     pub fn begin(
         call: DrillCall,
         site: &str,
         (now, now_ms): (Instant, i64),
-        sources: (bool, bool),
+        sources: Checked,
         nonce: u64,
     ) -> Self {
         let off = now_ms.saturating_sub(call.server_time_ms);
         let check = |good: bool| if good { Check::Ok } else { Check::Failed }.into();
         let result = DrillResult {
             site: site.to_owned(),
-            camera: check(sources.0),
-            microphone: check(sources.1),
+            camera: check(sources.camera.is_ok()),
+            camera_reason: sources
+                .camera
+                .err()
+                .map_or(SummonsReason::Unspecified, Fault::reason)
+                .into(),
+            microphone: sources.microphone.map_or(Check::Unspecified.into(), check),
             clock: check(off.unsigned_abs() <= CLOCK_OFF_MS.unsigned_abs()),
             clock_off_ms: off,
             at_ms: now_ms,
@@ -76,7 +82,7 @@ impl Drill {
 mod tests {
     use super::*;
 
-    fn drill(clock_off_ms: i64, sources: (bool, bool)) -> (Drill, Instant) {
+    fn drill(clock_off_ms: i64, sources: Checked) -> (Drill, Instant) {
         let now = Instant::now();
         let call = DrillCall {
             drill: "d".into(),
@@ -88,7 +94,11 @@ mod tests {
 
     #[test]
     fn a_ready_site_says_so_with_its_round_trip() {
-        let (drill, now) = drill(-300, (true, true));
+        let whole = Checked {
+            camera: Ok(()),
+            microphone: Some(true),
+        };
+        let (drill, now) = drill(-300, whole);
         let (id, result) = drill.answered(now + Duration::from_micros(200));
         let checks = [
             result.link(),
@@ -102,7 +112,11 @@ mod tests {
 
     #[test]
     fn each_fault_is_told_for_itself() {
-        let (drill, _) = drill(1001, (false, true));
+        let silent = Checked {
+            camera: Err(Fault::Silent),
+            microphone: None,
+        };
+        let (drill, _) = drill(1001, silent);
         let (_, result) = drill.failed("no link");
         let checks = [
             result.link(),
@@ -110,7 +124,9 @@ mod tests {
             result.microphone(),
             result.clock(),
         ];
-        assert_eq!(checks, [Check::Failed, Check::Failed, Check::Ok, Check::Failed]);
+        let expected = [Check::Failed, Check::Failed, Check::Unspecified, Check::Failed];
+        assert_eq!(checks, expected);
+        assert_eq!(result.camera_reason(), SummonsReason::CameraSilent);
         assert_eq!((result.detail.as_str(), result.rtt_ms), ("no link", 0));
     }
 }

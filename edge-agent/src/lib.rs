@@ -5,8 +5,7 @@
 //! bounded queue. Publishing ([`publisher`]) and receiving ([`screen`]) are plain values that read no clock and
 //! own no socket. It runs on one thread, since 140 of them share a machine.
 //!
-//! What it does not do: it decides nothing about the meeting (the control plane and the relay do), and it has no
-//! source yet but the test card.
+//! What it does not do: it decides nothing about the meeting (the control plane and the relay do).
 
 pub mod agent;
 pub mod backoff;

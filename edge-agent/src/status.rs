@@ -51,6 +51,10 @@ pub struct Status {
     pub pictures_sent: u64,
     /// The camera is paused: nobody watches it.
     pub paused: bool,
+    /// What is wrong with the camera: `missing`, `busy`, `silent`, `refused`, `unreachable` or `format`.
+    pub camera_fault: Option<&'static str>,
+    /// Since when, milliseconds since the Unix epoch; 0 while nothing is.
+    pub camera_since_ms: i64,
     /// The site sends sound alone, as it was asked to.
     pub audio_only: bool,
     /// The chair has muted the site.

@@ -240,6 +240,7 @@ impl Summons {
         }
         let state = self.state;
         match report.state {
+            SummonsState::Answered if state == SummonsState::OnAir => self.camera_told(report.reason, now),
             SummonsState::Delivered
             | SummonsState::Ringing
             | SummonsState::Answered
@@ -284,6 +285,19 @@ impl Summons {
         }
     }
 
+    /// The endpoint of a site that is on air tells how its camera is: the site stays on air, with the reason or without.
+    fn camera_told(&self, reason: Option<Reason>, now: Millis) -> Option<Summons> {
+        let reason = reason.filter(|reason| reason.is_cameras());
+        if reason.is_none() && !self.reason.is_some_and(Reason::is_cameras) {
+            return None;
+        }
+        self.changed(Summons {
+            reason,
+            reason_since: reason.map(|_| now.max(self.at)),
+            ..self.clone()
+        })
+    }
+
     /// A relay has a leg of the site that shows nothing yet.
     pub fn leg_joining(&self, now: Millis) -> Option<Summons> {
         let counts = !self.is_out() && !matches!(self.state, SummonsState::OnAir | SummonsState::Joining);
@@ -296,6 +310,10 @@ impl Summons {
             return None;
         }
         if self.state == SummonsState::OnAir {
+            // Sound may come while the camera is away: that is for the endpoint to take back.
+            if self.reason.is_some_and(Reason::is_cameras) {
+                return None;
+            }
             let heard = Summons {
                 reason: None,
                 reason_since: None,

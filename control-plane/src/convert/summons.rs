@@ -19,7 +19,8 @@ paired!(Reason, pb::SummonsReason, reason_to_wire, reason_from_wire, {
     CameraBusy = CameraBusy, CameraMissing = CameraMissing, LinkLost = LinkLost,
     InOtherMeeting = InOtherMeeting, NoRelay = NoRelay, JoinFailed = JoinFailed, NoDelivery = NoDelivery,
     HungUp = HungUp, HungUpByChair = HungUpByChair, MicrophoneMissing = MicrophoneMissing,
-    Deadline = Deadline, ReplicaAway = ReplicaAway,
+    Deadline = Deadline, ReplicaAway = ReplicaAway, CameraSilent = CameraSilent, CameraRefused = CameraRefused,
+    CameraUnreachable = CameraUnreachable, CameraFormat = CameraFormat,
 });
 paired!(Media, pb::Media, media_to_wire, media_from_wire, { Video = Video, Audio = Audio });
 

@@ -5,7 +5,7 @@ use super::directory::{
 };
 use super::meeting::{fallback_from_wire, fallback_to_wire, priority_from_wire, priority_to_wire};
 use super::stage::{layout_from_wire, layout_to_wire};
-use super::summons::{reason_from_wire, reason_to_wire};
+use super::summons::{optional_reason, reason_from_wire};
 use super::{corrupt, known_time, paired, text, time_to_wire};
 use crate::store::StoreError;
 use muster_domain::{
@@ -138,11 +138,9 @@ pub fn drill_result_to_wire(result: &DrillResult) -> pb::DrillResult {
         clock_off_ms: result.clock_off_ms,
         rtt_ms: result.rtt_ms,
         at_ms: result.at.0,
-        reason: result
-            .reason
-            .map_or(pb::SummonsReason::Unspecified, reason_to_wire)
-            .into(),
+        reason: optional_reason(result.reason),
         detail: result.detail.clone(),
+        camera_reason: optional_reason(result.camera_reason),
     }
 }
 
@@ -159,6 +157,7 @@ pub fn drill_result_from_wire(site: SiteId, at: Millis, wire: &pb::DrillResult) 
         at,
         reason: reason_from_wire(wire.reason),
         detail: wire.detail.clone(),
+        camera_reason: reason_from_wire(wire.camera_reason).filter(|reason| reason.is_cameras()),
     }
 }
 
@@ -424,6 +423,7 @@ mod tests {
             camera: Check::Failed,
             microphone: Check::Busy,
             clock_off_ms: -5,
+            camera_reason: Some(muster_domain::Reason::CameraSilent),
             rtt_ms: 30,
             reason: None,
             detail: "no camera".into(),

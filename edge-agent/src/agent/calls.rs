@@ -12,7 +12,7 @@ use muster_testcard::Names;
 use crate::config::Source;
 use crate::control::{ControlEvent, NoTicket};
 use crate::drill::Drill;
-use crate::publisher::Publisher;
+use crate::publisher::{Card, Checked, Fault};
 use crate::rendezvous::Meeting;
 use crate::status::Called;
 
@@ -61,6 +61,8 @@ impl Agent {
         if self.meeting.is_none() {
             self.uplink.want(&self.home_relay);
         }
+        // What was told while nobody heard it.
+        self.tell_fault_on_air();
     }
 
     /// Makes card and tone, unless they are there with these names. A card in use is not changed in mid-meeting.
@@ -80,13 +82,8 @@ impl Agent {
             english: &names.1,
         };
         let offset = self.config.utc_offset_minutes;
-        self.publisher = Some(Publisher::new(
-            size,
-            &self.status.site,
-            drawn,
-            offset,
-            rand::random(),
-        ));
+        let card = Card::new(size, &self.status.site, drawn, offset, rand::random());
+        self.publisher = Some(Box::new(card));
         self.names = Some(names);
     }
 
@@ -125,18 +122,26 @@ impl Agent {
         if let Some(ticket) = call.ticket {
             meeting.handle_ticket(ticket, Instant::now(), rand::random());
         }
-        self.report(&call.meeting, SummonsState::Answered);
+        let camera = self.fault.filter(|_| !call.audio_only);
+        let reason = camera.map_or(SummonsReason::Unspecified, Fault::reason);
+        self.control
+            .report(&call.meeting, SummonsState::Answered, reason, "");
     }
 
     fn answer(&mut self, call: SummonsCall) {
         let now = Instant::now();
-        self.report(&call.meeting, SummonsState::Answered);
         if self.publisher.is_none() {
             self.draw_card(String::new(), String::new());
         }
         self.status
             .ringing
             .take_if(|ringing| ringing.meeting == call.meeting);
+        self.look_at_camera();
+        if let Some(fault) = self.fault.filter(|_| !call.audio_only) {
+            return self.refuse_without_picture(&call.meeting, fault);
+        }
+        self.report(&call.meeting, SummonsState::Answered);
+        self.was_on_air = false;
         self.status.meeting = Some(call.meeting.clone());
         self.status.audio_only = call.audio_only;
         self.status.left = None;
@@ -217,7 +222,14 @@ impl Agent {
 
     /// Checks itself without a sign to anybody at the site; the answer goes out when the relay has answered, or has not.
     fn handle_drill(&mut self, call: DrillCall) {
-        let sources = self.publisher.as_mut().map_or((false, false), Publisher::check);
+        let nothing = Checked {
+            camera: Err(Fault::Missing),
+            microphone: Some(false),
+        };
+        let sources = self
+            .publisher
+            .as_mut()
+            .map_or(nothing, |publisher| publisher.check());
         let (now, nonce) = (Instant::now(), rand::random());
         let drill = Drill::begin(call, &self.status.site, (now, epoch_ms()), sources, nonce);
         if self.uplink.sender().is_none() {
@@ -246,7 +258,7 @@ impl Agent {
         self.drill.as_ref().map(Drill::poll_timeout)
     }
 
-    fn report(&self, meeting: &str, state: SummonsState) {
+    pub(super) fn report(&self, meeting: &str, state: SummonsState) {
         self.control
             .report(meeting, state, SummonsReason::Unspecified, "");
     }

@@ -13,7 +13,7 @@ import {
   type Stage,
   type Summons,
 } from "../gen/muster/command/v1/types_pb";
-import { markOf } from "./meeting";
+import { isCameras, markOf } from "./meeting";
 
 export type LogKind =
   | "convened"
@@ -166,7 +166,7 @@ export class Log {
     // A reason that came to be known better is no second loss.
     if (was && markOf(was) === mark) return;
     if (mark === "on_air") this.add(at, "on_air", [now.site], "");
-    else if (now.reason === SummonsReason.CAMERA_BUSY || now.reason === SummonsReason.CAMERA_MISSING || now.reason === SummonsReason.NO_MEDIA) this.add(at, "no_picture", [now.site], "");
+    else if (isCameras(now.reason) || now.reason === SummonsReason.NO_MEDIA) this.add(at, "no_picture", [now.site], "");
     else if (now.reason === SummonsReason.IN_OTHER_MEETING) this.add(at, "called_away", [now.site], "");
     else if (mark === "unreachable" || mark === "attention") this.add(at, "trouble", [now.site], "");
     else if (now.reason === SummonsReason.HUNG_UP_BY_CHAIR) this.add(at, "hung_up", [now.site], "");

@@ -166,6 +166,16 @@ export function progress(summonses: readonly Summons[]): Progress {
   return [...counts].sort(([a], [b]) => a - b).map(([state, count]) => ({ state, count }));
 }
 
+const CAMERAS: ReadonlySet<SummonsReason> = new Set([
+  SummonsReason.CAMERA_BUSY, SummonsReason.CAMERA_MISSING, SummonsReason.CAMERA_SILENT, SummonsReason.CAMERA_REFUSED, SummonsReason.CAMERA_UNREACHABLE,
+  SummonsReason.CAMERA_FORMAT,
+]);
+
+/** Whether it says what is wrong with the site's camera. */
+export function isCameras(reason: SummonsReason): boolean {
+  return CAMERAS.has(reason);
+}
+
 /** Since when what is shown holds: the reason's time where it is known, else the state's. */
 export function sinceMs(summons: Summons): number {
   return Number(summons.reasonSinceMs || summons.atMs);

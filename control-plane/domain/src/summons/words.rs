@@ -100,11 +100,18 @@ pub enum Reason {
     Deadline,
     /// The part of the control plane to which the endpoint is attached cannot be reached.
     ReplicaAway,
+    CameraSilent,
+    /// It does not take the name or password.
+    CameraRefused,
+    /// It does not answer on the site's own network.
+    CameraUnreachable,
+    /// It sends no format that can be passed on.
+    CameraFormat,
 }
 
 impl Reason {
     /// All of them, in order.
-    pub const ALL: [Reason; 17] = {
+    pub const ALL: [Reason; 21] = {
         use Reason::*;
         [
             NeverSeen,
@@ -124,28 +131,35 @@ impl Reason {
             MicrophoneMissing,
             Deadline,
             ReplicaAway,
+            CameraSilent,
+            CameraRefused,
+            CameraUnreachable,
+            CameraFormat,
         ]
     };
 
     /// Whether an endpoint can know this of itself. Any other reason in its report is not believed.
     pub fn is_endpoints(self) -> bool {
         use Reason::*;
+        self.is_cameras()
+            || matches!(
+                self,
+                NoAnswer | Declined | NoMedia | MicrophoneMissing | LinkLost | JoinFailed
+            )
+    }
+
+    /// What is wrong with the site's camera.
+    pub fn is_cameras(self) -> bool {
+        use Reason::*;
         matches!(
             self,
-            NoAnswer
-                | Declined
-                | NoMedia
-                | CameraBusy
-                | CameraMissing
-                | MicrophoneMissing
-                | LinkLost
-                | JoinFailed
+            CameraBusy | CameraMissing | CameraSilent | CameraRefused | CameraUnreachable | CameraFormat
         )
     }
 
     /// Whether it is for want of a picture, so that sound alone may still come.
     pub fn wants_picture(self) -> bool {
-        matches!(self, Reason::NoMedia | Reason::CameraBusy | Reason::CameraMissing)
+        self == Reason::NoMedia || self.is_cameras()
     }
 
     /// A stable word for programs and for translation.
@@ -168,6 +182,10 @@ impl Reason {
             Reason::MicrophoneMissing => "microphone_missing",
             Reason::Deadline => "deadline",
             Reason::ReplicaAway => "replica_away",
+            Reason::CameraSilent => "camera_silent",
+            Reason::CameraRefused => "camera_refused",
+            Reason::CameraUnreachable => "camera_unreachable",
+            Reason::CameraFormat => "camera_format",
         }
     }
 }
@@ -192,6 +210,10 @@ impl fmt::Display for Reason {
             Reason::MicrophoneMissing => "no microphone was found",
             Reason::Deadline => "the deadline of the convening passed",
             Reason::ReplicaAway => "the part of the control plane that has the endpoint cannot be reached",
+            Reason::CameraSilent => "the camera is connected and sends nothing",
+            Reason::CameraRefused => "the camera does not take the password",
+            Reason::CameraUnreachable => "the camera does not answer",
+            Reason::CameraFormat => "the camera sends a format that cannot be passed on",
         })
     }
 }

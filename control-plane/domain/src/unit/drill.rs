@@ -42,6 +42,8 @@ pub struct DrillResult {
     /// Why there is no answer: never seen, offline, no answer.
     pub reason: Option<Reason>,
     pub detail: String,
+    /// What is wrong with the camera, where the endpoint knows.
+    pub camera_reason: Option<Reason>,
 }
 
 impl DrillResult {
@@ -58,6 +60,7 @@ impl DrillResult {
             at,
             reason: Some(reason),
             detail: String::new(),
+            camera_reason: None,
         }
     }
 

@@ -238,6 +238,31 @@ fn silence_is_a_reason_on_air_until_media_is_seen_again() {
 }
 
 #[test]
+fn a_camera_that_dies_on_air_is_a_reason_until_its_endpoint_takes_it_back() {
+    let told = |summons: &Summons, reason| {
+        let report = Report {
+            state: SummonsState::Answered,
+            reason,
+            detail: String::new(),
+            endpoint: "agent".to_owned(),
+        };
+        summons.reported(&report, NOW)
+    };
+    let on_air = in_state(SummonsState::OnAir, None);
+    let dark = told(&on_air, Some(Reason::CameraSilent)).expect("changed");
+    assert_eq!(tell(&dark), "S1 on air (camera_silent)");
+    assert_eq!((dark.at, dark.reason_since), (on_air.at, Some(NOW)));
+    assert_eq!(dark.leg_on_air(NOW), None, "its sound is no picture");
+    assert_eq!(dark.leg_silent(NOW), None);
+    let unplugged = told(&dark, Some(Reason::CameraUnreachable)).expect("changed");
+    assert_eq!(tell(&unplugged), "S1 on air (camera_unreachable)");
+    assert_eq!(told(&unplugged, None), Some(on_air.clone()));
+    // What is no camera's reason changes nothing, and takes no silence back.
+    assert_eq!(told(&on_air, Some(Reason::Declined)), None);
+    assert_eq!(told(&on_air.leg_silent(NOW).expect("silent"), None), None);
+}
+
+#[test]
 fn a_lost_leg_says_offline_where_the_endpoint_is_gone_too() {
     let on_air = in_state(SummonsState::OnAir, None);
     let lost = on_air.leg_ended(LegEnd::Lost, Reach::Online, NOW).expect("lost");
