@@ -165,7 +165,7 @@ impl Admission {
 }
 
 /// Ids of meetings and sites, and `desk:ACCOUNT`: what may stand in a log or a label.
-fn is_name(text: &str) -> bool {
+pub(crate) fn is_name(text: &str) -> bool {
     !text.is_empty() && text.len() <= 128 && text.chars().all(|c| !c.is_control())
 }
 

@@ -33,6 +33,8 @@ pub struct RelayConfig {
     pub workers: usize,
     /// `HOST:PORT` of the control plane's port for relays, of each replica; none: the relay serves alone.
     pub control_plane: Vec<String>,
+    /// `HOST:PORT` of a link port of the relay above (see [`crate::Relay::link_addrs`]); none: this is the uppermost.
+    pub uplink: Option<String>,
     /// Certificate, key and CA of this relay.
     pub identity_dir: PathBuf,
     /// Used once, while `identity_dir` is empty.
@@ -75,6 +77,7 @@ impl Default for RelayConfig {
             media_port_base: None,
             workers: 0,
             control_plane: Vec::new(),
+            uplink: None,
             identity_dir: PathBuf::from("./data/relay"),
             enrol_token: None,
             max_legs: 2000,
@@ -180,6 +183,10 @@ pub struct Settings {
     )]
     #[serde(default, deserialize_with = "one_or_more")]
     pub control_plane: Vec<String>,
+    /// A link port of the relay above (the second UDP port of one of its workers): meetings with sites at both are joined
+    /// [default: none, this relay is the uppermost]
+    #[arg(long, env = "MUSTER_RELAY_UPLINK", value_name = "HOST:PORT")]
+    pub uplink: Option<String>,
     /// Folder of the relay's certificate [default: ./data/relay]
     #[arg(long, env = "MUSTER_RELAY_IDENTITY_DIR", value_name = "FOLDER")]
     pub identity_dir: Option<PathBuf>,
@@ -273,6 +280,7 @@ impl Settings {
             } else {
                 self.control_plane
             },
+            uplink: self.uplink.or(file.uplink),
             identity_dir: self.identity_dir.or(file.identity_dir),
             enrol_token: self.enrol_token.or(file.enrol_token),
             max_legs: self.max_legs.or(file.max_legs),
@@ -290,6 +298,9 @@ impl Settings {
     fn into_config(self) -> anyhow::Result<RelayConfig> {
         let default = RelayConfig::default();
         let dev = self.dev_token()?;
+        if dev.is_some() && self.uplink.is_some() {
+            bail!("--dev serves alone: leave out --uplink, or --dev");
+        }
         let http_tls = self.http_tls()?;
         let http_listen = self.http_listen.unwrap_or(default.http_listen);
         let media_ip = if dev.is_some() {
@@ -324,6 +335,7 @@ impl Settings {
                 .iter()
                 .map(|text| text.trim().to_owned())
                 .collect(),
+            uplink: self.uplink,
             identity_dir: self.identity_dir.unwrap_or(default.identity_dir),
             enrol_token,
             max_legs: self.max_legs.unwrap_or(default.max_legs),

@@ -81,7 +81,7 @@ pub(crate) fn kind_of_wire(kind: i32) -> Option<forward::SourceKind> {
     }
 }
 
-fn kind_to_wire(kind: forward::SourceKind) -> wire::SourceKind {
+pub(crate) fn kind_to_wire(kind: forward::SourceKind) -> wire::SourceKind {
     match kind {
         forward::SourceKind::Camera => wire::SourceKind::Camera,
         forward::SourceKind::Content => wire::SourceKind::Content,

@@ -20,6 +20,8 @@ use crate::refusal::Refusal;
 use crate::reports::Reports;
 use crate::watch::now_ms;
 
+pub(crate) use relays::{Relayed, RelayedMeeting};
+
 /// A meeting without legs and without stage is forgotten after this time.
 const FORGET_AFTER: Duration = Duration::from_secs(60);
 /// One that has ended, when every token for it has expired.
@@ -91,6 +93,8 @@ struct LegRecord {
 struct MeetingRecord {
     stage: Option<Arc<StageDocument>>,
     legs: HashMap<LegId, LegRecord>,
+    /// By the id that stands for the other relay in this meeting.
+    relays: HashMap<LegId, RelayedMeeting>,
     /// Everybody who has been in, while that is known: a relay that comes to a locked meeting does not know it, and
     /// lets in whom the control plane gives a ticket.
     been: Been,
@@ -134,9 +138,13 @@ pub(crate) struct View {
     pub speaker: Option<Arc<str>>,
     /// What other workers' legs publish.
     pub sources: Vec<(usize, Arc<[SourceSpec]>)>,
+    /// What came from other relays to other workers.
+    pub relayed: Vec<(usize, Arc<[Relayed]>)>,
+    /// There is a leg of the meeting here, or at a relay below.
+    pub needed: bool,
     /// The worker's own legs that must go, and why.
     pub ordered_out: Vec<(LegId, &'static str)>,
-    /// Bit set of the workers that have legs of the meeting.
+    /// Bit set of the workers that have legs of the meeting, or another relay with a part in it.
     pub workers: u64,
 }
 
@@ -150,7 +158,7 @@ pub(crate) struct Directory {
     next_id: AtomicU64,
     max_legs: usize,
     /// The relay's own id, as stage documents name it.
-    relay: String,
+    relay: Arc<str>,
     pub reports: Reports,
     pub qualities: Qualities,
 }
@@ -172,10 +180,15 @@ impl Directory {
             turn: AtomicUsize::new(0),
             next_id: AtomicU64::new(1),
             max_legs,
-            relay,
+            relay: relay.into(),
             reports,
             qualities: Qualities::default(),
         }
+    }
+
+    /// The relay's own id.
+    pub fn relay(&self) -> &Arc<str> {
+        &self.relay
     }
 
     /// An id for a leg, source or slot, unique in the relay.
@@ -341,7 +354,7 @@ impl Directory {
         let Some(leg) = record.legs.remove(&id) else {
             return;
         };
-        if record.legs.is_empty() {
+        if record.is_empty() {
             record.without_legs_since = Instant::now();
         }
         if leg.ordered_out != Some("replaced") {
@@ -392,7 +405,7 @@ impl Directory {
         {
             return;
         }
-        meeting.moved = !stage.relay.is_empty() && stage.relay != self.relay;
+        meeting.moved = !stage.relay.is_empty() && *stage.relay != *self.relay;
         if meeting.moved && !meeting.legs.is_empty() {
             tracing::warn!(meeting = %name, relay = stage.relay, epoch = stage.epoch, "the meeting has moved");
         }
@@ -418,8 +431,15 @@ impl Directory {
             stage: record.stage.clone(),
             moved: record.moved,
             speaker: record.speaker.clone(),
+            needed: !record.legs.is_empty() || record.relays.values().any(|relay| !relay.above),
             ..View::default()
         };
+        for relay in record.relays.values() {
+            view.workers |= 1 << relay.worker;
+            if relay.worker != worker {
+                view.relayed.push((relay.worker, relay.sources.clone()));
+            }
+        }
         for (&id, leg) in &record.legs {
             view.workers |= 1 << leg.worker;
             if leg.worker != worker {
@@ -512,7 +532,7 @@ impl Directory {
                 Some(stage) if stage.ended || record.moved => FORGET_ENDED_AFTER,
                 Some(_) => FORGET_STAGED_AFTER,
             };
-            let keep = !record.legs.is_empty() || idle < limit;
+            let keep = !record.is_empty() || idle < limit;
             if !keep {
                 tracing::info!(meeting = %name, "meeting closed");
             }
@@ -532,11 +552,17 @@ impl MeetingRecord {
         Self {
             stage: None,
             legs: HashMap::new(),
+            relays: HashMap::new(),
             been: Been::Open(HashSet::new()),
             moved: false,
             speaker: None,
             without_legs_since: Instant::now(),
         }
+    }
+
+    /// Nobody is in it, here or at another relay.
+    fn is_empty(&self) -> bool {
+        self.legs.is_empty() && self.relays.is_empty()
     }
 
     fn note_guest(&mut self, site: &Arc<str>) {
@@ -574,5 +600,6 @@ impl LegRecord {
     }
 }
 
+mod relays;
 #[cfg(test)]
 mod tests;

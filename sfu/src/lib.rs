@@ -6,6 +6,7 @@
 //! commands and the directory. The relay knows tokens, stages and reports, and no business rule.
 
 mod admission;
+mod cascade;
 mod config;
 mod convert;
 mod dev;
@@ -26,6 +27,7 @@ mod tls;
 mod watch;
 mod worker;
 
+pub use cascade::Neighbour;
 pub use config::{Flags, HttpTls, RelayConfig};
 pub use dev::{BadDevToken, DevToken};
 pub use ice_servers::{IceServer, NoIceServer};

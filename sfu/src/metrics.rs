@@ -190,7 +190,7 @@ pub(crate) struct Metrics {
 const METADATA: Metadata<'static> = Metadata::new("muster_sfu", Level::INFO, None);
 
 /// Sizes of a worker's tables.
-pub(crate) const TABLES: [&str; 7] = [
+pub(crate) const TABLES: [&str; 8] = [
     "legs",
     "meetings",
     "sources",
@@ -198,6 +198,7 @@ pub(crate) const TABLES: [&str; 7] = [
     "addresses",
     "ice_names",
     "links",
+    "relays",
 ];
 
 impl Metrics {

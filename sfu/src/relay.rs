@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 
 use crate::RelayConfig;
 use crate::admission::Admission;
+use crate::cascade::{Cascade, Neighbour};
 use crate::directory::{Directory, Signal};
 use crate::fleet::{self, Fleet};
 use crate::http;
@@ -169,6 +170,7 @@ impl Relay {
             links,
             candidate,
             tcp_candidate: announced.tcp,
+            uplink: config.uplink.clone().filter(|_| index == 0),
         };
         let (handle, ready) = worker::start(start)?;
         self.workers.push(handle);
@@ -196,6 +198,11 @@ impl Relay {
     /// Legs at this moment.
     pub fn leg_count(&self) -> usize {
         self.shared.directory.leg_count()
+    }
+
+    /// The relays at the other ends of links between relays, above and below.
+    pub fn neighbours(&self) -> Vec<Neighbour> {
+        self.shared.cascade.neighbours()
     }
 
     /// Takes a stage document as if the control plane had sent it: for a relay that serves alone.
@@ -282,6 +289,7 @@ fn share(config: &RelayConfig, credentials: &Credentials, workers: usize) -> any
         directory: Directory::new(signals.clone(), config.max_legs, relay, reports),
         metrics,
         readiness: Readiness::new(!config.control_plane.is_empty()),
+        cascade: Cascade::default(),
         certificate: Arc::new(Certificate::generate()?),
         signals,
         rings: ring::all(workers),

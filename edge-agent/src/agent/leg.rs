@@ -112,7 +112,7 @@ impl Agent {
                 self.handle_leg_event(now, event);
             }
             Some(Message::Pong(pong)) => self.handle_pong(now, pong.nonce),
-            Some(Message::Event(_) | Message::Welcome(_)) | None => {}
+            Some(Message::Event(_) | Message::Welcome(_) | Message::Relay(_)) | None => {}
         }
     }
 

@@ -9,7 +9,7 @@ use crate::lane::Cap;
 use crate::meeting::{LegSlots, Meeting};
 use crate::slot::{Bound, Feed, Slot, age_ms};
 use crate::source::{SlotKey, SourceKey};
-use crate::types::{LegId, Micros, SourceKind, WishWhat};
+use crate::types::{LegId, Micros, SourceId, SourceKind, WishWhat};
 
 impl Meeting {
     /// Resolves the wish of a video slot and binds it.
@@ -257,6 +257,12 @@ impl Meeting {
             self.tell_active_speaker();
             self.follow_voice(now);
         }
+    }
+
+    /// Whether the source's sound is among the three that are chosen, or next in line.
+    pub fn is_heard(&self, source: SourceId) -> bool {
+        let key = self.source_keys.get(source);
+        key.is_some_and(|key| self.selector.heard().contains(&key) || self.selector.reserve() == Some(key))
     }
 
     /// As `assign_voices`, for one leg.

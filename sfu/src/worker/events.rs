@@ -175,6 +175,11 @@ impl Worker {
                 }
                 self.to_wake |= 1 << to;
             }
+            Home::Neighbour(index) => {
+                if let Some(flow) = source.layers.get(layer).map(|place| place.flow) {
+                    self.ask_neighbour(index, flow);
+                }
+            }
             Home::Here { leg: leg_id, index } => {
                 let Some(leg) = self.legs.get_mut(&leg_id) else {
                     return;
@@ -190,21 +195,39 @@ impl Worker {
     }
 
     fn wanted_here(&mut self, now: Instant, id: SourceId, layer: usize, wanted: bool) {
+        let place = self
+            .sources
+            .get_mut(&id)
+            .and_then(|source| source.layers.get_mut(layer));
+        let Some(place) = place else { return };
+        place.wanted_here = wanted;
+        self.apply_want(now, id, layer);
+    }
+
+    /// Tells where a layer comes from that it is wanted, or that nobody wants it any more.
+    pub fn apply_want(&mut self, now: Instant, id: SourceId, layer: usize) {
         let Some(source) = self.sources.get_mut(&id) else {
             return;
         };
+        if let Home::Here { .. } = source.home {
+            return self.apply_pause(now, id, layer);
+        }
+        let (home, key) = (source.home, source.meeting);
         let Some(place) = source.layers.get_mut(layer) else {
             return;
         };
-        place.wanted_here = wanted;
-        match source.home {
-            Home::Here { .. } => self.apply_pause(now, id, layer),
-            Home::Worker(_) => {
-                if let Some(meeting) = self.meetings.get_mut(&source.meeting) {
-                    meeting.core.set_paused(id, layer, !wanted);
-                }
-                self.tell_wish(id, layer);
-            }
+        let (wanted, flow) = (place.is_wanted(), place.flow);
+        if std::mem::replace(&mut place.asked, wanted) == wanted {
+            return;
+        }
+        let at = self.shared.micros(now);
+        if let Some(meeting) = self.meetings.get_mut(&key) {
+            meeting.core.handle_timeout(at);
+            meeting.core.set_paused(id, layer, !wanted);
+        }
+        match home {
+            Home::Neighbour(index) => self.want_of_neighbour(index, flow, wanted),
+            Home::Worker(_) | Home::Here { .. } => self.tell_wish(id, layer),
         }
     }
 
@@ -219,7 +242,7 @@ impl Worker {
         let wish = Crossing::Wanted {
             source: id,
             layer,
-            wanted: place.wanted_here,
+            wanted: place.asked,
         };
         if self.shared.rings[self.index][to].push(wish).is_err() && !self.untold_wishes.contains(&(id, layer))
         {
@@ -230,11 +253,7 @@ impl Worker {
 
     /// Another worker wants a layer of ours, or no longer does.
     pub fn wanted_by(&mut self, now: Instant, worker: usize, id: SourceId, layer: usize, wanted: bool) {
-        let Some(source) = self
-            .sources
-            .get_mut(&id)
-            .filter(|s| matches!(s.home, Home::Here { .. }))
-        else {
+        let Some(source) = self.sources.get_mut(&id).filter(|s| s.home.is_ours()) else {
             return;
         };
         let Some(place) = source.layers.get_mut(layer) else {
@@ -246,10 +265,10 @@ impl Worker {
             place.wanted_by &= !(1 << worker);
             place.cut_for &= !(1 << worker);
         }
-        self.apply_pause(now, id, layer);
+        self.apply_want(now, id, layer);
     }
 
-    /// Tells a link to pause a layer that nobody on any worker wants, or to go on. Never before the source was live.
+    /// Tells a link to pause a layer that nobody on any worker or relay wants, or to go on. Never before the source was live.
     pub fn apply_pause(&mut self, now: Instant, id: SourceId, layer: usize) {
         let Some(source) = self.sources.get_mut(&id) else {
             return;
@@ -261,7 +280,7 @@ impl Worker {
         let Some(place) = source.layers.get_mut(layer) else {
             return;
         };
-        let paused = live && !place.wanted_here && place.wanted_by == 0;
+        let paused = live && !place.is_wanted();
         if paused == place.paused {
             return;
         }

@@ -5,12 +5,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use muster_forward::quality::Meter;
-use muster_forward::{
-    Codec, LayerSpec, LegId, Meeting, SlotSpec, SourceId, SourceKind, SourceSpec, Wish, WishWhat,
-};
+use muster_forward::{Codec, LayerSpec, LegId, SlotSpec, SourceId, SourceKind, SourceSpec, Wish, WishWhat};
 use muster_identity::{JoinClaims, View};
 use muster_proto::command::v1::{LegState, StageDocument};
-use muster_proto::media::v1::{self as wire, SlotWish, Speakers, slot_wish};
+use muster_proto::media::v1::{self as wire, SlotWish, slot_wish};
 use muster_webrtc::{IceCredentials, Leg, LegConfig, host_candidates};
 
 use crate::convert;
@@ -19,8 +17,7 @@ use crate::refusal::Refusal;
 use crate::watch::{self, Post, Watch};
 
 use super::state::{
-    Home, LayerPlace, LegEntry, LocalMeeting, MeetingKey, Shared, SlotEntry, SourcePlace, WebRtcWire, Wire,
-    Worker,
+    Home, LayerPlace, LegEntry, MeetingKey, Shared, SlotEntry, SourcePlace, WebRtcWire, Wire, Worker,
 };
 use super::sync::notice;
 use super::table::SlotPlace;
@@ -232,7 +229,8 @@ impl Worker {
         let link = matches!(wire, Wire::Link(_));
         let slots = self.add_slots(now, key, (id, link), &site, slots);
         for (index, (_, spec)) in offered.iter().enumerate().filter(|(_, (granted, _))| *granted) {
-            self.add_source(now, key, Home::Here { leg: id, index }, spec.clone());
+            let relay = shared.directory.relay().clone();
+            self.add_source(now, key, Home::Here { leg: id, index }, spec.clone(), relay);
         }
         // What is not granted keeps its place, since packets come by it, under an id that nothing knows.
         let sources = match granted().next() {
@@ -283,25 +281,6 @@ impl Worker {
         }
     }
 
-    fn open_meeting(&mut self, name: &Arc<str>) -> MeetingKey {
-        if let Some(&key) = self.meeting_keys.get(name) {
-            return key;
-        }
-        let key = MeetingKey(self.shared.directory.next_id());
-        let meeting = LocalMeeting {
-            name: name.clone(),
-            core: Meeting::new(),
-            legs: Vec::new(),
-            remote: Vec::new(),
-            stage: None,
-            speakers: Speakers::default(),
-            close_at: None,
-        };
-        self.meetings.insert(key, meeting);
-        self.meeting_keys.insert(name.clone(), key);
-        key
-    }
-
     fn add_slots(
         &mut self,
         now: Instant,
@@ -346,7 +325,15 @@ impl Worker {
         entries
     }
 
-    pub(super) fn add_source(&mut self, now: Instant, key: MeetingKey, home: Home, spec: SourceSpec) {
+    /// `relay` is the one that has its leg.
+    pub(super) fn add_source(
+        &mut self,
+        now: Instant,
+        key: MeetingKey,
+        home: Home,
+        spec: SourceSpec,
+        relay: Arc<str>,
+    ) {
         let Some(meeting) = self.meetings.get_mut(&key) else {
             return;
         };
@@ -354,15 +341,20 @@ impl Worker {
         let place = SourcePlace {
             meeting: key,
             home,
+            site: spec.site.clone(),
+            relay,
             kind: spec.kind,
             codec: spec.codec,
             layers: vec![LayerPlace::default(); layers],
+            sizes: spec.layers.clone(),
         };
         let id = spec.id;
         self.sources.insert(id, place);
         meeting.core.add_source(self.shared.micros(now), spec);
         if let Home::Worker(_) = home {
             meeting.remote.push(id);
+        }
+        if !matches!(home, Home::Here { .. }) {
             // Nothing comes until it is wished for: that is no silence.
             for layer in 0..layers {
                 meeting.core.set_paused(id, layer, true);
@@ -420,21 +412,7 @@ impl Worker {
         tracing::info!(meeting = %name, site = %leg.site, leg = %leg.name, reason, "leg closed");
         self.drain_core(now, key);
         self.shared.directory.leave(&name, id, reason);
-        if self
-            .meetings
-            .get(&key)
-            .is_some_and(|meeting| meeting.legs.is_empty())
-        {
-            self.meeting_keys.remove(&name);
-            for source in self
-                .meetings
-                .remove(&key)
-                .map(|meeting| meeting.remote)
-                .unwrap_or_default()
-            {
-                self.sources.remove(&source);
-            }
-        }
+        self.close_if_idle(key);
     }
 
     /// Takes the whole wish of a leg.

@@ -1,6 +1,7 @@
 //! Links on a worker: each is a task of the worker's own thread, and its datagrams enter the packet path there.
 //!
 //! A link carries one leg at a time; the connection may outlive it. The task takes the leg out when the link is gone.
+//! The link of another relay goes to `cascade`.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -21,6 +22,7 @@ use crate::convert;
 use crate::refusal::Refusal;
 use crate::watch::Watch;
 
+use super::cascade;
 use super::legs::{Joining, JoiningSlot};
 use super::path::slot_flow;
 use super::state::{LinkCounts, LinkWire, UpFlow, Wire, Worker};
@@ -57,6 +59,12 @@ async fn serve(worker: Shared, arriving: Arriving) {
         worker.borrow().shared.metrics.refused(refusal.code);
         tracing::warn!(%peer, "link refused: {refusal}");
         link.sender.close(refusal.code);
+        return;
+    }
+    if let Identity::Relay(name) = &link.peer {
+        let name = name.clone();
+        cascade::serve_below(&worker, &name, link).await;
+        worker.borrow_mut().links.leave(&peer);
         return;
     }
     let mut leg = None;
@@ -203,7 +211,8 @@ async fn take_message(
             }
         }
         Some(Up::Ping(ping)) => tell(sender, link_down::Message::Pong(ping)),
-        Some(Up::Hello(_)) | None => {}
+        // Relays alone speak so, and their links are not served here.
+        Some(Up::Hello(_) | Up::Relay(_)) | None => {}
     }
 }
 

@@ -5,6 +5,7 @@
 //! [`Command`]s, through the directory (what has changed in a meeting) and through the rings (packets).
 
 mod backlog;
+mod cascade;
 mod copies;
 mod events;
 mod following;
@@ -12,6 +13,8 @@ mod handshakes;
 mod legs;
 mod links;
 mod load;
+mod neighbours;
+mod parts;
 mod path;
 mod quality;
 mod socket;
@@ -103,6 +106,8 @@ pub(crate) struct Start {
     pub candidate: SocketAddr,
     /// The relay's TCP port for media, likewise.
     pub tcp_candidate: Option<SocketAddr>,
+    /// `HOST:PORT` of the relay above, for the worker that keeps the link to it.
+    pub uplink: Option<String>,
 }
 
 /// A started worker.
@@ -159,6 +164,9 @@ async fn run(
     let worker = Rc::new(RefCell::new(worker));
     let server = Rc::new(server);
     tokio::task::spawn_local(links::accept(worker.clone(), server.clone()));
+    if let Some(uplink) = start.uplink {
+        tokio::task::spawn_local(cascade::keep_uplink(worker.clone(), uplink, start.credentials));
+    }
     let _ = ready.send(Ok(()));
 
     let mut tick = tokio::time::interval(tick::TICK);
@@ -270,6 +278,7 @@ async fn stop(worker: &RefCell<Worker>, server: &LinkServer) {
         for leg in legs {
             worker.close(leg, "relay stopped");
         }
+        worker.close_neighbours("relay stopped");
         worker.flush(Instant::now());
     }
     server.close("relay stopped");

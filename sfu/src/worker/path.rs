@@ -15,7 +15,7 @@ use muster_webrtc::{Ignored, Place, stun_ufrag};
 use crate::ring::{Aside, Crossing, CrossingPacket, Ring};
 
 use super::handshakes::is_dtls;
-use super::state::{Home, LayerPlace, LegEntry, Wire, Worker};
+use super::state::{LayerPlace, LegEntry, Wire, Worker};
 
 /// Addresses that one leg may be found by; the oldest goes.
 const MAX_ADDRESSES: usize = 8;
@@ -224,8 +224,16 @@ impl Worker {
         self.flush(now);
     }
 
-    /// One packet of one layer, wherever it came from: into the slots of this worker, and to the workers that want it.
-    fn forward(&mut self, now: Instant, id: SourceId, layer: usize, packet: &Packet<'_>, aside: Aside) {
+    /// One packet of one layer, wherever it came from: into the slots of this worker, and to the workers and relays that
+    /// want it.
+    pub(super) fn forward(
+        &mut self,
+        now: Instant,
+        id: SourceId,
+        layer: usize,
+        packet: &Packet<'_>,
+        aside: Aside,
+    ) {
         let Some(source) = self.sources.get_mut(&id) else {
             return;
         };
@@ -254,11 +262,15 @@ impl Worker {
         let Some(source) = self.sources.get(&id) else {
             return;
         };
-        if let Home::Here { .. } = source.home
-            && let Some(place) = source.layers.get(layer)
-            && place.wanted_by != 0
-        {
+        let ours = source.home.is_ours();
+        let Some(&place) = source.layers.get(layer) else {
+            return;
+        };
+        if ours && place.wanted_by != 0 {
             self.cross(now, id, layer, packet, aside);
+        }
+        if place.wanted_by_relays != 0 {
+            self.send_to_neighbours(id, layer, packet, aside);
         }
         self.drain_core(now, key);
         if self.copies.is_full() {

@@ -1,7 +1,8 @@
 //! What a worker holds: its legs, the meetings they are in, and where each source and slot is.
 //!
 //! One thread owns all of it. Invariants: a key in `sources`, `by_address` or `by_ufrag` is of a leg in `legs` (or,
-//! for sources, of another worker while a meeting of ours shows it); a meeting is here exactly while a leg of it is.
+//! for sources, of another worker or relay while we have the meeting); a meeting is here exactly while a leg of it is, or
+//! a relay at the other end of a link of ours has a part in it.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -13,7 +14,7 @@ use bytes::BytesMut;
 use metrics::{Counter, Gauge};
 use muster_forward::quality::Meter;
 use muster_forward::{
-    Codec, Forwarded, LegId, Meeting, Micros, Replayed, SlotId, SourceId, SourceKind, Wish,
+    Codec, Forwarded, LayerSpec, LegId, Meeting, Micros, Replayed, SlotId, SourceId, SourceKind, Wish,
 };
 use muster_link::RelaySender;
 use muster_proto::command::v1::{LegState, StageDocument};
@@ -23,6 +24,7 @@ use muster_webrtc::{Certificate, Leg, PacketStore, SendBatch};
 use tokio::sync::Notify;
 
 use crate::admission::Admission;
+use crate::cascade::Cascade;
 use crate::directory::{Directory, Signal};
 use crate::metrics::{Metrics, TABLES};
 use crate::readiness::Readiness;
@@ -35,6 +37,7 @@ use super::handshakes::Handshakes;
 use super::legs::Size;
 use super::links::LinkTable;
 use super::load::Load;
+use super::neighbours::Neighbour;
 use super::socket::{Batch, MediaSocket};
 use super::table::Legs;
 
@@ -44,6 +47,7 @@ pub(crate) struct Shared {
     pub admission: Admission,
     pub metrics: Metrics,
     pub readiness: Readiness,
+    pub cascade: Cascade,
     pub certificate: Arc<Certificate>,
     pub signals: Vec<Arc<Signal>>,
     /// `rings[from][to]`.
@@ -105,14 +109,28 @@ pub(crate) enum Home {
         index: usize,
     },
     Worker(usize),
+    /// It comes by a link of this worker from another relay; index of the neighbour.
+    Neighbour(usize),
+}
+
+impl Home {
+    /// Its packets reach this worker first.
+    pub fn is_ours(self) -> bool {
+        !matches!(self, Self::Worker(_))
+    }
 }
 
 pub(crate) struct SourcePlace {
     pub meeting: MeetingKey,
     pub home: Home,
+    pub site: Arc<str>,
+    /// The relay that has its leg.
+    pub relay: Arc<str>,
     pub kind: SourceKind,
     pub codec: Codec,
     pub layers: Vec<LayerPlace>,
+    /// Of the layers, as the publisher told them.
+    pub sizes: Vec<LayerSpec>,
 }
 
 /// Who wants a layer, and what was done about it.
@@ -121,10 +139,24 @@ pub(crate) struct LayerPlace {
     pub wanted_here: bool,
     /// Bit set of the other workers that want it.
     pub wanted_by: u64,
+    /// Bit set of the neighbours that want it.
+    pub wanted_by_relays: u64,
+    /// What the worker or the relay that it comes from was told.
+    pub asked: bool,
+    /// When a key frame was last asked for by a neighbour.
+    pub asked_at: Option<Instant>,
+    /// Its id on the link to the neighbour that it comes from.
+    pub flow: u64,
     /// Bit set of the workers whose ring was full: nothing more for them until a key frame.
     pub cut_for: u64,
     pub live: bool,
     pub paused: bool,
+}
+
+impl LayerPlace {
+    pub fn is_wanted(&self) -> bool {
+        self.wanted_here || self.wanted_by != 0 || self.wanted_by_relays != 0
+    }
 }
 
 pub(crate) struct SlotEntry {
@@ -224,6 +256,8 @@ pub(crate) struct Drops {
     pub link_full: Counter,
     pub link_too_large: Counter,
     pub link_malformed: Counter,
+    /// A meeting or source of another relay that is not as it must be, or one too many.
+    pub relay_refused: Counter,
     pub ignored: HashMap<&'static str, Counter>,
 }
 
@@ -266,6 +300,8 @@ pub(crate) struct Worker {
     pub load: Load,
     /// Connected links, those between two meetings too.
     pub links: LinkTable,
+    /// The relays at the other ends of links of this worker; a place is used again.
+    pub neighbours: Vec<Option<Neighbour>>,
     /// Of the tables above, as [`TABLES`] names them.
     pub table_gauges: [Gauge; TABLES.len()],
     pub next_look: Instant,
@@ -286,6 +322,7 @@ impl Worker {
             link_full: shared.metrics.dropped("link_full"),
             link_too_large: shared.metrics.dropped("link_too_large"),
             link_malformed: shared.metrics.dropped("link_malformed"),
+            relay_refused: shared.metrics.dropped("relay_refused"),
             ignored: HashMap::new(),
         };
         let load = Load::new(&shared.metrics, index);
@@ -319,6 +356,7 @@ impl Worker {
             drops,
             load,
             links: LinkTable::default(),
+            neighbours: Vec::new(),
             table_gauges,
             next_look: now,
             next_second: now,

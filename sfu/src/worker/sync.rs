@@ -1,5 +1,5 @@
 //! What the directory says has changed in a meeting, done here: sources of other workers come and go, the stage is taken,
-//! legs that must go are closed.
+//! legs that must go are closed, the relays at links of this worker hear of it.
 //!
 //! It works on state and not on messages, so it may run at any time and any number of times.
 
@@ -7,13 +7,13 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use muster_forward::{SourceId, Stage};
+use muster_forward::{Meeting, SourceId, Stage};
 use muster_proto::command::v1::StageDocument;
-use muster_proto::media::v1::MeetingNotice;
+use muster_proto::media::v1::{MeetingNotice, Speakers};
 
-use crate::directory::order;
+use crate::directory::{Relayed, order};
 
-use super::state::{Home, MeetingKey, Worker};
+use super::state::{Home, LocalMeeting, MeetingKey, Worker};
 
 /// From the end of a meeting here to the end of its legs, so that the notice is read.
 const GRACE: Duration = Duration::from_millis(500);
@@ -21,10 +21,11 @@ const GRACE: Duration = Duration::from_millis(500);
 impl Worker {
     /// Does what the difference between the directory and this worker asks for.
     pub fn sync(&mut self, now: Instant, name: &Arc<str>) {
+        let view = self.shared.directory.look(name, self.index);
+        self.sync_above(now, name, view.needed);
         let Some(&key) = self.meeting_keys.get(name) else {
             return;
         };
-        let view = self.shared.directory.look(name, self.index);
         if let Some(stage) = &view.stage {
             self.take_stage(now, key, stage, view.moved);
         }
@@ -36,6 +37,12 @@ impl Worker {
             .iter()
             .flat_map(|(_, specs)| specs.iter())
             .map(|spec| spec.id)
+            .chain(
+                view.relayed
+                    .iter()
+                    .flat_map(|(_, some)| some.iter())
+                    .map(|one| one.spec.id),
+            )
             .collect();
         let (kept, gone): (Vec<_>, Vec<_>) = meeting.remote.iter().partition(|known| present.contains(known));
         meeting.remote = kept;
@@ -46,7 +53,15 @@ impl Worker {
         for (worker, specs) in &view.sources {
             for spec in specs.iter() {
                 if !self.sources.contains_key(&spec.id) {
-                    self.add_source(now, key, Home::Worker(*worker), spec.clone());
+                    let relay = self.shared.directory.relay().clone();
+                    self.add_source(now, key, Home::Worker(*worker), spec.clone(), relay);
+                }
+            }
+        }
+        for (worker, relayed) in &view.relayed {
+            for Relayed { spec, relay } in relayed.iter() {
+                if !self.sources.contains_key(&spec.id) {
+                    self.add_source(now, key, Home::Worker(*worker), spec.clone(), relay.clone());
                 }
             }
         }
@@ -61,6 +76,40 @@ impl Worker {
         }
         self.follow(now, key);
         self.drain_core(now, key);
+        self.announce(key);
+    }
+
+    /// The meeting's key here; it opens if it was not.
+    pub(super) fn open_meeting(&mut self, name: &Arc<str>) -> MeetingKey {
+        if let Some(&key) = self.meeting_keys.get(name) {
+            return key;
+        }
+        let key = MeetingKey(self.shared.directory.next_id());
+        let meeting = LocalMeeting {
+            name: name.clone(),
+            core: Meeting::new(),
+            legs: Vec::new(),
+            remote: Vec::new(),
+            stage: None,
+            speakers: Speakers::default(),
+            close_at: None,
+        };
+        self.meetings.insert(key, meeting);
+        self.meeting_keys.insert(name.clone(), key);
+        key
+    }
+
+    /// Forgets a meeting that has neither a leg here nor another relay at a link of ours.
+    pub(super) fn close_if_idle(&mut self, key: MeetingKey) {
+        let idle = |meeting: &&LocalMeeting| meeting.legs.is_empty() && !self.has_part(key);
+        let Some(name) = self.meetings.get(&key).filter(idle).map(|m| m.name.clone()) else {
+            return;
+        };
+        self.meeting_keys.remove(&name);
+        let remote = self.meetings.remove(&key).map(|meeting| meeting.remote);
+        for source in remote.unwrap_or_default() {
+            self.sources.remove(&source);
+        }
     }
 
     /// A worker that has no leg of the meeting any more wants nothing of it, even if it could not say so.
@@ -79,7 +128,7 @@ impl Worker {
             }
         }
         for (id, layer) in changed {
-            self.apply_pause(now, id, layer);
+            self.apply_want(now, id, layer);
         }
     }
 

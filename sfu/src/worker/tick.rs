@@ -106,6 +106,7 @@ impl Worker {
             self.by_address.len(),
             self.by_ufrag.len(),
             self.links.len(),
+            self.neighbours.iter().flatten().count(),
         ];
         for (gauge, size) in self.table_gauges.iter().zip(sizes) {
             gauge.set(size as f64);

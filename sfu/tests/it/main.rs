@@ -1,6 +1,7 @@
 //! A started relay from outside: browsers (the `webrtc` crate), links, HTTP, a control plane of the test's own.
 
 mod audio;
+mod cascade;
 mod dev;
 mod fleet;
 mod hard;

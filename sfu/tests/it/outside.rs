@@ -8,7 +8,7 @@ use crate::support::control_plane::ControlPlane;
 use crate::support::http::{self, request};
 use crate::support::{Bench, until, until_async, vp8};
 
-async fn get(bench: &Bench, path: &str) -> http::Answer {
+pub async fn get(bench: &Bench, path: &str) -> http::Answer {
     request(bench.relay.http_addr(), "GET", path, &[], "").await
 }
 

@@ -313,7 +313,7 @@ impl Seen {
                     watch_leg_response::Event::Quality(_) | watch_leg_response::Event::Heartbeat(_) => {}
                 }
             }
-            link_down::Message::Welcome(_) | link_down::Message::Pong(_) => {}
+            link_down::Message::Welcome(_) | link_down::Message::Pong(_) | link_down::Message::Relay(_) => {}
         }
     }
 }

@@ -6,6 +6,7 @@ pub mod control_plane;
 pub mod http;
 pub mod raw;
 pub mod vp8;
+pub mod wire;
 
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -51,8 +52,13 @@ pub fn credentials(authority: &Authority, identity: Identity) -> Credentials {
 }
 
 pub fn config(authority: &Authority, dir: &Path) -> RelayConfig {
+    config_of("r1", authority, dir)
+}
+
+/// The configuration of a relay of this name.
+pub fn config_of(name: &str, authority: &Authority, dir: &Path) -> RelayConfig {
     let identity_dir = dir.join("relay");
-    credentials(authority, Identity::Relay("r1".into()))
+    credentials(authority, Identity::Relay(name.into()))
         .save(&identity_dir)
         .expect("saved");
     RelayConfig {
