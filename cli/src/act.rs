@@ -16,7 +16,7 @@ use crate::args::{
     Access, Add, ChairCommand, Command, Direction, FloorCommand, Form, PollingCommand, RollCallCommand,
     SiteOrOff, SitesIfAny, SitesOrAll, Switch, Which,
 };
-use crate::client::{Bearer, Client, connect};
+use crate::client::{Authorized, Bearer, Client, connect};
 use crate::failure::Failure;
 use crate::json;
 use crate::meeting::{id_of, live, names_of, site_names};
@@ -250,6 +250,29 @@ fn held(meeting: &Meeting, paused: bool) -> Result<SetPolling, Failure> {
     })
 }
 
+/// Speaks as a person at a site, who has a link.
+pub async fn endpoint(access: &Access, link: &str) -> Result<EndpointServiceClient<Authorized>, Failure> {
+    let secret = link.split_once("/join#").map(|(_, secret)| secret);
+    let secret = secret.filter(|secret| !secret.is_empty()).ok_or_else(|| {
+        Failure::Usage(
+            "--link: expected the link of a site, https://HOST/join#SECRET (muster site link)".to_owned(),
+        )
+    })?;
+    let channel = connect(&access.server, access.ca.as_deref()).await?;
+    Ok(EndpointServiceClient::with_interceptor(
+        channel,
+        Bearer::new(secret)?,
+    ))
+}
+
+/// Why a call by a site's link failed.
+pub fn by_link(status: tonic::Status) -> Failure {
+    match status.code() {
+        Code::Unauthenticated => Failure::NotSignedIn(status.message().to_owned()),
+        _ => status.into(),
+    }
+}
+
 /// 申请发言 by a person at a site, with the link by which the site takes part.
 pub async fn request_floor(
     access: &Access,
@@ -258,24 +281,12 @@ pub async fn request_floor(
     withdraw: bool,
     form: Form,
 ) -> Result<(), Failure> {
-    let secret = link.split_once("/join#").map(|(_, secret)| secret);
-    let secret = secret.filter(|secret| !secret.is_empty()).ok_or_else(|| {
-        Failure::Usage(
-            "--link: expected the link of a site, https://HOST/join#SECRET (muster site link)".to_owned(),
-        )
-    })?;
-    let channel = connect(&access.server, access.ca.as_deref()).await?;
-    let mut site = EndpointServiceClient::with_interceptor(channel, Bearer::new(secret)?);
+    let mut site = endpoint(access, link).await?;
     let request = RequestFloorRequest {
         meeting: meeting.clone(),
         withdraw,
     };
-    site.request_floor(request)
-        .await
-        .map_err(|status| match status.code() {
-            Code::Unauthenticated => Failure::NotSignedIn(status.message().to_owned()),
-            _ => status.into(),
-        })?;
+    site.request_floor(request).await.map_err(by_link)?;
     match form {
         Form::Json => print_json(
             &json!({ "meeting": meeting, "floor": if withdraw { "withdrawn" } else { "requested" } }),

@@ -138,6 +138,9 @@ pub enum Command {
     /// Is everybody ready? Checked without disturbing them
     #[command(subcommand, after_help = help::PLANS)]
     Drill(DrillCommand),
+    /// 上报: what the front line raises: list, send
+    #[command(subcommand)]
+    Report(ReportCommand),
     /// Accounts, their roles and their sessions
     #[command(subcommand, after_help = help::ACCOUNTS)]
     Account(AccountCommand),

@@ -8,6 +8,7 @@ use muster_proto::command::v1::directory_service_client::DirectoryServiceClient;
 use muster_proto::command::v1::log_service_client::LogServiceClient;
 use muster_proto::command::v1::meeting_service_client::MeetingServiceClient;
 use muster_proto::command::v1::plan_service_client::PlanServiceClient;
+use muster_proto::command::v1::report_service_client::ReportServiceClient;
 use muster_proto::command::v1::session_service_client::SessionServiceClient;
 use muster_proto::command::v1::watch_service_client::WatchServiceClient;
 use tonic::Status;
@@ -116,6 +117,11 @@ impl Client {
 
     pub fn plans(&self) -> PlanServiceClient<Authorized> {
         PlanServiceClient::with_interceptor(self.channel.clone(), self.bearer.clone())
+            .max_decoding_message_size(MAX_RESPONSE)
+    }
+
+    pub fn reports(&self) -> ReportServiceClient<Authorized> {
+        ReportServiceClient::with_interceptor(self.channel.clone(), self.bearer.clone())
             .max_decoding_message_size(MAX_RESPONSE)
     }
 

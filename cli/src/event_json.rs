@@ -28,6 +28,7 @@ pub fn watched(event: &Event) -> Option<Value> {
         }),
         Event::Service(state) => with_type("service", service(state)),
         Event::Plans(_) => json!({ "type": "plans" }),
+        Event::Report(report) => with_type("report", json::report(report)),
     };
     Some(line)
 }
@@ -182,6 +183,10 @@ fn unit_change(change: &UnitChange) -> (&'static str, Value) {
             json!({ "identity": e.identity, "expires_ms": e.expires_ms }),
         ),
         UnitChange::SecretUsed(e) => ("secret_used", json!({ "identity": e.identity })),
+        UnitChange::ReportTaken(e) => (
+            "report_taken",
+            e.report.as_ref().map_or(Value::Null, json::report),
+        ),
     }
 }
 

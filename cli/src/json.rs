@@ -3,7 +3,7 @@
 
 use muster_proto::command::v1::{
     Account, Attendance, DamagedMeeting, Drill, DrillResult, FloorRequest, Grant, Meeting, Polling, Presence,
-    Preset, RollCall, RollCallEntry, Schedule, Selector, Site, Stage, Summons, Tier, Unit,
+    Preset, Report, RollCall, RollCallEntry, Schedule, Selector, Site, Stage, Summons, Tier, Unit,
 };
 use serde_json::{Value, json};
 
@@ -207,6 +207,14 @@ fn drill_result(result: &DrillResult) -> Value {
         "clock_off_ms": result.clock_off_ms, "rtt_ms": result.rtt_ms, "at_ms": result.at_ms,
         "reason": reason_name(result.reason()), "detail": result.detail,
         "camera_reason": reason_name(result.camera_reason()),
+    })
+}
+
+pub fn report(report: &Report) -> Value {
+    json!({
+        "site": report.site, "id": report.id, "kind": word_of!(report.kind(), "REPORT_KIND_"), "text": report.text,
+        "written_ms": report.written_ms, "received_ms": report.received_ms, "unit": report.unit,
+        "meeting": report.meeting, "roll_call": report.roll_call,
     })
 }
 

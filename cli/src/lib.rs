@@ -20,6 +20,7 @@ mod meeting;
 mod output;
 mod plan;
 mod report;
+mod reports;
 mod session;
 mod site;
 mod transport;
@@ -31,7 +32,9 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use args::{Access, Cli, Command, FloorCommand, Form, RelayCommand, RollCallCommand, SiteCommand};
+use args::{
+    Access, Cli, Command, FloorCommand, Form, RelayCommand, ReportCommand, RollCallCommand, SiteCommand,
+};
 use client::Client;
 use failure::Failure;
 
@@ -73,6 +76,9 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
             withdraw,
             meeting,
         }) => act::request_floor(&access, &link, meeting, withdraw, output).await,
+        Command::Report(ReportCommand::Send { link, text, id }) => {
+            reports::send(&access, &link, text, id, output).await
+        }
         command => {
             let client = client::Client::open(&access).await?;
             let outcome = signed_in(&client, &access, command, output).await;
@@ -104,6 +110,9 @@ async fn signed_in(client: &Client, access: &Access, command: Command, form: For
         Command::Preset(command) => plan::preset(client, command, form).await,
         Command::Schedule(command) => plan::schedule(client, command, form).await,
         Command::Drill(command) => plan::drill(client, command, form).await,
+        Command::Report(ReportCommand::List { site, unit, limit }) => {
+            reports::list(client, site, unit, limit, form).await
+        }
         Command::Account(command) => account::account(client, command, form).await,
         Command::Refusals(options) => account::refusals(client, options, form).await,
         Command::Log(command) => log::log(client, command, form).await,

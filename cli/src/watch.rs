@@ -46,7 +46,8 @@ impl Situation {
                 | Event::Quality(_)
                 | Event::Permissions(_)
                 | Event::Service(_)
-                | Event::Plans(_),
+                | Event::Plans(_)
+                | Event::Report(_),
             )
             | None => {}
         }

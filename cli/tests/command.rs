@@ -609,6 +609,32 @@ async fn the_floor_is_requested_by_the_link_of_a_site() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_report_is_sent_by_a_link_and_listed_once() {
+    let world = World::new().await;
+    let link = world.json(&["site", "link", "A1"]).await;
+    let url = link["url"].as_str().expect("a link").to_owned();
+    let send = ["report", "send", "--link", &url, "--id", "r1", "水漫进地下室"];
+    let first = world.json(&send).await;
+    assert_eq!(world.json(&send).await, first, "the same again");
+    let listed = world.json(&["report", "list"]).await;
+    assert_eq!(listed.as_array().map(Vec::len), Some(1));
+    assert_eq!(
+        (&listed[0]["site"], &listed[0]["text"], &listed[0]["kind"]),
+        (
+            &Value::from("A1"),
+            &Value::from("水漫进地下室"),
+            &Value::from("words")
+        )
+    );
+    let shown = world.text(&["report", "list", "--site", "A1"]).await;
+    assert!(shown.contains("水漫进地下室"), "{shown}");
+    let none = world.json(&["report", "list", "--site", "A2"]).await;
+    assert_eq!(none.as_array().map(Vec::len), Some(0));
+    let (code, message) = world.failure(&["report", "send", "--link", &url, " "]).await;
+    assert!(code == 2 && message.contains("500"), "{code} {message}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_event_that_was_altered_in_the_store_is_named() {
     let world = World::new().await;
     let meeting = world.convene("A1", "Flood of the river").await;

@@ -7,13 +7,13 @@
 use crate::bus::{Bus, Hint};
 use crate::clock::Clock;
 use crate::convert::{
-    Done, answer_to_wire, drill_to_wire, preset_to_wire, role_to_wire, schedule_to_wire,
+    Done, answer_to_wire, drill_to_wire, preset_to_wire, report_to_wire, role_to_wire, schedule_to_wire,
     unit_event_from_wire, unit_event_to_wire,
 };
 use crate::status::Failure;
 use crate::store::{
-    ChainHead, DrillRow, GrantRow, NewEvent, PresetRow, ScheduleRow, Store, StoreError, UnitAppend,
-    UnitEffect,
+    ChainHead, DrillRow, GrantRow, NewEvent, PresetRow, ReportRow, ScheduleRow, Store, StoreError,
+    UnitAppend, UnitEffect,
 };
 use muster_domain::{Administration, Millis, Order, Record, SiteId, UnitEvent, UnitId};
 use muster_proto::command::v1 as pb;
@@ -289,6 +289,12 @@ fn effect_of(done: &Done<'_>, event: &UnitEvent) -> Option<UnitEffect> {
             role: role_to_wire(*role).into(),
             unit: unit.to_string(),
         },
+        UnitEvent::Recorded(Record::Reported(report)) => UnitEffect::AddReport(ReportRow {
+            site: report.site.to_string(),
+            id: report.id.to_string(),
+            received_ms: done.at.0,
+            body: report_to_wire(done, report).encode_to_vec(),
+        }),
         // Their rows come with the order.
         UnitEvent::DrillStarted { .. } | UnitEvent::Recorded(_) => return None,
     })

@@ -7,6 +7,7 @@
 mod calls;
 mod camera;
 mod leg;
+mod reports;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -15,12 +16,13 @@ use bytes::Bytes;
 use muster_proto::media::v1::{
     LinkJoin, LinkLeave, LinkSlot, SetViewRequest, SlotWish, StageRef, link_up, slot_wish,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::config::Config;
 use crate::control::{ControlEvent, ControlPlane};
 use crate::drill::Drill;
 pub use crate::enrolment::EnrolmentError;
+use crate::outbox::Outbox;
 use crate::publisher::{Fault, Publisher};
 use crate::pulse::Pulse;
 use crate::rendezvous::{Meeting, Step};
@@ -72,7 +74,11 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<Ended
     };
     let (inputs, mut queue) = mpsc::channel(QUEUE);
     let control = ControlPlane::start(&config.control_plane, &credentials, inputs.clone()).await?;
+    let (reached, reached_now) = watch::channel(false);
+    let outbox = reports::open(config.state_dir.as_deref(), &control, reached_now).await;
     let mut agent = Agent {
+        outbox,
+        reached,
         uplink: Uplink::new(Arc::new(credentials), inputs),
         control,
         config,
@@ -117,6 +123,10 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<Ended
 struct Agent {
     config: Config,
     control: ControlPlane,
+    /// Reports that wait; none where there is no folder for them, or it cannot be used.
+    outbox: Option<Outbox>,
+    /// Told whether the control plane is.
+    reached: watch::Sender<bool>,
     uplink: Uplink,
     /// Chinese and English, as drawn on the card.
     names: Option<(String, String)>,
@@ -248,6 +258,7 @@ impl Agent {
         if self.uplink.address() != self.status.relay.as_deref() {
             self.status.relay = self.uplink.address().map(str::to_owned);
         }
+        self.tell_reports();
         let (changed, due) = (self.status.differs(&self.shown), now >= self.next_status);
         if changed || due {
             self.writer.write(&self.status, changed);

@@ -45,6 +45,9 @@ pub struct Args {
     /// Read settings from this TOML file.
     #[arg(long, value_name = "FILE", env = "MUSTER_CONFIG")]
     pub config: Option<PathBuf>,
+    /// Folder of what people at the site wrote and is not sent yet [default: the identity folder].
+    #[arg(long, value_name = "DIR", env = "MUSTER_STATE")]
+    pub state: Option<PathBuf>,
     /// What to log to standard error: error, warn, info, debug, trace, or a filter such as `muster_edge=debug`.
     #[arg(long, value_name = "FILTER", env = "MUSTER_LOG")]
     pub log: Option<String>,
@@ -63,6 +66,7 @@ Settings can stand in a file (--config edge.toml); flags and environment win ove
   identity_dir = \"/var/lib/muster/edge\"
   source = \"testcard:180p5\"
   status_file = \"/run/muster/edge.json\"
+  state_dir = \"/var/lib/muster/edge\"     # reports that wait to be sent
   log = \"info\"
   utc_offset_minutes = 480     # the clock in the picture
 
@@ -78,6 +82,7 @@ struct FileSettings {
     identity_dir: Option<PathBuf>,
     source: Option<String>,
     status_file: Option<PathBuf>,
+    state_dir: Option<PathBuf>,
     log: Option<String>,
     utc_offset_minutes: Option<i32>,
 }
@@ -92,6 +97,8 @@ pub struct Config {
     pub source: Source,
     /// `-` is standard output.
     pub status: Option<PathBuf>,
+    /// Where reports wait until they are sent; none: nothing is written there, and no report can be kept.
+    pub state_dir: Option<PathBuf>,
     /// Where a program that runs the agent in itself reads its state.
     pub watchers: Option<watch::Sender<Status>>,
     pub log: String,
@@ -167,13 +174,16 @@ impl Config {
         } else {
             args.control_plane
         })?;
+        let identity_dir = args
+            .identity
+            .or(file.identity_dir)
+            .ok_or(ConfigError::Missing("identity folder"))?;
+        let state_dir = args.state.or(file.state_dir);
         let token = args.enrol_token.filter(|token| !token.trim().is_empty());
         Ok(Self {
             control_plane,
-            identity_dir: args
-                .identity
-                .or(file.identity_dir)
-                .ok_or(ConfigError::Missing("identity folder"))?,
+            state_dir: state_dir.or_else(|| Some(identity_dir.clone())),
+            identity_dir,
             enrol_token: token
                 .map(|token| token.trim().parse())
                 .transpose()

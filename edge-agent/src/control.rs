@@ -13,8 +13,8 @@ use std::time::Duration;
 use muster_identity::{Credentials, IdentityError, LAST_RANK, Rank};
 use muster_proto::command::v1::endpoint_service_client::EndpointServiceClient;
 use muster_proto::command::v1::{
-    AttachRequest, Attached, DrillCall, DrillResult, EndpointNotice, GetTicketRequest, JoinTicket,
-    ReportDrillRequest, ReportSummonsRequest, Site, SummonsCall, SummonsReason, SummonsState,
+    AttachRequest, Attached, DrillCall, DrillResult, EndpointNotice, GetTicketRequest, HandInReportRequest,
+    JoinTicket, ReportDrillRequest, ReportSummonsRequest, Site, SummonsCall, SummonsReason, SummonsState,
     SummonsWithdrawn, Tier, attach_response,
 };
 use tokio::sync::mpsc;
@@ -23,6 +23,7 @@ use tonic::{Code, Response, Status};
 
 use crate::agent::Input;
 use crate::backoff::Backoff;
+use crate::outbox::send::Carrier;
 use crate::rendezvous::Placement;
 
 const SILENCE: Duration = Duration::from_millis(2500);
@@ -130,6 +131,18 @@ impl ControlPlane {
         });
     }
 
+    /// Hands a report in: once, at whichever replica is reached. When it was stored, milliseconds since the Unix epoch.
+    ///
+    /// # Errors
+    /// The answer of the control plane, or why it was not reached.
+    pub async fn hand_in_report(&self, report: HandInReportRequest) -> Result<i64, Status> {
+        let answer = self.replicas.call(|mut client| {
+            let report = report.clone();
+            async move { client.hand_in_report(report).await }
+        });
+        Ok(answer.await?.received_ms)
+    }
+
     /// Asks for a ticket; the answer comes as [`ControlEvent::Ticket`]. `lost` is the placement whose relay is silent.
     pub fn ask_ticket(&self, meeting: &str, lost: Option<Placement>) {
         let lost = lost.unwrap_or_default();
@@ -172,6 +185,12 @@ impl ControlPlane {
                 tokio::time::sleep(backoff.next(rand::random())).await;
             }
         });
+    }
+}
+
+impl Carrier for ControlPlane {
+    async fn hand_in(&self, report: HandInReportRequest) -> Result<i64, Status> {
+        self.hand_in_report(report).await
     }
 }
 

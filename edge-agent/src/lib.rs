@@ -13,6 +13,7 @@ pub mod config;
 mod control;
 mod drill;
 mod enrolment;
+pub mod outbox;
 pub mod publisher;
 mod pulse;
 mod rendezvous;

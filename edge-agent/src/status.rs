@@ -72,6 +72,8 @@ pub struct Status {
     /// Address of the relay that the link leads to, while it is up.
     pub relay: Option<String>,
     pub last_error: Option<String>,
+    /// Reports that wait to be sent.
+    pub reports_waiting: usize,
 }
 
 /// A call that rings.

@@ -130,6 +130,7 @@ async fn measure(args: &FailoverArgs) -> anyhow::Result<()> {
             enrol_token: None,
             source: Source::TestCard(PictureSize::P180_5),
             status: None,
+            state_dir: None,
             watchers: Some(told),
             log: String::new(),
             utc_offset_minutes: 0,

@@ -33,6 +33,8 @@ Running a meeting 主席:
   lock, unlock      锁定会议: nobody new comes in
   extend            延长会议: let it end later
     muster chair take-over
+Heard from the sites:
+  report            上报: list, send
 Prepared:
   preset            list, save, delete, convene
   schedule          list, save, delete

@@ -129,6 +129,33 @@ pub enum DrillCommand {
     },
 }
 
+#[derive(Subcommand)]
+pub enum ReportCommand {
+    /// What sites have reported, newest first
+    List {
+        /// Only of this site
+        #[arg(long, value_name = "SITE", default_value = "", hide_default_value = true)]
+        site: String,
+        /// Only of this unit's sites and those below
+        #[arg(long, value_name = "UNIT", default_value = "", hide_default_value = true)]
+        unit: String,
+        /// At most so many
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+        limit: u32,
+    },
+    /// Report something as a person at a site, by its link; no account is needed
+    Send {
+        /// The link with which the site takes part, as `muster site link` gives it
+        #[arg(long, value_name = "URL")]
+        link: String,
+        /// 1 to 500 characters
+        text: String,
+        /// Name of the report; the same again stores nothing [default: a new one]
+        #[arg(long, value_name = "ID")]
+        id: Option<String>,
+    },
+}
+
 #[derive(Args)]
 pub struct Answer {
     #[arg(value_enum)]

@@ -190,6 +190,10 @@ name_type!(
     PlanId, "plan id", is_id, ID_EXPECTED
 );
 name_type!(
+    /// A report of a site. Made up there; it is unique with its site.
+    ReportId, "report id", is_id, ID_EXPECTED
+);
+name_type!(
     /// The account of a person who signs in. Lower case only, so that no two differ by case.
     AccountName, "account name", is_account, ACCOUNT_EXPECTED
 );

@@ -38,7 +38,7 @@ pub use authority::{
 pub use claims::{Claims, Holder};
 pub use credentials::{PasswordError, check_password};
 pub use floor::{Floor, FloorRequest, FloorState};
-pub use ids::{AccountName, IdError, MeetingId, Millis, PlanId, SiteId, UnitId};
+pub use ids::{AccountName, IdError, MeetingId, Millis, PlanId, ReportId, SiteId, UnitId};
 pub use import::{ImportError, ImportPlan, RawRow, plan_import};
 pub use meeting::{Able, ChairCause, Command, Event, Meeting, Notice, PollingOrder, Until};
 pub use places::Places;
@@ -53,6 +53,7 @@ pub use tags::{TagPool, Tags};
 pub use terms::{Fallback, Media, Opening, Priority, Terms};
 pub use tree::{Site, TierCounts, Tree, TreeError, Unit};
 pub use unit::{
-    Administration, Check, Drill, DrillResult, Order, Outcome, Preset, Record, Repeat, Schedule, UnitEvent,
+    Administration, Check, Drill, DrillResult, Order, Outcome, Preset, Record, Repeat, ReportKind, Schedule,
+    SiteReport, UnitEvent,
 };
 pub use words::{Access, Answer, EndpointKind, Role, Tier, WordError};

@@ -8,6 +8,7 @@
 mod decide;
 mod drill;
 mod plan;
+mod report;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -18,6 +19,7 @@ use crate::words::{Answer, Role};
 pub use decide::{LATE_MS, MAX_PLANS};
 pub use drill::{Check, DRILL_MS, Drill, DrillResult};
 pub use plan::{DAY_MS, Outcome, Preset, Repeat, Schedule};
+pub use report::{MAX_REPORT, ReportKind, SiteReport};
 
 /// Drills of a unit that are kept; the oldest goes when another begins.
 pub const MAX_DRILLS: usize = 200;
@@ -115,6 +117,8 @@ pub enum Record {
     SecretUsed {
         identity: String,
     },
+    /// A site of the unit reports something (上报).
+    Reported(SiteReport),
 }
 
 /// The state of one unit's administration.

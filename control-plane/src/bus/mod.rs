@@ -44,6 +44,8 @@ pub enum Hint {
     DrillStarted(Arc<pb::DrillStarted>),
     /// What an endpoint found in a drill, for whoever runs it; the result names its site.
     DrillReported(Arc<pb::ReportDrillRequest>),
+    /// A site has handed in a report.
+    Report(Arc<pb::Report>),
     /// Whether the parts of the control plane reach each other.
     Service(pb::ServiceState),
 }
@@ -53,7 +55,12 @@ impl Hint {
     fn is_for_all(&self) -> bool {
         matches!(
             self,
-            Self::Directory | Self::Plans | Self::Account(_) | Self::DrillStarted(_) | Self::DrillReported(_)
+            Self::Directory
+                | Self::Plans
+                | Self::Account(_)
+                | Self::DrillStarted(_)
+                | Self::DrillReported(_)
+                | Self::Report(_)
         )
     }
 }

@@ -91,5 +91,9 @@ pub fn notice_to_wire(meeting: &Meeting, notice: &Notice, chair: &str) -> pb::En
         locked: notice.locked,
         chair: chair.to_owned(),
         ends_ms: time_to_wire(notice.ends_at),
+        roll_call: meeting
+            .roll_call()
+            .filter(|_| notice.roll_called)
+            .map_or(0, |roll_call| roll_call.number),
     }
 }

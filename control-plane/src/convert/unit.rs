@@ -9,8 +9,8 @@ use super::summons::{optional_reason, reason_from_wire};
 use super::{corrupt, known_time, paired, text, time_to_wire};
 use crate::store::StoreError;
 use muster_domain::{
-    Drill, DrillResult, Grant, Millis, Outcome, PlanId, Preset, Record, Repeat, Schedule, SiteId, UnitEvent,
-    UnitId,
+    Drill, DrillResult, Grant, MeetingId, Millis, Outcome, PlanId, Preset, Record, Repeat, ReportId,
+    ReportKind, Schedule, SiteId, SiteReport, UnitEvent, UnitId,
 };
 use muster_proto::command::v1 as pb;
 use pb::unit_event::Event as Wire;
@@ -197,7 +197,7 @@ pub fn drill_from_wire(wire: &pb::Drill, sites: &[SiteId]) -> Result<Drill, Stor
     ))
 }
 
-fn record_to_wire(record: &Record) -> Wire {
+fn record_to_wire(done: &Done<'_>, record: &Record) -> Wire {
     match record {
         Record::Imported {
             units_added,
@@ -230,7 +230,50 @@ fn record_to_wire(record: &Record) -> Wire {
         Record::SecretUsed { identity } => Wire::SecretUsed(pb::SecretUsed {
             identity: identity.clone(),
         }),
+        Record::Reported(report) => Wire::ReportTaken(pb::ReportTaken {
+            report: Some(report_to_wire(done, report)),
+        }),
     }
+}
+
+/// A report as it is told, with when and where it was stored.
+pub fn report_to_wire(done: &Done<'_>, report: &SiteReport) -> pb::Report {
+    let (kind, meeting, roll_call) = match &report.kind {
+        ReportKind::Words => (pb::ReportKind::Words, String::new(), 0),
+        ReportKind::RollCallAnswer { meeting, roll_call } => {
+            (pb::ReportKind::RollCallAnswer, meeting.to_string(), *roll_call)
+        }
+    };
+    pb::Report {
+        site: report.site.to_string(),
+        id: report.id.to_string(),
+        kind: kind.into(),
+        text: report.text.clone(),
+        written_ms: report.written.0,
+        received_ms: done.at.0,
+        unit: done.unit.to_string(),
+        meeting,
+        roll_call,
+    }
+}
+
+/// What a site hands in. The error says what was expected.
+pub fn report_from_wire(site: SiteId, wire: pb::HandInReportRequest) -> Result<SiteReport, String> {
+    let kind = match pb::ReportKind::try_from(wire.kind) {
+        Ok(pb::ReportKind::Words | pb::ReportKind::Unspecified) => ReportKind::Words,
+        Ok(pb::ReportKind::RollCallAnswer) => ReportKind::RollCallAnswer {
+            meeting: MeetingId::new(wire.meeting).map_err(|error| error.to_string())?,
+            roll_call: wire.roll_call,
+        },
+        Err(_) => return Err(format!("kind: found {}, expected a kind of report", wire.kind)),
+    };
+    Ok(SiteReport {
+        site,
+        id: ReportId::new(wire.id).map_err(|error| error.to_string())?,
+        kind,
+        text: wire.text,
+        written: Millis(wire.written_ms),
+    })
 }
 
 /// Who did something to a unit, when, and in which place of its stream.
@@ -283,7 +326,7 @@ pub fn unit_event_to_wire(done: &Done<'_>, event: &UnitEvent) -> pb::UnitEvent {
             account: account.to_string(),
             role: role_to_wire(*role).into(),
         }),
-        UnitEvent::Recorded(record) => record_to_wire(record),
+        UnitEvent::Recorded(record) => record_to_wire(done, record),
     };
     pb::UnitEvent {
         unit: done.unit.to_string(),
@@ -330,6 +373,19 @@ fn record_from_wire(wire: Wire) -> Result<Record, StoreError> {
         Wire::SecretUsed(used) => Record::SecretUsed {
             identity: used.identity,
         },
+        Wire::ReportTaken(taken) => {
+            let report = taken.report.unwrap_or_default();
+            let site = SiteId::new(&report.site).map_err(corrupt)?;
+            let handed_in = pb::HandInReportRequest {
+                id: report.id,
+                kind: report.kind,
+                text: report.text,
+                written_ms: report.written_ms,
+                meeting: report.meeting,
+                roll_call: report.roll_call,
+            };
+            Record::Reported(report_from_wire(site, handed_in).map_err(corrupt)?)
+        }
         other => return Err(corrupt(format!("an event of a newer version: {other:?}"))),
     })
 }
@@ -433,6 +489,16 @@ mod tests {
         drill
     }
 
+    fn report(text: &str, kind: ReportKind) -> SiteReport {
+        SiteReport {
+            site: site("S1"),
+            id: ReportId::new("r1").expect("id"),
+            kind,
+            text: text.into(),
+            written: Millis(2),
+        }
+    }
+
     fn records() -> Vec<Record> {
         let account = || "li".parse().expect("name");
         vec![
@@ -458,6 +524,14 @@ mod tests {
             Record::SecretUsed {
                 identity: "agent:S1".into(),
             },
+            Record::Reported(report("水漫进地下室\n需要沙袋", ReportKind::Words)),
+            Record::Reported(report(
+                "",
+                ReportKind::RollCallAnswer {
+                    meeting: MeetingId::new("m1").expect("id"),
+                    roll_call: 2,
+                },
+            )),
         ]
     }
 

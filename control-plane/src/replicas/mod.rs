@@ -132,6 +132,7 @@ impl Replicas {
             Hint::DrillReported(report) => {
                 changed.drill_reported = Some(pb::ReportDrillRequest::clone(&report));
             }
+            Hint::Report(report) => changed.report = Some(pb::Report::clone(&report)),
             _ => return,
         }
         self.say(Subject::Stored, What::Changed(changed));
@@ -151,6 +152,9 @@ impl Replicas {
         }
         if let Some(report) = changed.drill_reported {
             bus.publish_here(Hint::DrillReported(Arc::new(report)));
+        }
+        if let Some(report) = changed.report {
+            bus.publish_here(Hint::Report(Arc::new(report)));
         }
     }
 

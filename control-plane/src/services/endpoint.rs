@@ -1,6 +1,6 @@
 //! Endpoints: agents by their certificate, browsers by a site link. The same calls on both ports.
 
-use super::Answers;
+use super::{Answers, report};
 use crate::convert::{reason_from_wire, site_to_wire, state_from_wire};
 use crate::core::Core;
 use crate::drills;
@@ -249,6 +249,29 @@ impl EndpointService for EndpointCalls {
         let pb::ReportDrillRequest { drill, result } = request.into_inner();
         drills::report(&self.0, site, &drill, &result.unwrap_or_default())?;
         Ok(Response::new(pb::ReportDrillResponse {}))
+    }
+
+    async fn hand_in_report(
+        &self,
+        request: Request<pb::HandInReportRequest>,
+    ) -> Result<Response<pb::HandInReportResponse>, Status> {
+        let (site, proof) = self.0.endpoint(&request).await?;
+        let report = report::checked(site.clone(), request.into_inner())?;
+        let kind = report.kind.clone();
+        let stored = report::take(&self.0, report).await?;
+        if report::is_to_present_roll_call(&self.0, &kind) {
+            let command = Command::Acknowledge {
+                site: site.clone(),
+                by: None,
+            };
+            match self.by_person_at(&stored.meeting, &site, &proof, command).await {
+                // Its turn is over, or it was marked present meanwhile: what is stored says when it answered.
+                Ok(()) | Err(Failure::Refused(_) | Failure::NoMeeting(_) | Failure::Taken) => {}
+                Err(failure) => return Err(failure.into()),
+            }
+        }
+        let received_ms = stored.received_ms;
+        Ok(Response::new(pb::HandInReportResponse { received_ms }))
     }
 }
 

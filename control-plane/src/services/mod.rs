@@ -12,6 +12,7 @@ mod log;
 pub mod meeting;
 mod permissions;
 pub mod plan;
+mod report;
 mod rows;
 mod scope;
 mod session;
@@ -34,6 +35,7 @@ use muster_proto::command::v1::fleet_service_server::FleetServiceServer;
 use muster_proto::command::v1::log_service_server::LogServiceServer;
 use muster_proto::command::v1::meeting_service_server::MeetingServiceServer;
 use muster_proto::command::v1::plan_service_server::PlanServiceServer;
+use muster_proto::command::v1::report_service_server::ReportServiceServer;
 use muster_proto::command::v1::session_service_server::SessionServiceServer;
 use muster_proto::command::v1::watch_service_server::WatchServiceServer;
 use std::pin::Pin;
@@ -116,6 +118,7 @@ pub fn console_router(core: &Arc<Core>) -> axum::Router {
         AccountServiceServer::new(account::AccountCalls(core.clone())).max_decoding_message_size(SMALL),
     )
     .add_service(PlanServiceServer::new(plan::Plans(core.clone())).max_decoding_message_size(CALL))
+    .add_service(ReportServiceServer::new(report::ReportCalls(core.clone())).max_decoding_message_size(SMALL))
     .add_service(LogServiceServer::new(log::Logs(core.clone())).max_decoding_message_size(SMALL))
     .add_service(WatchServiceServer::new(watch::Watches(core.clone())).max_decoding_message_size(CALL))
     .add_service(

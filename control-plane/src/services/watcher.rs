@@ -356,7 +356,10 @@ impl Watcher {
             }
             Hint::Account(account) if *account == *self.caller.account.name => self.look_at_caller().await,
             Hint::Plans => self.send(Event::Plans(pb::PlansChanged {})).await,
-            Hint::Account(_) | Hint::DrillStarted(_) | Hint::DrillReported(_) => Ok(()),
+            Hint::Report(report) if self.scope.has_site(&self.tree, &report.site) => {
+                self.send(Event::Report(pb::Report::clone(&report))).await
+            }
+            Hint::Account(_) | Hint::DrillStarted(_) | Hint::DrillReported(_) | Hint::Report(_) => Ok(()),
             Hint::Service(state) => self.send(Event::Service(state)).await,
             Hint::Fleet(fleet) => self.send(Event::Fleet(pb::FleetChanged::clone(&fleet))).await,
         }

@@ -3,6 +3,8 @@
 //! Several replicas may share one. [`Faults`] say how long it takes and when it is away, also after it has committed:
 //! then nobody knows. Nothing here outlives the process.
 
+mod reports;
+
 use super::accounts::AUDIT_ROWS;
 use super::log::chained;
 use super::*;
@@ -49,6 +51,7 @@ struct State {
     presets: BTreeMap<String, PresetRow>,
     schedules: BTreeMap<String, ScheduleRow>,
     drills: BTreeMap<String, DrillRow>,
+    reports: BTreeMap<(String, String), ReportRow>,
     /// The stream and the last number of each append, in the order of their commits.
     appended: Vec<(String, u64)>,
 }
@@ -217,6 +220,9 @@ impl State {
             UnitEffect::AddEnrolToken { hash, .. } if self.enrol.contains_key(hash) => {
                 conflict("there is such a token")
             }
+            UnitEffect::AddReport(row) if self.reports.contains_key(&(row.site.clone(), row.id.clone())) => {
+                conflict("there is such a report")
+            }
             _ => Ok(()),
         }
     }
@@ -231,6 +237,9 @@ impl State {
             UnitEffect::DeleteSchedule(id) => drop(self.schedules.remove(&id)),
             UnitEffect::PutDrill(row) => drop(self.drills.insert(row.id.clone(), row)),
             UnitEffect::DeleteDrill(id) => drop(self.drills.remove(&id)),
+            UnitEffect::AddReport(row) => {
+                self.reports.insert((row.site.clone(), row.id.clone()), row);
+            }
             UnitEffect::PutAccount {
                 name,
                 display_name,

@@ -12,6 +12,7 @@ mod log;
 mod memory;
 mod plans;
 mod postgres;
+mod reports;
 mod secrets;
 mod sqlite;
 
@@ -23,6 +24,7 @@ pub use log::{
 };
 pub use memory::{Faults, Memory};
 pub use plans::{DrillRow, PlanStore, PresetRow, ScheduleRow, UnitAppend, UnitEffect};
+pub use reports::{ReportPlace, ReportRow, ReportStore};
 pub use secrets::{EnrolRow, SecretStore};
 
 use std::fmt;
@@ -68,7 +70,7 @@ pub type Result<T, E = StoreError> = std::result::Result<T, E>;
 
 /// All that a back end does; the parts are in the modules of the same names.
 #[async_trait::async_trait]
-pub trait Backend: AccountStore + DirectoryStore + LogStore + PlanStore + SecretStore {
+pub trait Backend: AccountStore + DirectoryStore + LogStore + PlanStore + ReportStore + SecretStore {
     /// Whether it can be read at this moment.
     async fn ping(&self) -> Result<()>;
     /// Waits for running statements and closes what is open.

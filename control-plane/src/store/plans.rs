@@ -2,7 +2,7 @@
 //! prepared there (presets, schedules, drills). Bodies are encoded wire messages; the columns are what is searched by.
 
 use super::log::{ChainHead, NewEvent};
-use super::{GrantRow, Result, SiteRow, UnitRow};
+use super::{GrantRow, ReportRow, Result, SiteRow, UnitRow};
 use async_trait::async_trait;
 use tokio::sync::watch;
 
@@ -45,6 +45,8 @@ pub enum UnitEffect {
     },
     DeleteSchedule(String),
     PutDrill(DrillRow),
+    /// Takes a report in. One of this site with this id that is there already is a conflict.
+    AddReport(ReportRow),
     DeleteDrill(String),
     /// Adds an account, or changes its display name and (if given) its argon2 string; a new password ends its sessions.
     /// A new account without a password is a conflict.

@@ -16,6 +16,7 @@ mod plan;
 mod races;
 mod replicas;
 mod replicas_admin;
+mod reports;
 mod restart;
 mod scale;
 mod secrets;

@@ -323,3 +323,48 @@ async fn a_late_joiner_finds_the_forced_stage() {
         (pb::Layout::Layout16, "A1")
     );
 }
+
+#[tokio::test]
+async fn an_answer_from_the_queue_of_a_box_counts_in_the_roll_call_that_it_answers() {
+    let mut scene = scene(&["D1", "A1"], 2).await;
+    let id = scene.id.clone();
+    for site in ["D1", "A1"] {
+        scene.relay.flows(&id, site, 9, 9).await;
+    }
+    let start = || {
+        Verb::StartRollCall(pb::StartRollCall {
+            answer_s: 0,
+            sites: vec!["D1".into()],
+        })
+    };
+    scene.act(start()).await;
+    let called = scene.endpoints[0].notice(|notice| notice.roll_called).await;
+    assert_eq!(called.roll_call, 1);
+    let answer = |id: &str, roll_call: u32| pb::HandInReportRequest {
+        id: id.into(),
+        kind: pb::ReportKind::RollCallAnswer.into(),
+        meeting: scene.id.clone(),
+        roll_call,
+        written_ms: 5,
+        ..Default::default()
+    };
+    let (other, right, late) = (answer("a0", 7), answer("a1", 1), answer("a2", 1));
+    scene.endpoints[0].hand_in(other).await.expect("kept");
+    let results_of = |meeting: &pb::Meeting| results(meeting)[0].1;
+    assert_eq!(
+        results_of(&scene.person.meeting(&id).await),
+        RollCallResult::Called,
+        "an answer to another roll call answers none"
+    );
+    scene.endpoints[0].hand_in(right).await.expect("taken");
+    let present = |meeting: &pb::Meeting| results(meeting)[0].1 == RollCallResult::Present;
+    scene.person.until_meeting(&id, present).await;
+    // The next roll call is not answered by what was said in the last one.
+    scene.act(Verb::EndRollCall(pb::EndRollCall {})).await;
+    scene.act(start()).await;
+    scene.endpoints[0].hand_in(late).await.expect("kept");
+    assert_eq!(
+        results_of(&scene.person.meeting(&id).await),
+        RollCallResult::Called
+    );
+}

@@ -3,8 +3,8 @@
 use crate::servers::Postgres;
 use muster_control_plane::store::{
     AccountRow, Append, AuditRow, ChainHead, Claim, DrillRow, EndedRow, Faults, GrantRow, MeetingRow, Memory,
-    NewEvent, PresetRow, ScheduleRow, SeenRow, SiteRow, Store, StoreError, UnitAppend, UnitEffect, UnitRow,
-    chain_hash,
+    NewEvent, PresetRow, ReportPlace, ReportRow, ScheduleRow, SeenRow, SiteRow, Store, StoreError,
+    UnitAppend, UnitEffect, UnitRow, chain_hash,
 };
 use std::time::{Duration, Instant};
 
@@ -432,6 +432,59 @@ async fn a_units_stream_and_its_rows_change_together(store: Store) {
     assert_eq!(store.drills(9).await.expect("read").len(), 1);
 }
 
+async fn a_report_is_stored_once_and_listed_from_the_newest(store: Store) {
+    let report = |site: &str, id: &str, received_ms: i64| ReportRow {
+        site: site.into(),
+        id: id.into(),
+        received_ms,
+        body: "水".into(),
+    };
+    let rows = [
+        report("A1", "r1", 5),
+        report("A1", "r2", 6),
+        report("B1", "r1", 6),
+        report("B1", "r2", 7),
+    ];
+    for row in &rows {
+        unit_step(&store, "D", vec![UnitEffect::AddReport(row.clone())])
+            .await
+            .expect("stored");
+    }
+    let again = vec![UnitEffect::AddReport(report("A1", "r1", 9))];
+    assert!(is_conflict(unit_step(&store, "D", again).await));
+    assert_eq!(store.head("unit:D").await.expect("head").seq, 4, "no event of it");
+    assert_eq!(
+        store.report("A1", "r1").await.expect("read"),
+        Some(rows[0].clone())
+    );
+    assert_eq!(store.report("A1", "r3").await.expect("read"), None);
+    let place = |row: &ReportRow| ReportPlace {
+        received_ms: row.received_ms,
+        site: row.site.clone(),
+        id: row.id.clone(),
+    };
+    let (mut found, mut after) = (Vec::new(), None);
+    loop {
+        let page = store.reports(None, after.as_ref(), 1).await.expect("read");
+        let Some(row) = page.first() else { break };
+        after = Some(place(row));
+        found.push(row.clone());
+    }
+    let newest_first: Vec<_> = rows.iter().rev().cloned().collect();
+    assert_eq!(found, newest_first);
+    let of_b = store.reports(Some("B1"), None, 9).await.expect("read");
+    assert_eq!(
+        of_b,
+        newest_first
+            .iter()
+            .filter(|row| row.site == "B1")
+            .cloned()
+            .collect::<Vec<_>>()
+    );
+    assert_eq!(store.reports_since("A1", 6).await.expect("counted"), 1);
+    assert_eq!(store.reports_since("A1", 7).await.expect("counted"), 0);
+}
+
 async fn grants_are_given_with_an_end_and_taken(store: Store) {
     let put = |password: Option<&str>| UnitEffect::PutAccount {
         name: "li".into(),
@@ -668,6 +721,7 @@ suite!(
     a_head_that_does_not_fit_stays_as_it_is,
     sessions_end_with_a_new_password_and_can_be_revoked,
     a_units_stream_and_its_rows_change_together,
+    a_report_is_stored_once_and_listed_from_the_newest,
     grants_are_given_with_an_end_and_taken,
     the_audit_table_is_bounded,
     a_tree_is_imported_again_and_sites_keep_their_policies,

@@ -543,6 +543,14 @@ impl Endpoint {
             .map(|_| ())
     }
 
+    pub async fn hand_in(&mut self, report: pb::HandInReportRequest) -> Result<i64, Status> {
+        let answer = self
+            .client
+            .hand_in_report(with_bearer(&self.secret, report))
+            .await?;
+        Ok(answer.into_inner().received_ms)
+    }
+
     /// Says that nothing comes from the relay of a ticket any more, and asks for the next.
     pub async fn lost(&mut self, meeting: &str, ticket: &pb::JoinTicket) -> Result<pb::JoinTicket, Status> {
         let message = pb::GetTicketRequest {

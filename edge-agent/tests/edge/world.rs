@@ -41,6 +41,8 @@ pub struct Seen {
     /// Placements whose relay was said to be lost.
     pub lost: Vec<(String, u64)>,
     pub drills: Vec<DrillResult>,
+    /// Reports, as often as they came.
+    pub handed_in: Vec<pb::HandInReportRequest>,
     /// When the agent tried to attach.
     pub attempts: Vec<Instant>,
     /// Attaching is refused once with this wait, milliseconds.
@@ -242,6 +244,14 @@ impl EndpointService for Desk {
         self.lock()?.drills.extend(request.into_inner().result);
         Ok(Response::new(pb::ReportDrillResponse {}))
     }
+
+    async fn hand_in_report(
+        &self,
+        request: Request<pb::HandInReportRequest>,
+    ) -> Result<Response<pb::HandInReportResponse>, Status> {
+        self.lock()?.handed_in.push(request.into_inner());
+        Ok(Response::new(pb::HandInReportResponse { received_ms: 9 }))
+    }
 }
 
 fn ticket(authority: &Authority, meeting: &str, place: &Place) -> JoinTicket {
@@ -355,6 +365,7 @@ impl World {
             enrol_token: Some(self.token()),
             source: Source::TestCard(size),
             status: Some(self.status_file()),
+            state_dir: None,
             watchers: None,
             log: "info".into(),
             utc_offset_minutes: 480,

@@ -4,7 +4,7 @@
 // keeps it over a reload is `session.ts`.
 
 import { Code, ConnectError, createClient, type Client, type Interceptor, type Transport } from "@connectrpc/connect";
-import { AccountService, DirectoryService, LogService, MeetingService, PlanService, SessionService, WatchService } from "../gen/muster/command/v1/command_pb";
+import { AccountService, DirectoryService, LogService, MeetingService, PlanService, ReportService, SessionService, WatchService } from "../gen/muster/command/v1/command_pb";
 
 export interface Reason {
   /** As in the metadata `muster-code`; empty where the server sent none (a proxy's answer, no answer at all). */
@@ -66,6 +66,7 @@ export interface Api {
   plan: Client<typeof PlanService>;
   account: Client<typeof AccountService>;
   log: Client<typeof LogService>;
+  report: Client<typeof ReportService>;
 }
 
 export function createApi(transport: Transport): Api {
@@ -77,5 +78,6 @@ export function createApi(transport: Transport): Api {
     plan: createClient(PlanService, transport),
     account: createClient(AccountService, transport),
     log: createClient(LogService, transport),
+    report: createClient(ReportService, transport),
   };
 }

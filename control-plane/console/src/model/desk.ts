@@ -21,6 +21,7 @@ import type { Own } from "./media/rtc";
 import { Plans } from "./plans";
 import { sleep, type World } from "./ports";
 import { Qualities } from "./quality";
+import { REPORTS_AGAIN_MS, Reports } from "./reports";
 import { Roster } from "./roster";
 import { Selection } from "./selection";
 import { Verbs } from "./verbs";
@@ -68,6 +69,7 @@ export class Desk {
   readonly qualities = new Qualities();
   readonly authority = new Authority();
   readonly plans: Plans;
+  readonly reports: Reports;
   readonly verbs: Verbs;
   readonly arming: Arming;
   /** Whether the parts of the control plane reach each other; undefined until they have said so. */
@@ -116,6 +118,7 @@ export class Desk {
     this.roster = new Roster(schedule);
     this.publish = new Batch(() => this.show(), schedule);
     this.plans = new Plans(api);
+    this.reports = new Reports(api, world, `muster.desk.reports.${account.name}`);
     this.arming = new Arming(world);
     this.verbs = new Verbs(() => this.inView, (request) => this.act(request));
     this.setTiles(this.keptTiles());
@@ -134,6 +137,15 @@ export class Desk {
 
   start(): void {
     void this.watch.run();
+    void this.readReports();
+  }
+
+  /** Now and then, whatever the stream has told. */
+  private async readReports(): Promise<void> {
+    while (!this.stopped.signal.aborted) {
+      await sleep(this.ports.world, REPORTS_AGAIN_MS, this.stopped.signal);
+      if (this.watch.connection.get().kind === "live") await this.reports.read();
+    }
   }
 
   /** `forget`: whoever signs in next in this tab does not go into the meeting by himself. */
@@ -375,6 +387,8 @@ export class Desk {
         return this.service.set(event.value);
       case "plans":
         return void this.plans.read();
+      case "report":
+        return this.reports.take(event.value);
       default:
         return;
     }
@@ -384,6 +398,7 @@ export class Desk {
     this.clock.sync(Number(snapshot.serverTimeMs));
     this.authority.anew();
     void this.plans.read();
+    void this.reports.read();
     this.setDirectory(new Directory(snapshot.units, snapshot.sites));
     this.roster.setPresence(snapshot.presence, true);
     this.relays.set(snapshot.fleet?.relays ?? []);

@@ -163,6 +163,8 @@ function unitDetail(event: UnitEvent["event"], words: EventWords): string {
       return some(event.value.sites, words);
     case "drillEnded":
       return words.say("plans.drill.ready", { n: event.value.drill?.ready ?? 0, all: event.value.drill?.asked ?? 0 });
+    case "reportTaken":
+      return event.value.report?.text || event.value.report?.site || "";
     case "secretMade":
     case "secretUsed":
       return event.value.identity;

@@ -22,6 +22,8 @@ export const en = {
   "head.offline": "offline",
   "head.signout": "Sign out",
   "head.records": "Records",
+  "head.reports": "Reports",
+  "head.reports.new": "{n} new",
   "head.all": "All sites",
 
   "tree.search": "Filter the tree",
@@ -179,6 +181,7 @@ export const en = {
 
   "cmd.convene": "Convene the chosen",
   "cmd.plans": "Presets, schedules, drills",
+  "cmd.reports": "Reports from the sites",
   "cmd.accounts": "Accounts and roles",
   "cmd.records": "Records: meetings, attendance, log",
   "cmd.keys": "Keys",

@@ -24,6 +24,8 @@ export const zh: Record<MainKey, string> = {
   "head.offline": "离线",
   "head.signout": "退出登录",
   "head.records": "记录",
+  "head.reports": "上报",
+  "head.reports.new": "{n} 条新上报",
   "head.all": "全部会场",
 
   "tree.search": "筛选组织树",
@@ -181,6 +183,7 @@ export const zh: Record<MainKey, string> = {
 
   "cmd.convene": "召集所选会场",
   "cmd.plans": "预案、定时、演练",
+  "cmd.reports": "会场上报",
   "cmd.accounts": "账号与授权",
   "cmd.records": "会议记录：考勤、点名、日志",
   "cmd.keys": "快捷键",

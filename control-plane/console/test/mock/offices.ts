@@ -10,6 +10,7 @@ import {
   DrillSchema,
   LogService,
   PlanService,
+  ReportService,
   RefusalRecordSchema,
   SessionSchema,
   type Drill,
@@ -17,13 +18,15 @@ import {
   type RefusalRecord,
   type Schedule,
 } from "../../src/gen/muster/command/v1/command_pb";
-import { AccountSchema, GrantSchema, Role, SummonsReason, type Account } from "../../src/gen/muster/command/v1/types_pb";
+import { AccountSchema, GrantSchema, Role, SummonsReason, type Account, type Report } from "../../src/gen/muster/command/v1/types_pb";
 import type { MockControlPlane } from "./control-plane";
 
 export class Offices {
   presets: Preset[] = [];
   schedules: Schedule[] = [];
   drills: Drill[] = [];
+  /** Newest first. */
+  reports: Report[] = [];
   accounts: Account[] = [];
   refusals: RefusalRecord[] = [];
   private number = 0;
@@ -42,6 +45,14 @@ export class Offices {
 
   serve(router: ConnectRouter): void {
     const { plane } = this;
+    router.service(ReportService, {
+      listReports: ({ limit, page }) => {
+        const from = Number(page || 0);
+        const reports = this.reports.slice(from, from + (limit || 50));
+        const next = from + reports.length;
+        return { reports, nextPage: next < this.reports.length ? String(next) : "" };
+      },
+    });
     router.service(PlanService, {
       listPlans: () => ({ presets: this.presets, schedules: this.schedules, drills: this.drills.map((drill): Drill => ({ ...drill, results: [] })) }),
       savePreset: ({ preset }) => {

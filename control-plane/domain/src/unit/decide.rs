@@ -56,7 +56,7 @@ impl Administration {
             Order::SetAnswer { sites, answer } => self.set_answer(sites, answer),
             Order::Grant { account, grant } => self.grant(account, grant, now),
             Order::Revoke { account, role } => Ok(self.revoke(account, role)),
-            Order::Record(record) => Ok(self.record(record)),
+            Order::Record(record) => self.record(record),
         }
     }
 
@@ -169,13 +169,15 @@ impl Administration {
     }
 
     /// Only the first use of a link is an event: it opens the page again with every reload.
-    fn record(&self, record: Record) -> Vec<UnitEvent> {
+    fn record(&self, record: Record) -> Result<Vec<UnitEvent>, Refusal> {
         match &record {
             Record::SecretUsed { identity } if is_link(identity) && !self.fresh_links.contains(identity) => {
-                Vec::new()
+                return Ok(Vec::new());
             }
-            _ => vec![UnitEvent::Recorded(record)],
+            Record::Reported(report) => report.check()?,
+            _ => {}
         }
+        Ok(vec![UnitEvent::Recorded(record)])
     }
 
     /// Also of a role that was given at start and so is not known here.

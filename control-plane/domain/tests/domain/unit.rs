@@ -378,6 +378,41 @@ fn grants_and_answers_are_as_they_were_last_set() {
 }
 
 #[test]
+fn a_report_has_words_and_an_answer_needs_none() {
+    let mut office = Office::new();
+    let report = |text: &str, kind: ReportKind| {
+        Order::Record(Record::Reported(SiteReport {
+            site: site("S1"),
+            id: ReportId::new("r1").expect("an id"),
+            kind,
+            text: text.into(),
+            written: Millis(1),
+        }))
+    };
+    let before = office.state.clone();
+    assert_eq!(office.run(1, report("水\n火", ReportKind::Words)), Ok(1));
+    assert_eq!(office.run(1, report(&"水".repeat(500), ReportKind::Words)), Ok(1));
+    for bad in [String::new(), " \n".into(), "水".repeat(501), "a\tb".into()] {
+        assert_eq!(
+            office.run(1, report(&bad, ReportKind::Words)),
+            Err("bad_text"),
+            "{bad}"
+        );
+    }
+    let answer = ReportKind::RollCallAnswer {
+        meeting: MeetingId::new("m1").expect("an id"),
+        roll_call: 1,
+    };
+    assert_eq!(office.run(2, report("", answer)), Ok(1));
+    // It is kept in the log alone.
+    assert_eq!(office.state.seq(), before.seq() + 3);
+    assert_eq!(
+        office.state,
+        Administration::replay(unit("WH-EL"), &office.events)
+    );
+}
+
+#[test]
 fn the_first_use_of_a_link_is_an_event() {
     let mut office = Office::new();
     let made = || {

@@ -8,6 +8,7 @@ mod accounts;
 mod directory;
 mod log;
 mod plans;
+mod reports;
 pub(super) mod schema;
 mod secrets;
 

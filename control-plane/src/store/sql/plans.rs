@@ -2,6 +2,7 @@
 
 use super::directory::put_directory;
 use super::log::insert_events;
+use super::reports::add_report;
 use super::secrets::{add_enrol_token, add_site_link};
 use super::{Connection, Db, ROWS, Row, Sql};
 use crate::store::{
@@ -131,6 +132,7 @@ async fn carry_out(tx: &mut Connection, effect: &UnitEffect) -> Result<()> {
             Ok(())
         }
         UnitEffect::PutDrill(row) => put_drill(tx, row).await,
+        UnitEffect::AddReport(row) => add_report(tx, row).await,
         UnitEffect::DeleteDrill(id) => {
             sqlx::query("DELETE FROM drills WHERE id = $1")
                 .bind(id)

@@ -154,6 +154,18 @@ UPDATE meetings SET number = ranked.number
 CREATE UNIQUE INDEX meetings_number ON meetings (number);
 ";
 
+const REPORTS: &str = "
+CREATE TABLE reports (
+    site TEXT NOT NULL,
+    id TEXT NOT NULL,
+    received_ms BIGINT NOT NULL,
+    body BLOB NOT NULL,
+    PRIMARY KEY (site, id)
+);
+CREATE INDEX reports_received ON reports (received_ms, site, id);
+CREATE INDEX reports_site ON reports (site, received_ms);
+";
+
 /// The migrations in order, with the driver's word for bytes.
 pub(in crate::store) fn migrator() -> Migrator {
     let of = |version, name: &'static str, sql: &str| {
@@ -170,5 +182,6 @@ pub(in crate::store) fn migrator() -> Migrator {
         of(1, "initial", INITIAL),
         of(2, "command", COMMAND),
         of(3, "heads", HEADS),
+        of(4, "reports", REPORTS),
     ])
 }

@@ -26,6 +26,12 @@ export const DESK: readonly Command[] = [
     run: (at) => at.open("plans"),
   },
   {
+    id: "reports",
+    alias: "reports difficulties shangbao sb",
+    fits: () => true,
+    run: (at) => at.open("reports"),
+  },
+  {
     id: "records",
     key: "t",
     alias: "records log ended attendance roll call table csv export print verify replay kaoqin jilu rizhi lishi daochu dayin",

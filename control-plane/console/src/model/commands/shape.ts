@@ -5,7 +5,7 @@ import type { Meeting, Summons } from "../../gen/muster/command/v1/types_pb";
 import type { Action, May } from "../authority";
 import type { Desk } from "../desk";
 
-export type Panel = "convene" | "plans" | "records" | "accounts" | "keys" | "roll_call" | "site_link";
+export type Panel = "convene" | "plans" | "reports" | "records" | "accounts" | "keys" | "roll_call" | "site_link";
 
 export interface Context {
   desk: Desk;
