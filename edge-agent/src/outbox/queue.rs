@@ -13,7 +13,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use muster_proto::command::v1::HandInReportRequest;
-use prost::Message as _;
 
 use super::line::{Line, Outcome};
 use super::record::{self, MAX_RECORD};
