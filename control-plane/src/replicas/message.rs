@@ -110,6 +110,6 @@ pub struct Changed {
     pub drill_started: Option<pb::DrillStarted>,
     #[prost(message, optional, tag = "5")]
     pub drill_reported: Option<pb::ReportDrillRequest>,
-    #[prost(message, optional, tag = "6")]
-    pub report: Option<pb::Report>,
+    #[prost(message, optional, boxed, tag = "6")]
+    pub report: Option<Box<pb::Report>>,
 }

@@ -132,7 +132,7 @@ impl Replicas {
             Hint::DrillReported(report) => {
                 changed.drill_reported = Some(pb::ReportDrillRequest::clone(&report));
             }
-            Hint::Report(report) => changed.report = Some(pb::Report::clone(&report)),
+            Hint::Report(report) => changed.report = Some(Box::new(pb::Report::clone(&report))),
             _ => return,
         }
         self.say(Subject::Stored, What::Changed(changed));
@@ -154,7 +154,7 @@ impl Replicas {
             bus.publish_here(Hint::DrillReported(Arc::new(report)));
         }
         if let Some(report) = changed.report {
-            bus.publish_here(Hint::Report(Arc::new(report)));
+            bus.publish_here(Hint::Report(Arc::new(*report)));
         }
     }
 
