@@ -81,6 +81,7 @@ impl Engine {
 fn spawn_following(tasks: &mut JoinSet<()>, core: &Arc<Core>) {
     let (sender, news) = mpsc::channel(NEWS);
     tasks.spawn(core.replicas.clone().run(sender.clone(), core.shutdown.clone()));
+    tasks.spawn(core.replicas.clone().watch_store(core.shutdown.clone()));
     tasks.spawn(upkeep::keep_seen(core.clone()));
     tasks.spawn(upkeep::reread_tree(core.clone()));
     let rest = core.clone();
@@ -120,6 +121,7 @@ async fn assemble(
             endpoints: endpoints.clone(),
             relays: relays.clone(),
             qualities: qualities.clone(),
+            store: store.health().clone(),
         },
     );
     let tickets = Tickets::new(authority.token_signer()?, relays.clone(), clock);

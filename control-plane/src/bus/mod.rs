@@ -46,8 +46,6 @@ pub enum Hint {
     DrillReported(Arc<pb::ReportDrillRequest>),
     /// A site has handed in a report.
     Report(Arc<pb::Report>),
-    /// Whether the parts of the control plane reach each other.
-    Service(pb::ServiceState),
 }
 
 impl Hint {

@@ -20,7 +20,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
-/// The store is asked this often what hints may have missed.
+/// The store is asked this often what hints may have missed, and with it whether it is back.
 const POLL: Duration = Duration::from_secs(1);
 /// Longest wait for the meetings here to have read what is stored.
 const CAUGHT_UP: Duration = Duration::from_secs(1);
@@ -54,7 +54,6 @@ impl Meetings {
             Ok(_) => self.reconcile().await,
             Err(error) => Err(error),
         };
-        self.shared.replicas.store_is(polled.is_ok());
         if let Err(error) = polled {
             tracing::debug!(%error, "cannot ask the store what is new");
         }
@@ -78,6 +77,7 @@ impl Meetings {
     /// Asks the store what there is; each meeting that is behind reads on by itself.
     async fn poll(&self) -> Result<Vec<LiveHead>, StoreError> {
         let heads = self.shared.store.live_heads().await?;
+        self.shared.store.health().note(true);
         let mut listed = HashSet::new();
         for head in &heads {
             listed.insert(head.meeting.as_str());

@@ -12,13 +12,13 @@ use crate::clock::Clock;
 use crate::endpoints::Endpoints;
 use crate::fleet::Relays;
 use crate::quality::Qualities;
+use crate::store::Health;
 use bytes::Bytes;
 use message::{Ask, Beat, Changed, Said, State, Stored, What};
 use muster_domain::Millis;
 use muster_proto::command::v1 as pb;
 use prost::Message as _;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -77,7 +77,8 @@ pub struct Replicas {
     known: Mutex<Known>,
     /// Since when the bus has been connected.
     connected: Mutex<Option<Instant>>,
-    store_ok: AtomicBool,
+    /// What watchers were told last.
+    service: watch::Sender<pb::ServiceState>,
     parts: Parts,
 }
 
@@ -89,6 +90,7 @@ pub struct Parts {
     pub endpoints: Arc<Endpoints>,
     pub relays: Arc<Relays>,
     pub qualities: Arc<Qualities>,
+    pub store: Health,
 }
 
 impl Replicas {
@@ -97,14 +99,16 @@ impl Replicas {
         if network.is_some() {
             parts.qualities.keep_news();
         }
-        Arc::new(Self {
+        let this = Arc::new(Self {
             id,
             network,
             known: Mutex::default(),
             connected: Mutex::new(Some(Instant::now())),
-            store_ok: AtomicBool::new(true),
+            service: watch::Sender::default(),
             parts,
-        })
+        });
+        this.tell_service();
+        this
     }
 
     /// Whether there may be others.
@@ -168,11 +172,24 @@ impl Replicas {
             .count()
     }
 
-    /// Notes whether the store answers; watchers are told when that changes.
-    pub fn store_is(&self, ok: bool) {
-        if self.store_ok.swap(ok, Ordering::Relaxed) != ok {
+    /// Tells watchers when the store goes away or comes back, until `shutdown`.
+    pub async fn watch_store(self: Arc<Self>, shutdown: CancellationToken) {
+        let mut store = self.parts.store.follow();
+        loop {
             self.tell_service();
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return,
+                changed = store.changed() => if changed.is_err() {
+                    return;
+                },
+            }
         }
+    }
+
+    /// Tells of each change of [`Self::service`] from now on; of several at once the last.
+    pub fn follow_service(&self) -> watch::Receiver<pb::ServiceState> {
+        self.service.subscribe()
     }
 
     /// Whether the parts of the control plane reach each other.
@@ -183,7 +200,7 @@ impl Replicas {
             .as_ref()
             .is_none_or(|network| *network.state().borrow());
         pb::ServiceState {
-            store_ok: self.store_ok.load(Ordering::Relaxed),
+            store_ok: self.parts.store.is_ok(),
             bus_ok,
             replica: self.id.clone(),
             replicas: u32::try_from(here + 1).unwrap_or(u32::MAX),
@@ -244,7 +261,13 @@ impl Replicas {
     }
 
     fn tell_service(&self) {
-        self.parts.bus.publish_here(Hint::Service(self.service()));
+        // Found out under the lock of what is told: what is told last is what was found last.
+        self.service.send_if_modified(|told| {
+            let now = self.service();
+            let is_new = *told != now;
+            *told = now;
+            is_new
+        });
     }
 
     /// Everything that is here, in parts.

@@ -3,9 +3,13 @@
 //! Invariants: of each meeting's stream every event after the cursor (or the snapshot) is sent exactly once and in
 //! order, whatever the bus loses or repeats, because gaps are read from the store (with every fifth heartbeat at the
 //! latest); only what the caller may see is sent, and of that what they follow; the session is looked at again with
-//! every fifth heartbeat. A meeting that once counted is told to its end.
+//! every fifth heartbeat. A meeting that once counted is told to its end. A store that is away ends nothing: what it did
+//! not say is owed, and told when it is back; `pulse` goes on meanwhile.
 
 mod begun;
+mod pulse;
+#[cfg(test)]
+mod tests;
 
 use super::permissions::{Told, changes_permissions};
 use super::scope::{Scope, Visible};
@@ -13,26 +17,24 @@ use crate::bus::{Hint, PresenceNews};
 use crate::convert::meeting_to_wire;
 use crate::core::{Caller, Core, target_of};
 use crate::fleet::Fleet as _;
+use crate::status::unauthenticated;
 use crate::store::{StoreError, StoredEvent};
 use muster_domain::unit::DAY_MS;
 use muster_domain::{Action, Meeting, Millis, Target, Tree, UnitId, authorize};
 use muster_proto::command::v1 as pb;
 use pb::watch_response::Event;
 use prost::Message as _;
+use pulse::Pulse;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, mpsc};
-use tokio::time::MissedTickBehavior;
 use tonic::{Code, Status};
 
-/// Who hears nothing for some of these goes to another replica.
-const HEARTBEAT: Duration = Duration::from_secs(1);
-/// The session is looked at with every so many heartbeats.
-const LOOK: u32 = 5;
-/// A store that says nothing for this long keeps no heartbeat back.
-const LOOK_PATIENCE: Duration = Duration::from_secs(1);
+/// Who came when the store went away has no snapshot yet: it is tried again this often.
+const OPEN_AGAIN: Duration = Duration::from_millis(250);
 /// A tab that takes nothing for this long is dropped.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -50,11 +52,32 @@ pub struct Watcher {
     sent: HashMap<String, Option<u64>>,
     /// Every meeting up to this number was told, or is none to be told.
     position: u64,
+    /// The position of what was sent last.
+    position_sent: Arc<AtomicU64>,
+    /// The store did not say what is to be told.
+    owed: bool,
     /// The meetings of the cursor, until all that it missed is told.
     resumed: HashSet<String>,
     told: Told,
     /// When the next of the caller's grants runs out.
     expires: Option<Millis>,
+}
+
+fn stopping() -> Status {
+    Status::unavailable("the control plane is stopping")
+}
+
+/// Hands one message on.
+async fn put(queue: &mpsc::Sender<pb::WatchResponse>, event: Event, position: u64) -> Result<(), Status> {
+    let message = pb::WatchResponse {
+        event: Some(event),
+        position,
+    };
+    match queue.send_timeout(message, PATIENCE).await {
+        Err(mpsc::error::SendTimeoutError::Timeout(_)) => Err(too_slow()),
+        // A tab that went away is seen by the loop.
+        Ok(()) | Err(mpsc::error::SendTimeoutError::Closed(_)) => Ok(()),
+    }
 }
 
 fn too_slow() -> Status {
@@ -84,6 +107,8 @@ impl Watcher {
             tree,
             sent: HashMap::new(),
             position: 0,
+            position_sent: Arc::default(),
+            owed: false,
             resumed: HashSet::new(),
             told: Told::default(),
             expires,
@@ -92,46 +117,75 @@ impl Watcher {
 
     /// Runs until the tab goes away (`Ok`) or there is a reason to drop it.
     pub async fn run(mut self, cursor: Vec<pb::Position>, position: Option<u64>) -> Result<(), Status> {
-        let resumed = self.resumable(&cursor, position).await?;
-        self.position = match resumed {
-            Some(position) => position,
-            None => self.core.store.last_meeting().await?,
-        };
-        self.snapshot(resumed.is_some()).await?;
-        if resumed.is_some() {
-            self.catch_up(&cursor).await?;
-        } else {
-            self.begun().await?;
-            self.live().await?;
-        }
-        self.tell_permissions().await?;
-        let mut heartbeat = tokio::time::interval(HEARTBEAT);
-        heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut beats = 0_u32;
-        let shutdown = self.core.shutdown.clone();
+        let mut pulse = Pulse::new(self.core.clone(), self.queue.clone(), self.position_sent.clone());
+        let resumed = pulse.beside(self.open(&cursor, position)).await?;
+        self.snapshot(resumed).await?;
+        pulse.open();
+        pulse.beside(self.begin(&cursor, resumed)).await?;
+        let (queue, shutdown) = (self.queue.clone(), self.core.shutdown.clone());
         loop {
+            self.all_is_sent();
+            if pulse.is_time_to_look(self.owed) {
+                pulse.beside(self.look()).await?;
+                continue;
+            }
             let expiry = self.until_expiry();
             tokio::select! {
                 biased;
-                () = shutdown.cancelled() => return Err(Status::unavailable("the control plane is stopping")),
-                () = self.queue.closed() => return Ok(()),
-                _ = heartbeat.tick() => {
-                    let beat = pb::WatchHeartbeat { server_time_ms: self.core.clock.now_ms() };
-                    self.send(Event::Heartbeat(beat)).await?;
-                    if beats.is_multiple_of(LOOK) {
-                        self.look_at_caller().await?;
-                        self.make_up().await?;
-                    }
-                    beats = beats.wrapping_add(1);
-                }
-                () = tokio::time::sleep(expiry) => self.look_at_expiry().await?,
+                () = shutdown.cancelled() => return Err(stopping()),
+                () = queue.closed() => return Ok(()),
+                due = pulse.due() => pulse.tell(due).await?,
+                () = tokio::time::sleep(expiry) => pulse.beside(self.look_at_expiry()).await?,
                 hint = self.hints.recv() => match hint {
-                    Ok(hint) => self.hint(hint).await?,
+                    Ok(hint) => pulse.beside(self.hint(hint)).await?,
                     Err(RecvError::Lagged(_)) => return Err(too_slow()),
                     Err(RecvError::Closed) => return Ok(()),
                 },
             }
         }
+    }
+
+    /// Whether the cursor is resumed; finds out from where on meetings are to be told.
+    async fn open(&mut self, cursor: &[pb::Position], position: Option<u64>) -> Result<bool, Status> {
+        loop {
+            match self.try_open(cursor, position).await {
+                Err(status) if status.code() == Code::Unavailable => tokio::time::sleep(OPEN_AGAIN).await,
+                done => return done,
+            }
+        }
+    }
+
+    async fn try_open(&mut self, cursor: &[pb::Position], position: Option<u64>) -> Result<bool, Status> {
+        self.ask_store()?;
+        let resumed = self.resumable(cursor, position).await?;
+        self.position = match resumed {
+            Some(position) => position,
+            None => self.core.store.last_meeting().await?,
+        };
+        Ok(resumed.is_some())
+    }
+
+    /// What comes right after the snapshot.
+    async fn begin(&mut self, cursor: &[pb::Position], resumed: bool) -> Result<(), Status> {
+        let told = if resumed {
+            self.catch_up(cursor).await
+        } else {
+            self.begun_and_live().await
+        };
+        self.owe(told)?;
+        self.tell_permissions().await
+    }
+
+    /// Looks at what hints may have missed: who the caller is, and what is stored.
+    async fn look(&mut self) -> Result<(), Status> {
+        let owed = std::mem::take(&mut self.owed);
+        self.look_at_caller().await?;
+        let made_up = self.make_up().await;
+        self.owe(made_up)?;
+        if owed && !self.owed {
+            self.tell_permissions().await?;
+        }
+        Ok(())
     }
 
     /// Until the next of the caller's grants runs out; a day where none does.
@@ -142,22 +196,23 @@ impl Watcher {
         Duration::from_millis(left.clamp(0, DAY_MS).unsigned_abs())
     }
 
-    /// Reads anew who the caller is.
+    /// Reads anew who the caller is. While the store is away a session holds as long as it was known to.
     async fn look_at_caller(&mut self) -> Result<(), Status> {
-        let before = std::mem::take(&mut self.caller.actor.grants);
-        let found = tokio::time::timeout(LOOK_PATIENCE, self.core.caller_of(&self.caller.token)).await;
-        match found.unwrap_or_else(|_| Err(Status::unavailable("the store does not answer"))) {
-            Ok(caller) => self.caller = caller,
-            // While the store is away a session holds as long as it was known to.
-            Err(status)
-                if status.code() == Code::Unavailable
-                    && self.caller.expires_ms > self.core.clock.now_ms() =>
-            {
-                self.caller.actor.grants = before;
+        let found = match self.ask_store() {
+            Ok(()) => self.core.caller_of(&self.caller.token).await,
+            away => away.map(|()| self.caller.clone()),
+        };
+        let before = match found {
+            Ok(caller) => std::mem::replace(&mut self.caller, caller).actor.grants,
+            Err(status) if status.code() != Code::Unavailable => return Err(status),
+            Err(_) if self.caller.expires_ms <= self.core.clock.now_ms() => {
+                return Err(unauthenticated("the session has run out: sign in again"));
+            }
+            Err(_) => {
+                self.owed = true;
                 return Ok(());
             }
-            Err(status) => return Err(status),
-        }
+        };
         if before == self.caller.actor.grants {
             return Ok(());
         }
@@ -174,12 +229,14 @@ impl Watcher {
             let sees = self.may_see(&view) && (seen || self.counts(&view));
             if sees && self.sent.get(&id) == Some(&None) {
                 self.sent.insert(id.clone(), Some(0));
-                self.send_stored(&id).await?;
+                let told = self.send_stored(&id).await;
+                self.owe(told)?;
             } else if !sees {
                 self.sent.insert(id, None);
             }
         }
-        self.make_up().await?;
+        let made_up = self.make_up().await;
+        self.owe(made_up)?;
         self.tell_permissions().await
     }
 
@@ -208,14 +265,32 @@ impl Watcher {
     }
 
     async fn send(&self, event: Event) -> Result<(), Status> {
-        let message = pb::WatchResponse {
-            event: Some(event),
-            position: self.position,
-        };
-        match self.queue.send_timeout(message, PATIENCE).await {
-            Err(mpsc::error::SendTimeoutError::Timeout(_)) => Err(too_slow()),
-            // A tab that went away is seen by the loop.
-            Ok(()) | Err(mpsc::error::SendTimeoutError::Closed(_)) => Ok(()),
+        put(&self.queue, event, self.position).await?;
+        self.all_is_sent();
+        Ok(())
+    }
+
+    /// What the position says is on its way, or there was nothing to send.
+    fn all_is_sent(&self) {
+        self.position_sent.store(self.position, Ordering::Relaxed);
+    }
+
+    /// What the store could not say is owed; every other error ends the stream.
+    fn owe(&mut self, done: Result<(), Status>) -> Result<(), Status> {
+        match done {
+            Err(status) if status.code() == Code::Unavailable => {
+                self.owed = true;
+                Ok(())
+            }
+            done => done,
+        }
+    }
+
+    /// Nothing is asked of a store that is known to be away: that would only hold up what can be told.
+    fn ask_store(&self) -> Result<(), Status> {
+        match self.core.store.health().is_ok() {
+            true => Ok(()),
+            false => Err(Status::unavailable("the store is away")),
         }
     }
 
@@ -300,12 +375,12 @@ impl Watcher {
     /// now.
     async fn catch_up(&mut self, cursor: &[pb::Position]) -> Result<(), Status> {
         self.resumed = cursor.iter().map(|position| position.stream.clone()).collect();
+        let known = |position: &pb::Position| (position.stream.clone(), Some(position.seq));
+        self.sent.extend(cursor.iter().map(known));
         for position in cursor {
-            self.sent.insert(position.stream.clone(), Some(position.seq));
             self.send_stored(&position.stream).await?;
         }
-        self.begun().await?;
-        self.live().await?;
+        self.begun_and_live().await?;
         self.resumed.clear();
         Ok(())
     }
@@ -315,6 +390,7 @@ impl Watcher {
         let Some(Some(after)) = self.sent.get(meeting).copied() else {
             return Ok(());
         };
+        self.ask_store()?;
         let stored = self.core.store.events_after(meeting, after).await?;
         self.send_all(meeting, stored).await
     }
@@ -336,6 +412,11 @@ impl Watcher {
 
     async fn hint(&mut self, hint: Hint) -> Result<(), Status> {
         self.look_at_expiry().await?;
+        let told = self.tell(hint).await;
+        self.owe(told)
+    }
+
+    async fn tell(&mut self, hint: Hint) -> Result<(), Status> {
         match hint {
             Hint::Meeting(event) => self.meeting_event(&event).await,
             Hint::Presence(news) => self.presence(&news).await,
@@ -360,7 +441,6 @@ impl Watcher {
                 self.send(Event::Report(pb::Report::clone(&report))).await
             }
             Hint::Account(_) | Hint::DrillStarted(_) | Hint::DrillReported(_) | Hint::Report(_) => Ok(()),
-            Hint::Service(state) => self.send(Event::Service(state)).await,
             Hint::Fleet(fleet) => self.send(Event::Fleet(pb::FleetChanged::clone(&fleet))).await,
         }
     }
@@ -400,6 +480,8 @@ impl Watcher {
             // It is one that began, or one that has ended and was told to its end.
             self.begun().await?;
         } else if known == Some(&None) && !self.only.is_empty() && brings_sites(event) {
+            // Until it is known whether it is seen, it is one that is not known of.
+            self.sent.remove(&event.meeting);
             let seen = self.sees(&event.meeting).await?;
             self.sent.insert(event.meeting.clone(), seen.then_some(0));
         }

@@ -16,6 +16,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 use tokio::task::JoinSet;
 use world::World;
+pub(crate) use world::{fill, with_secret};
 
 /// Seeds of each of the tests; there are four.
 const SEEDS: u64 = 60;

@@ -104,7 +104,8 @@ pub fn with_secret<T>(secret: &str, message: T) -> Request<T> {
     request
 }
 
-async fn fill(store: &Store) {
+/// A unit with six sites, and two commanders who are signed in.
+pub async fn fill(store: &Store) {
     let unit = UnitRow {
         id: UNIT.into(),
         tier: pb::Tier::City.into(),

@@ -8,6 +8,8 @@
 
 mod accounts;
 mod directory;
+mod guarded;
+mod health;
 mod log;
 mod memory;
 mod plans;
@@ -18,6 +20,7 @@ mod sqlite;
 
 pub use accounts::{AccountRow, AccountStore, AuditRow, GrantRow, SessionRow, session_id};
 pub use directory::{DirectoryStore, SeenRow, SiteRow, UnitRow};
+pub use health::Health;
 pub use log::{
     Append, ChainHead, Claim, DamagedMeeting, EndedRow, KeptMeeting, LiveHead, LogStore, MeetingRow,
     NewEvent, StoredEvent, chain_hash,
@@ -81,22 +84,42 @@ pub trait Backend: AccountStore + DirectoryStore + LogStore + PlanStore + Report
 
 /// A store behind whichever back end. Cloning shares it.
 #[derive(Clone)]
-pub struct Store(Arc<dyn Backend>);
+pub struct Store {
+    backend: Arc<dyn Backend>,
+    health: Health,
+}
 
 impl Store {
     /// Opens (or creates) the SQLite database in `data_dir` and brings its tables up to date.
     pub async fn open(data_dir: &Path) -> Result<Self> {
-        Ok(Self(Arc::new(sqlite::open(data_dir).await?)))
+        Ok(Self::guarded(Arc::new(sqlite::open(data_dir).await?)))
     }
 
     /// Connects to PostgreSQL (`postgres://…`) and brings its tables up to date. The address is never told in errors.
     pub async fn connect(url: &str) -> Result<Self> {
-        Ok(Self(Arc::new(postgres::connect(url).await?)))
+        Ok(Self::guarded(Arc::new(postgres::connect(url).await?)))
     }
 
     /// A store in memory that others may share.
     pub fn memory(memory: Arc<Memory>) -> Self {
-        Self(memory)
+        Self::guarded(memory)
+    }
+
+    fn guarded(inner: Arc<dyn Backend>) -> Self {
+        let health = Health::default();
+        let guarded = guarded::Guarded {
+            inner,
+            health: health.clone(),
+        };
+        Self {
+            backend: Arc::new(guarded),
+            health,
+        }
+    }
+
+    /// What its calls say of it.
+    pub fn health(&self) -> &Health {
+        &self.health
     }
 }
 
@@ -104,7 +127,7 @@ impl Deref for Store {
     type Target = dyn Backend;
 
     fn deref(&self) -> &Self::Target {
-        &*self.0
+        &*self.backend
     }
 }
 

@@ -343,6 +343,26 @@ impl Tab {
         }
     }
 
+    /// Takes one message, and says whether it is a heartbeat. The stream must go on, and not be silent for so long.
+    pub async fn one(&mut self, patience: Duration) -> bool {
+        let message = tokio::time::timeout(patience, self.stream.message()).await;
+        let message = message.expect("it is not silent").expect("the stream goes on");
+        let event = message.expect("it has not ended").event.expect("an event");
+        let is_beat = matches!(event, Watched::Heartbeat(_));
+        self.take(event);
+        is_beat
+    }
+
+    /// Takes messages until it is told whether the store answers; how long that took.
+    pub async fn until_store_is(&mut self, ok: bool, patience: Duration) -> Duration {
+        let began = Instant::now();
+        while self.services.last().is_none_or(|state| state.store_ok != ok) {
+            self.one(patience).await;
+            assert!(began.elapsed() < PATIENCE, "{:?}", self.services);
+        }
+        began.elapsed()
+    }
+
     /// The next event of a meeting, or nothing if `until` comes first.
     pub async fn next(&mut self, until: Instant) -> Option<pb::MeetingEvent> {
         loop {

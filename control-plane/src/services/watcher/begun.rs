@@ -10,7 +10,7 @@ use crate::core::target_of_wire;
 use crate::status::Failure;
 use crate::store::StoreError;
 use muster_proto::command::v1 as pb;
-use tonic::{Code, Status};
+use tonic::Status;
 
 /// Meetings asked for at once.
 const PAGE: i64 = 100;
@@ -20,6 +20,7 @@ const MOST_BEGUN: i64 = 1000;
 impl Watcher {
     /// Tells the meetings that began after the last that was told.
     pub(super) async fn begun(&mut self) -> Result<(), Status> {
+        self.ask_store()?;
         loop {
             let begun = self.core.store.meetings_begun(self.position, PAGE).await?;
             if begun.is_empty() {
@@ -48,6 +49,7 @@ impl Watcher {
     /// not heard of them when they were asked for, or they may be seen only now. What has ended is not among them, so
     /// nothing is told twice.
     pub(super) async fn live(&mut self) -> Result<(), Status> {
+        self.ask_store()?;
         let store = self.core.store.clone();
         for head in store.live_heads().await? {
             let id = head.meeting;
@@ -68,17 +70,15 @@ impl Watcher {
         Ok(())
     }
 
-    /// Makes up for hints that were lost. A store that is away is asked again later.
-    pub(super) async fn make_up(&mut self) -> Result<(), Status> {
-        match self.look_for_lost().await {
-            Err(status) if status.code() == Code::Unavailable => Ok(()),
-            done => done,
-        }
+    /// Tells the meetings that are to be told and are not known of here.
+    pub(super) async fn begun_and_live(&mut self) -> Result<(), Status> {
+        self.begun().await?;
+        self.live().await
     }
 
-    async fn look_for_lost(&mut self) -> Result<(), Status> {
-        self.begun().await?;
-        self.live().await?;
+    /// Makes up for hints that were lost, and for what a store that was away did not say.
+    pub(super) async fn make_up(&mut self) -> Result<(), Status> {
+        self.begun_and_live().await?;
         let meetings = &self.core.meetings;
         self.sent
             .retain(|id, last| last.is_some() || meetings.view(id).is_some());
@@ -91,6 +91,8 @@ impl Watcher {
         for id in behind {
             self.send_stored(&id).await?;
         }
+        // Of those of the cursor all is told, at the latest now.
+        self.resumed.clear();
         Ok(())
     }
 
