@@ -18,12 +18,13 @@ use muster_proto::media::v1::{
 };
 use tokio::sync::{mpsc, watch};
 
-use crate::config::Config;
+use crate::config::{Config, Source};
 use crate::control::{ControlEvent, ControlPlane};
 use crate::drill::Drill;
 pub use crate::enrolment::EnrolmentError;
 use crate::outbox::Outbox;
-use crate::publisher::{Fault, Publisher};
+use crate::publisher::camera::Demand;
+use crate::publisher::{Camera, Fault, FeedEvent, Publisher, rtsp};
 use crate::pulse::Pulse;
 use crate::rendezvous::{Meeting, Step};
 use crate::screen::Screen;
@@ -44,6 +45,8 @@ const STAGE_SIZE: (u32, u32) = (320, 180);
 #[derive(Debug)]
 pub enum Input {
     Control(ControlEvent),
+    /// Of the camera.
+    Feed(FeedEvent),
     /// Of the link with this number.
     Link(u64, LinkEvent),
 }
@@ -76,6 +79,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<Ended
     let control = ControlPlane::start(&config.control_plane, &credentials, inputs.clone()).await?;
     let (reached, reached_now) = watch::channel(false);
     let outbox = reports::open(config.state_dir.as_deref(), &control, reached_now).await;
+    let publisher = open_camera(&config, &inputs);
     let mut agent = Agent {
         outbox,
         reached,
@@ -83,7 +87,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<Ended
         control,
         config,
         names: None,
-        publisher: None,
+        publisher,
         screen: Screen::default(),
         meeting: None,
         pulse: None,
@@ -155,6 +159,11 @@ impl Agent {
     fn handle_input(&mut self, input: Input) {
         match input {
             Input::Control(event) => self.handle_control_plane(event),
+            Input::Feed(event) => {
+                if let Some(publisher) = &mut self.publisher {
+                    publisher.handle_feed(Instant::now(), event);
+                }
+            }
             Input::Link(number, event) if self.uplink.is_current(number) => self.handle_link(event),
             Input::Link(..) => {}
         }
@@ -310,6 +319,23 @@ impl Agent {
         tokio::time::sleep(Duration::from_millis(20)).await;
         self.attached = false;
         self.tell(Instant::now());
+    }
+}
+
+/// Opens the camera before anybody calls; a test card waits for the site's name.
+fn open_camera(config: &Config, inputs: &mpsc::Sender<Input>) -> Option<Publisher> {
+    let (demand, _) = watch::channel(Demand::default());
+    match &config.source {
+        Source::TestCard(_) => None,
+        Source::Rtsp(streams) => {
+            let tasks = rtsp::spawn(streams, inputs);
+            Some(Box::new(Camera::new(
+                streams.len(),
+                demand,
+                tasks,
+                rand::random(),
+            )))
+        }
     }
 }
 

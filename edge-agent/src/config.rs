@@ -10,6 +10,7 @@ use muster_testcard::PictureSize;
 use serde::Deserialize;
 use tokio::sync::watch;
 
+use crate::publisher::rtsp::{CameraAddress, NoAddress};
 use crate::status::Status;
 
 /// The flags and the environment.
@@ -36,9 +37,18 @@ pub struct Args {
         hide_env_values = true
     )]
     pub enrol_token: Option<String>,
-    /// What to publish: testcard, or testcard:SIZE with SIZE one of 180p5, 360p15, 720p30, 1080p30.
-    #[arg(long, value_name = "SOURCE", env = "MUSTER_SOURCE")]
+    /// What to publish: testcard[:180p5|360p15|720p30|1080p30], or the main stream of a network camera, rtsp://NAME:PASSWORD@HOST/PATH.
+    /// Better by the environment or in the file, where `ps` does not show it.
+    #[arg(long, value_name = "SOURCE", env = "MUSTER_SOURCE", hide_env_values = true)]
     pub source: Option<String>,
+    /// The sub stream of the same network camera, rtsp://…: the small layer of its picture.
+    #[arg(
+        long,
+        value_name = "SOURCE",
+        env = "MUSTER_SOURCE_LOW",
+        hide_env_values = true
+    )]
+    pub source_low: Option<String>,
     /// Write the agent's state here as JSON, each second and on change; `-` prints a line for each change.
     #[arg(long, value_name = "FILE", env = "MUSTER_STATUS")]
     pub status: Option<PathBuf>,
@@ -64,7 +74,8 @@ Every later start needs no token: the certificate is in the identity folder.
 Settings can stand in a file (--config edge.toml); flags and environment win over it:
   control_plane = \"10.0.0.5:8443\"     # or [\"10.0.0.5:8443\", \"10.0.0.6:8443\"]: where one dies the next is taken
   identity_dir = \"/var/lib/muster/edge\"
-  source = \"testcard:180p5\"
+  source = \"rtsp://admin:secret@192.168.1.64/main\"     # H.264; or \"testcard:180p5\"
+  source_low = \"rtsp://admin:secret@192.168.1.64/sub\"
   status_file = \"/run/muster/edge.json\"
   state_dir = \"/var/lib/muster/edge\"     # reports that wait to be sent
   log = \"info\"
@@ -81,6 +92,7 @@ struct FileSettings {
     control_plane: Vec<String>,
     identity_dir: Option<PathBuf>,
     source: Option<String>,
+    source_low: Option<String>,
     status_file: Option<PathBuf>,
     state_dir: Option<PathBuf>,
     log: Option<String>,
@@ -106,18 +118,24 @@ pub struct Config {
 }
 
 /// What is published.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
     TestCard(PictureSize),
+    /// The streams of a network camera, the smallest first.
+    Rtsp(Vec<CameraAddress>),
 }
 
 /// Settings that cannot be used, in words that say what was expected.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
-    #[error("{0}: not in this version; the one source is testcard[:180p5|360p15|720p30|1080p30]")]
+    #[error("{0}: not in this version; the sources are testcard[:180p5|360p15|720p30|1080p30] and rtsp://…")]
     SourceNotYet(&'static str),
-    #[error("unknown source: expected testcard[:180p5|360p15|720p30|1080p30]")]
+    #[error("unknown source: expected testcard[:180p5|360p15|720p30|1080p30] or rtsp://…")]
     UnknownSource,
+    #[error("source: {0}")]
+    Camera(#[from] NoAddress),
+    #[error("source_low: only a network camera has a second stream, where source is rtsp://… too")]
+    NoSecondStream,
     #[error("source: {0}")]
     Size(#[from] muster_testcard::UnknownSize),
     #[error("missing {0}: give it by flag, environment or in the file (see muster-edge --help)")]
@@ -142,7 +160,8 @@ impl FromStr for Source {
             ("testcard", Some(size)) => Ok(Self::TestCard(size.parse()?)),
             ("v4l2", _) => Err(ConfigError::SourceNotYet("source v4l2 (a camera at the box)")),
             // The address may hold a password: it is not repeated.
-            ("rtsp" | "rtsps", _) => Err(ConfigError::SourceNotYet("source rtsp (a network camera)")),
+            ("rtsps", _) => Err(ConfigError::SourceNotYet("source rtsps (RTSP over TLS)")),
+            ("rtsp", _) => Ok(Self::Rtsp(vec![text.parse()?])),
             ("page", _) => Err(ConfigError::SourceNotYet("source page (the agent's own page)")),
             _ => Err(ConfigError::UnknownSource),
         }
@@ -153,6 +172,24 @@ impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::TestCard(size) => write!(f, "testcard:{size}"),
+            Self::Rtsp(streams) => match streams.last() {
+                Some(main) => main.fmt(f),
+                None => f.write_str("rtsp"),
+            },
+        }
+    }
+}
+
+impl Source {
+    /// With the second, smaller stream.
+    fn with_low(self, low: Option<&str>) -> Result<Self, ConfigError> {
+        match (self, low) {
+            (source, None) => Ok(source),
+            (Self::Rtsp(mut streams), Some(low)) => {
+                streams.insert(0, low.parse()?);
+                Ok(Self::Rtsp(streams))
+            }
+            (_, Some(_)) => Err(ConfigError::NoSecondStream),
         }
     }
 }
@@ -193,7 +230,8 @@ impl Config {
                 .or(file.source)
                 .as_deref()
                 .unwrap_or("testcard")
-                .parse()?,
+                .parse::<Source>()?
+                .with_low(args.source_low.or(file.source_low).as_deref())?,
             status: args.status.or(file.status_file),
             watchers: None,
             log: args.log.or(file.log).unwrap_or_else(|| "info".into()),
@@ -271,7 +309,7 @@ mod tests {
             "testcard:1080p30".parse(),
             Ok(Source::TestCard(PictureSize::P1080_30))
         );
-        for source in ["v4l2:/dev/video0", "rtsp://user:secret@10.0.0.9/1", "page"] {
+        for source in ["v4l2:/dev/video0", "rtsps://user:secret@10.0.0.9/1", "page"] {
             let error = source.parse::<Source>().expect_err(source);
             assert!(matches!(error, ConfigError::SourceNotYet(_)));
             assert!(error.to_string().contains("not in this version"));
@@ -282,6 +320,27 @@ mod tests {
             "testcard:4k".parse::<Source>(),
             Err(ConfigError::Size(_))
         ));
+    }
+
+    #[test]
+    fn a_network_camera_has_one_stream_or_two() {
+        let both = [
+            "--source",
+            "rtsp://admin:hush@cam/1",
+            "--source-low",
+            "rtsp://admin:hush@cam:8554/2",
+        ];
+        let config = config(&both).expect("settings");
+        let Source::Rtsp(streams) = &config.source else {
+            panic!("another source")
+        };
+        let hosts: Vec<_> = streams.iter().map(CameraAddress::host).collect();
+        assert_eq!(hosts, ["cam:8554", "cam:554"], "the smallest first");
+        assert!(!format!("{config:?} {}", config.source).contains("hush"));
+        let error = super::tests::config(&both[2..]).expect_err("no main stream");
+        assert_eq!(error, ConfigError::NoSecondStream);
+        let error = super::tests::config(&["--source", "rtsp:admin:hush@cam"]).expect_err("no address");
+        assert!(!error.to_string().contains("hush"), "{error}");
     }
 
     #[test]

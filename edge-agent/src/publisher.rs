@@ -1,7 +1,9 @@
 //! What the site publishes, behind one seam: each kind of source is a [`Publish`].
 //!
-//! A source is a plain value: the time comes in, datagrams go out through a function. It says of itself what is wrong
-//! with it ([`Fault`]); who is told, and how, is the agent's.
+//! A source is a plain value: the time comes in, datagrams go out through a function, and what a camera sends is handed
+//! over by the agent's loop as a [`FeedEvent`]. Sockets and children belong to the tasks of [`rtsp`], which write into
+//! the loop's bounded queue and wait where it is full. A source says of itself what is wrong with it ([`Fault`]); who is
+//! told, and how, is the agent's.
 
 use std::fmt;
 use std::time::Instant;
@@ -9,11 +11,20 @@ use std::time::Instant;
 use bytes::Bytes;
 use muster_proto::media::v1::LinkSource;
 
+pub mod camera;
 pub mod card;
+mod clock;
 mod fault;
+pub mod feed;
+mod gop;
+pub mod h264;
+pub mod rtsp;
+mod sound;
 
+pub use camera::Camera;
 pub use card::Card;
 pub use fault::Fault;
+pub use feed::FeedEvent;
 
 /// Flow of the first camera layer, the smallest; the others follow.
 pub const CAMERA_FLOW: u64 = 1;
@@ -75,6 +86,9 @@ pub trait Publish: fmt::Debug + std::marker::Send {
 
     /// Makes and sends what is due; returns the number of pictures. `now_ms` is the time since the Unix epoch.
     fn handle_timeout(&mut self, now: Instant, now_ms: i64, send: Send<'_>) -> u64;
+
+    /// Takes what the source's own tasks say.
+    fn handle_feed(&mut self, _now: Instant, _event: FeedEvent) {}
 }
 
 /// Where an RTP stream stands.

@@ -76,7 +76,9 @@ impl Agent {
         if self.publisher.is_some() && (self.names.as_ref() == Some(&names) || self.meeting.is_some()) {
             return;
         }
-        let Source::TestCard(size) = self.config.source;
+        let Source::TestCard(size) = self.config.source else {
+            return;
+        };
         let drawn = Names {
             chinese: &names.0,
             english: &names.1,

@@ -5,4 +5,5 @@ mod failover;
 mod meeting;
 mod program;
 mod relay;
+mod rtsp;
 mod world;

@@ -5,14 +5,14 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use muster_identity::{Credentials, Identity, TokenVerifier};
-use muster_link::rtp::{LinkRtp, PT_VP8};
+use muster_link::rtp::{LinkRtp, PT_H264, PT_VP8};
 use muster_link::{LinkServer, RelaySender};
 use muster_proto::media::v1::{LinkDown, LinkJoined, LinkRefused, link_down, link_up};
 use muster_testcard::rtp::Depacketizer;
 use muster_testcard::{Decoder, Mark};
 use tokio::runtime::Runtime;
 
-use crate::world::{MEETING, SITE, SLOT_FLOWS, Seen};
+use crate::world::{H264Packet, MEETING, SITE, SLOT_FLOWS, Seen};
 
 pub struct Relay {
     pub address: SocketAddr,
@@ -148,8 +148,20 @@ struct Camera {
 impl Camera {
     fn take(&mut self, id: &'static str, flow: u64, packet: &[u8], seen: &mut Seen) {
         let rtp = LinkRtp::parse(packet).expect("RTP");
+        if rtp.payload_type == PT_H264 {
+            seen.h264.push(H264Packet {
+                flow,
+                seq: rtp.seq,
+                timestamp: rtp.timestamp,
+                marker: rtp.marker,
+                payload: rtp.payload.to_vec(),
+                at: Instant::now(),
+            });
+            return;
+        }
         if rtp.payload_type != PT_VP8 {
             seen.audio += 1;
+            seen.sounds.push(rtp.payload.to_vec());
             seen.audio_levels.extend(rtp.audio_level);
             return;
         }

@@ -60,6 +60,12 @@ pub struct Seen {
     pub pictures: Vec<(Mark, bool)>,
     pub audio: u32,
     pub audio_levels: Vec<u8>,
+    /// Opus packets.
+    pub sounds: Vec<Vec<u8>>,
+    /// H.264 packets, by flow.
+    pub h264: Vec<H264Packet>,
+    /// What the agent said of its summons, with the reason.
+    pub reasons: Vec<(SummonsState, pb::SummonsReason)>,
     pub attach: Option<mpsc::Sender<Result<AttachResponse, Status>>>,
     pub link: Option<RelaySender>,
     /// The control plane is away.
@@ -67,6 +73,17 @@ pub struct Seen {
     /// Codes with which the next joins are refused.
     pub refusals: Vec<&'static str>,
     used_tokens: Vec<String>,
+}
+
+/// A packet of H.264 as the relay got it.
+#[derive(Clone, Debug)]
+pub struct H264Packet {
+    pub flow: u64,
+    pub seq: u16,
+    pub timestamp: u32,
+    pub marker: bool,
+    pub payload: Vec<u8>,
+    pub at: Instant,
 }
 
 pub struct World {
@@ -198,8 +215,10 @@ impl EndpointService for Desk {
         request: Request<ReportSummonsRequest>,
     ) -> Result<Response<ReportSummonsResponse>, Status> {
         let request = request.into_inner();
-        let state = request.state();
-        self.lock()?.reports.push((request.meeting, state));
+        let (state, reason) = (request.state(), request.reason());
+        let mut seen = self.lock()?;
+        seen.reasons.push((state, reason));
+        seen.reports.push((request.meeting, state));
         Ok(Response::new(ReportSummonsResponse {}))
     }
 
@@ -359,11 +378,15 @@ impl World {
     }
 
     pub fn config(&self, size: PictureSize) -> Config {
+        self.config_of(Source::TestCard(size))
+    }
+
+    pub fn config_of(&self, source: Source) -> Config {
         Config {
             control_plane: vec![self.control_plane.to_string()],
             identity_dir: self.dir.path().join("edge"),
             enrol_token: Some(self.token()),
-            source: Source::TestCard(size),
+            source,
             status: Some(self.status_file()),
             state_dir: None,
             watchers: None,

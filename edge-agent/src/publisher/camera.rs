@@ -1,0 +1,607 @@
+//! A camera as a source: its H.264 passed on as it comes, in one or two layers, and its sound made into Opus.
+//!
+//! A camera obeys no request for a key frame. So of each layer the last group of pictures is kept, and sent again, at once
+//! and in a burst, for who comes late: the pictures before the last get timestamps a tick apart, so that a viewer decodes
+//! them and shows the last. Packets leave in bursts of at most [`BURST`]; a queue that a slow link leaves too long is let
+//! go up to the next key frame, and counted. A plain value: what the camera says comes in as [`FeedEvent`].
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use muster_link::rtp::{LinkRtp, PT_H264};
+use muster_proto::media::v1::{LinkLayer, LinkSource, SourceKind};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::clock::Clock;
+use super::feed::{FeedEvent, Picture};
+use super::gop::Gop;
+use super::sound::{self, Sound};
+use super::{AUDIO_FLOW, CAMERA_FLOW, Checked, Fault, Publish, Seed, Send, Stream, h264};
+
+/// Packets that leave at once, of each layer.
+const BURST: usize = 24;
+const BURST_GAP: Duration = Duration::from_millis(5);
+/// A group of pictures is sent again at most this often.
+const AGAIN_GAP: Duration = Duration::from_secs(1);
+/// Bytes that wait to be sent in a layer, at most.
+const LARGEST_QUEUE: usize = 3 * 1024 * 1024;
+/// Sound packets that wait, at most; older ones are let go.
+const MOST_SOUND: usize = 50;
+
+/// What the agent wants of a camera that is only opened when it is needed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Demand {
+    pub pictures: bool,
+    pub sound: bool,
+}
+
+/// The camera of a site.
+#[derive(Debug)]
+pub struct Camera {
+    /// The smallest first.
+    layers: Vec<Layer>,
+    sound: Sound,
+    sound_out: VecDeque<Bytes>,
+    /// Where timestamps count from: the first start.
+    origin: Option<Instant>,
+    /// In a leg.
+    live: bool,
+    audio_only: bool,
+    demand: watch::Sender<Demand>,
+    /// How to look at a camera that is not open.
+    look: Option<fn() -> Result<(), Fault>>,
+    /// Feed the camera; they end with it.
+    _tasks: JoinSet<()>,
+    scratch: BytesMut,
+}
+
+impl Camera {
+    /// Of `layers` streams, fed by `tasks`.
+    pub fn new(layers: usize, demand: watch::Sender<Demand>, tasks: JoinSet<()>, seed: Seed) -> Self {
+        let layer = |index: usize| Layer {
+            flow: CAMERA_FLOW + index as u64,
+            size: (0, 0),
+            stream: Stream {
+                seq: seed[index & 1],
+                timestamp: u32::from(seed[2]) << 8,
+            },
+            clock: Clock::new(90_000),
+            gop: Gop::default(),
+            queue: VecDeque::new(),
+            queued: 0,
+            outgoing: VecDeque::new(),
+            last: None,
+            paused: false,
+            needs_key: true,
+            again: None,
+            next: None,
+            fault: None,
+            seen: false,
+            dropped: 0,
+        };
+        Self {
+            layers: (0..layers).map(layer).collect(),
+            sound: Sound::new(Stream {
+                seq: seed[4],
+                timestamp: u32::from(seed[5]) << 8,
+            }),
+            sound_out: VecDeque::new(),
+            origin: None,
+            live: false,
+            audio_only: false,
+            demand,
+            look: None,
+            _tasks: tasks,
+            scratch: BytesMut::new(),
+        }
+    }
+
+    fn layer(&mut self, flow: u64) -> Option<&mut Layer> {
+        self.layers.iter_mut().find(|layer| layer.flow == flow)
+    }
+
+    fn since_start(&self, now: Instant) -> Duration {
+        self.origin
+            .map_or(Duration::ZERO, |origin| now.saturating_duration_since(origin))
+    }
+
+    fn handle_picture(&mut self, now: Instant, layer: usize, picture: Picture) {
+        let since_start = self.since_start(now);
+        let wanted = self.live && !self.audio_only;
+        if let Some(layer) = self.layers.get_mut(layer) {
+            (layer.fault, layer.seen) = (None, true);
+            layer.gop.push(&picture);
+            if wanted && !layer.paused {
+                layer.enqueue(now, since_start, picture);
+            }
+        }
+    }
+
+    fn handle_sound(&mut self, now: Instant, data: &[u8]) {
+        if !self.live {
+            return;
+        }
+        let (since_start, out) = (self.since_start(now), &mut self.sound_out);
+        self.sound.push(since_start, data, &mut self.scratch, |datagram| {
+            if out.len() == MOST_SOUND {
+                out.pop_front();
+            }
+            out.push_back(datagram);
+        });
+    }
+}
+
+impl Publish for Camera {
+    fn sources(&self, audio_only: bool) -> Vec<LinkSource> {
+        let layers = self.layers.iter().map(|layer| LinkLayer {
+            flow: layer.flow,
+            width: layer.size.0,
+            height: layer.size.1,
+            max_bps: 0,
+        });
+        let camera = LinkSource {
+            kind: SourceKind::Camera.into(),
+            codec: "H264".into(),
+            layers: layers.collect(),
+        };
+        let sound = LinkSource {
+            kind: SourceKind::Audio.into(),
+            codec: "opus".into(),
+            layers: vec![LinkLayer {
+                flow: AUDIO_FLOW,
+                width: 0,
+                height: 0,
+                max_bps: sound::BITRATE_BPS,
+            }],
+        };
+        let camera = (!audio_only).then_some(camera);
+        camera.into_iter().chain([sound]).collect()
+    }
+
+    fn start(&mut self, now: Instant, audio_only: bool) {
+        self.origin.get_or_insert(now);
+        (self.live, self.audio_only) = (true, audio_only);
+        self.sound.mute(false);
+        self.sound.interrupt();
+        self.sound_out.clear();
+        let since_start = self.since_start(now);
+        for layer in &mut self.layers {
+            layer.stop();
+            layer.paused = false;
+            if !audio_only {
+                layer.begin_again(now, since_start);
+            }
+        }
+        self.demand.send_if_modified(|demand| {
+            let wanted = Demand {
+                pictures: !audio_only,
+                sound: true,
+            };
+            std::mem::replace(demand, wanted) != wanted
+        });
+    }
+
+    fn stop(&mut self, _: Instant) {
+        self.live = false;
+        self.sound_out.clear();
+        self.layers.iter_mut().for_each(Layer::stop);
+        self.demand
+            .send_if_modified(|demand| std::mem::take(demand) != Demand::default());
+    }
+
+    fn check(&mut self) -> Checked {
+        let camera = match (self.fault(), self.look) {
+            (Some(fault), _) => Err(fault),
+            (None, _)
+                if self
+                    .layers
+                    .iter()
+                    .all(|layer| layer.seen || layer.fault.is_some()) =>
+            {
+                Ok(())
+            }
+            (None, Some(look)) => look(),
+            (None, None) => Err(Fault::Silent),
+        };
+        Checked {
+            camera,
+            microphone: self.sound.is_there().then_some(true),
+        }
+    }
+
+    fn fault(&self) -> Option<Fault> {
+        let alive = self.layers.iter().any(|layer| layer.fault.is_none());
+        self.layers.last().and_then(|main| main.fault).filter(|_| !alive)
+    }
+
+    fn rest(&mut self, _: Instant) {}
+
+    fn request_key_frame(&mut self, now: Instant, flow: u64) {
+        let since_start = self.since_start(now);
+        let wanted = self.live && !self.audio_only;
+        if let Some(layer) = self.layer(flow).filter(|layer| wanted && !layer.paused) {
+            layer.begin_again(now, since_start);
+        }
+    }
+
+    fn pause(&mut self, now: Instant, flow: u64, paused: bool) {
+        let (since_start, live) = (self.since_start(now), self.live);
+        let Some(layer) = self.layer(flow).filter(|layer| layer.paused != paused) else {
+            return;
+        };
+        layer.paused = paused;
+        if paused {
+            layer.stop();
+        } else if live {
+            layer.begin_again(now, since_start);
+        }
+    }
+
+    fn mute(&mut self, muted: bool) {
+        self.sound.mute(muted);
+    }
+
+    fn is_paused(&self) -> bool {
+        self.layers.iter().all(|layer| layer.paused)
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        // The sound that waits is due with the time that it came.
+        let sound = self.origin.filter(|_| !self.sound_out.is_empty());
+        self.layers
+            .iter()
+            .filter_map(|layer| layer.next)
+            .chain(sound)
+            .min()
+    }
+
+    fn handle_timeout(&mut self, now: Instant, _: i64, send: Send<'_>) -> u64 {
+        self.sound_out.drain(..).for_each(&mut *send);
+        let mut pictures = 0;
+        for layer in &mut self.layers {
+            if layer.next.is_some_and(|next| next <= now) {
+                pictures += layer.run(now, &mut self.scratch, send);
+            }
+        }
+        pictures
+    }
+
+    fn handle_feed(&mut self, now: Instant, event: FeedEvent) {
+        match event {
+            FeedEvent::Picture { layer, picture } => self.handle_picture(now, layer, picture),
+            FeedEvent::Sound(data) => self.handle_sound(now, &data),
+            FeedEvent::SoundFormat(format) => self.sound.set_format(format.as_ref()),
+            FeedEvent::Size { layer, width, height } => {
+                if let Some(layer) = self.layers.get_mut(layer) {
+                    layer.size = (width, height);
+                    // A session begins.
+                    layer.clock.lose();
+                }
+            }
+            FeedEvent::Fault { layer, fault, detail } => {
+                let Some(layer) = self.layers.get_mut(layer) else {
+                    return;
+                };
+                if layer.fault != Some(fault) {
+                    tracing::warn!(
+                        flow = layer.flow,
+                        fault = fault.word(),
+                        detail,
+                        "no picture of a layer"
+                    );
+                }
+                layer.fault = Some(fault);
+                layer.seen = false;
+                // What is kept would be shown as if it were now.
+                layer.gop.clear();
+            }
+        }
+    }
+}
+
+/// A picture that waits, and when it is shown.
+#[derive(Debug)]
+struct Queued {
+    data: Bytes,
+    ticks: i64,
+}
+
+#[derive(Debug)]
+struct Layer {
+    flow: u64,
+    size: (u32, u32),
+    stream: Stream,
+    clock: Clock,
+    gop: Gop,
+    queue: VecDeque<Queued>,
+    /// Bytes in the queue.
+    queued: usize,
+    /// Packets of the picture under way.
+    outgoing: VecDeque<Bytes>,
+    /// Ticks of the last picture that was queued.
+    last: Option<i64>,
+    paused: bool,
+    /// What depends on earlier pictures is of no use to anybody.
+    needs_key: bool,
+    /// When the group of pictures was sent again last.
+    again: Option<Instant>,
+    next: Option<Instant>,
+    fault: Option<Fault>,
+    /// A picture came since the last fault.
+    seen: bool,
+    /// Pictures let go since the queue was too long.
+    dropped: u64,
+}
+
+impl Layer {
+    fn enqueue(&mut self, now: Instant, since_start: Duration, picture: Picture) {
+        if self.needs_key && !picture.key {
+            return;
+        }
+        self.needs_key = false;
+        let ticks = self.clock.map(since_start, picture.ticks).0;
+        self.put(now, picture.data, ticks);
+        if self.queued > LARGEST_QUEUE {
+            self.dropped += self.queue.len() as u64;
+            tracing::warn!(
+                flow = self.flow,
+                dropped = self.dropped,
+                "the link is too slow: waiting for a key frame"
+            );
+            self.queue.clear();
+            (self.queued, self.needs_key) = (0, true);
+        }
+    }
+
+    fn put(&mut self, now: Instant, data: Bytes, ticks: i64) {
+        self.queued += data.len();
+        self.queue.push_back(Queued { data, ticks });
+        self.last = Some(ticks);
+        self.next.get_or_insert(now);
+    }
+
+    /// Somebody cannot go on without a key frame: sends the kept pictures, unless they have just been sent.
+    fn begin_again(&mut self, now: Instant, since_start: Duration) {
+        if self
+            .again
+            .is_some_and(|again| now.saturating_duration_since(again) < AGAIN_GAP)
+        {
+            return;
+        }
+        let pictures = self.gop.pictures();
+        let Some(newest) = pictures.last() else {
+            return;
+        };
+        let newest = self.clock.map(since_start, newest.ticks).0;
+        let first = newest - (pictures.len() as i64 - 1);
+        let first = self.last.map_or(first, |last| first.max(last + 1));
+        let pictures: Vec<_> = pictures.iter().map(|picture| picture.data.clone()).collect();
+        // What waits is among them.
+        self.queue.clear();
+        self.queued = 0;
+        for (data, ticks) in pictures.into_iter().zip(first..) {
+            self.put(now, data, ticks);
+        }
+        (self.again, self.needs_key) = (Some(now), false);
+    }
+
+    /// Nothing more is sent of what waits.
+    fn stop(&mut self) {
+        self.queue.clear();
+        self.outgoing.clear();
+        (self.queued, self.needs_key) = (0, true);
+        (self.again, self.next) = (None, None);
+    }
+
+    /// Sends a burst; returns the number of pictures that were begun.
+    fn run(&mut self, now: Instant, scratch: &mut BytesMut, send: Send<'_>) -> u64 {
+        let mut pictures = 0;
+        for _ in 0..BURST {
+            if self.outgoing.is_empty() {
+                let Some(picture) = self.queue.pop_front() else {
+                    break;
+                };
+                self.queued -= picture.data.len();
+                self.packetize(&picture, scratch);
+                pictures += 1;
+            }
+            if let Some(packet) = self.outgoing.pop_front() {
+                send(packet);
+            }
+        }
+        let waits = !(self.outgoing.is_empty() && self.queue.is_empty());
+        self.next = waits.then(|| now + BURST_GAP);
+        pictures
+    }
+
+    fn packetize(&mut self, picture: &Queued, scratch: &mut BytesMut) {
+        let timestamp = self.stream.timestamp.wrapping_add(picture.ticks as u32);
+        let (flow, stream, outgoing) = (self.flow, &mut self.stream, &mut self.outgoing);
+        h264::packetize(&picture.data, |payload, marker| {
+            let packet = LinkRtp {
+                payload_type: PT_H264,
+                marker,
+                seq: stream.seq,
+                timestamp,
+                audio_level: None,
+                payload,
+            };
+            stream.seq = stream.seq.wrapping_add(1);
+            outgoing.push_back(packet.to_datagram(flow, scratch));
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use muster_link::framing::split_flow;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// A camera of 25 pictures a second with a key frame each two seconds, and what is sent of it.
+    struct Bench {
+        camera: Camera,
+        start: Instant,
+        /// 40 ms each.
+        steps: u32,
+        /// (step, timestamp, sequence number, begins a key frame)
+        sent: Vec<(u32, u32, u16, bool)>,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let (demand, _) = watch::channel(Demand::default());
+            Self {
+                camera: Camera::new(1, demand, JoinSet::new(), [7; 6]),
+                start: Instant::now(),
+                steps: 0,
+                sent: Vec::new(),
+            }
+        }
+
+        fn now(&self) -> Instant {
+            self.start + Duration::from_millis(40) * self.steps
+        }
+
+        fn step(&mut self, size: usize) {
+            let key = self.steps.is_multiple_of(50);
+            let nals: Vec<Vec<u8>> = match key {
+                true => vec![vec![0x67; 20], vec![0x68; 5], vec![0x65; size]],
+                false => vec![vec![0x41; size]],
+            };
+            let unit = nals
+                .iter()
+                .flat_map(|nal| [&(nal.len() as u32).to_be_bytes()[..], nal].concat());
+            let picture = Picture {
+                data: unit.collect(),
+                key,
+                ticks: i64::from(self.steps) * 3600,
+            };
+            let now = self.now();
+            self.camera
+                .handle_feed(now, FeedEvent::Picture { layer: 0, picture });
+            self.drain(now);
+            self.steps += 1;
+        }
+
+        fn drain(&mut self, now: Instant) {
+            let (step, sent) = (self.steps, &mut self.sent);
+            // What is due within this step.
+            while let Some(due) = self
+                .camera
+                .poll_timeout()
+                .filter(|due| *due < now + Duration::from_millis(40))
+            {
+                let mut take = |datagram: Bytes| {
+                    let (_, rtp) = split_flow(datagram).expect("a flow");
+                    let rtp = LinkRtp::parse(&rtp).expect("RTP");
+                    sent.push((step, rtp.timestamp, rtp.seq, rtp.payload[0] & 0x1F == 24));
+                };
+                self.camera.handle_timeout(due.max(now), 0, &mut take);
+            }
+        }
+
+        fn run(&mut self, steps: u32) {
+            (0..steps).for_each(|_| self.step(2000));
+        }
+
+        fn keys(&self) -> Vec<u32> {
+            self.sent
+                .iter()
+                .filter(|sent| sent.3)
+                .map(|sent| sent.0)
+                .collect()
+        }
+    }
+
+    #[test]
+    fn who_comes_late_gets_the_kept_pictures_and_nothing_is_out_of_order() {
+        let mut bench = Bench::new();
+        bench.run(70);
+        assert!(bench.sent.is_empty(), "nobody has asked");
+        bench.camera.start(bench.now(), false);
+        bench.run(10);
+        assert_eq!(bench.keys(), [70]);
+        // The second viewer.
+        bench.camera.request_key_frame(bench.now(), 1);
+        bench.run(1);
+        assert_eq!(bench.keys(), [70], "once a second");
+        bench.run(15);
+        bench.camera.request_key_frame(bench.now(), 1);
+        bench.run(10);
+        assert_eq!(bench.keys(), [70, 96, 100]);
+        for pair in bench.sent.windows(2) {
+            assert_eq!(pair[1].2, pair[0].2.wrapping_add(1));
+            assert!(pair[1].1.wrapping_sub(pair[0].1) < 90_000, "{pair:?}");
+        }
+        let first = bench.sent.iter().take_while(|sent| sent.0 == 70);
+        assert!(first.map(|sent| sent.1).max().expect("sent") - bench.sent[0].1 <= 3600 + 20);
+    }
+
+    #[test]
+    fn a_paused_layer_sends_nothing_and_comes_back_with_what_is_kept() {
+        let mut bench = Bench::new();
+        bench.camera.start(bench.now(), false);
+        bench.run(30);
+        bench.camera.pause(bench.now(), 1, true);
+        assert!(bench.camera.is_paused());
+        let before = bench.sent.len();
+        bench.run(40);
+        assert_eq!(bench.sent.len(), before);
+        bench.camera.pause(bench.now(), 1, false);
+        bench.run(5);
+        assert_eq!(bench.keys(), [0, 70]);
+    }
+
+    #[test]
+    fn a_camera_whose_pictures_are_too_large_to_keep_is_waited_for() {
+        let mut bench = Bench::new();
+        (0..40).for_each(|_| bench.step(100_000));
+        bench.camera.start(bench.now(), false);
+        (0..20).for_each(|_| bench.step(2000));
+        assert_eq!(bench.keys(), [50]);
+        assert_eq!(bench.sent[0].0, 50, "nothing without its key frame");
+    }
+
+    #[test]
+    fn a_queue_that_nobody_empties_is_bounded() {
+        let mut bench = Bench::new();
+        bench.camera.start(bench.now(), false);
+        for index in 0..200 {
+            let picture = Picture {
+                data: Bytes::from(vec![0; 100_000]),
+                key: index % 50 == 0,
+                ticks: index * 3600,
+            };
+            bench
+                .camera
+                .handle_feed(bench.now(), FeedEvent::Picture { layer: 0, picture });
+            assert!(bench.camera.layers[0].queued <= LARGEST_QUEUE);
+        }
+        assert!(bench.camera.layers[0].dropped > 0);
+    }
+
+    #[test]
+    fn a_fault_lasts_until_the_next_picture() {
+        let mut bench = Bench::new();
+        assert_eq!(bench.camera.check().camera, Err(Fault::Silent));
+        bench.run(1);
+        assert_eq!(bench.camera.check().camera, Ok(()));
+        let fault = FeedEvent::Fault {
+            layer: 0,
+            fault: Fault::Refused,
+            detail: String::new(),
+        };
+        bench.camera.handle_feed(bench.now() + SECOND, fault);
+        assert_eq!(
+            (bench.camera.fault(), bench.camera.check().camera),
+            (Some(Fault::Refused), Err(Fault::Refused))
+        );
+        bench.run(1);
+        assert_eq!(bench.camera.fault(), None);
+    }
+}
