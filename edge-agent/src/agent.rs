@@ -24,7 +24,7 @@ use crate::drill::Drill;
 pub use crate::enrolment::EnrolmentError;
 use crate::outbox::Outbox;
 use crate::publisher::camera::Demand;
-use crate::publisher::{Camera, Fault, FeedEvent, Publisher, rtsp};
+use crate::publisher::{Camera, Fault, FeedEvent, Publisher, capture, rtsp};
 use crate::pulse::Pulse;
 use crate::rendezvous::{Meeting, Step};
 use crate::screen::Screen;
@@ -324,19 +324,19 @@ impl Agent {
 
 /// Opens the camera before anybody calls; a test card waits for the site's name.
 fn open_camera(config: &Config, inputs: &mpsc::Sender<Input>) -> Option<Publisher> {
-    let (demand, _) = watch::channel(Demand::default());
-    match &config.source {
-        Source::TestCard(_) => None,
+    let (demand, wanted) = watch::channel(Demand::default());
+    let camera = match &config.source {
+        Source::TestCard(_) => return None,
         Source::Rtsp(streams) => {
             let tasks = rtsp::spawn(streams, inputs);
-            Some(Box::new(Camera::new(
-                streams.len(),
-                demand,
-                tasks,
-                rand::random(),
-            )))
+            Camera::new(streams.len(), demand, tasks, rand::random())
         }
-    }
+        Source::Capture(capture) => {
+            let tasks = capture::spawn(capture, &wanted, inputs);
+            Camera::new(1, demand, tasks, rand::random()).on_demand(capture.device.clone())
+        }
+    };
+    Some(Box::new(camera))
 }
 
 fn slots() -> Vec<LinkSlot> {

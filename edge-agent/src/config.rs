@@ -10,6 +10,7 @@ use muster_testcard::PictureSize;
 use serde::Deserialize;
 use tokio::sync::watch;
 
+use crate::publisher::capture::Capture;
 use crate::publisher::rtsp::{CameraAddress, NoAddress};
 use crate::status::Status;
 
@@ -37,8 +38,8 @@ pub struct Args {
         hide_env_values = true
     )]
     pub enrol_token: Option<String>,
-    /// What to publish: testcard[:180p5|360p15|720p30|1080p30], or the main stream of a network camera, rtsp://NAME:PASSWORD@HOST/PATH.
-    /// Better by the environment or in the file, where `ps` does not show it.
+    /// What to publish: testcard[:180p5|360p15|720p30|1080p30], the main stream of a network camera, rtsp://NAME:PASSWORD@HOST/PATH (better
+    /// by the environment or in the file, where `ps` does not show it), or a camera at the box, v4l2:/dev/video0.
     #[arg(long, value_name = "SOURCE", env = "MUSTER_SOURCE", hide_env_values = true)]
     pub source: Option<String>,
     /// The sub stream of the same network camera, rtsp://…: the small layer of its picture.
@@ -49,6 +50,9 @@ pub struct Args {
         hide_env_values = true
     )]
     pub source_low: Option<String>,
+    /// ALSA device of the microphone beside a camera at the box, such as `default` or `hw:1`.
+    #[arg(long, value_name = "DEVICE", env = "MUSTER_MICROPHONE")]
+    pub microphone: Option<String>,
     /// Write the agent's state here as JSON, each second and on change; `-` prints a line for each change.
     #[arg(long, value_name = "FILE", env = "MUSTER_STATUS")]
     pub status: Option<PathBuf>,
@@ -80,6 +84,14 @@ Settings can stand in a file (--config edge.toml); flags and environment win ove
   state_dir = \"/var/lib/muster/edge\"     # reports that wait to be sent
   log = \"info\"
   utc_offset_minutes = 480     # the clock in the picture
+A camera at the box is captured by ffmpeg:
+  source = \"v4l2:/dev/video0\"
+  microphone = \"default\"
+  [capture]
+  size = \"1280x720\"
+  fps = 25
+  kbps = 2000
+  input = [\"-f\", \"v4l2\", \"-i\", \"/dev/video0\"]     # ffmpeg's arguments, where the usual ones do not do; so microphone_input
 
 Exit codes: 0 ended by Ctrl-C or SIGTERM, 1 failure, 2 bad settings or a source that this version has not,
 3 enrolment refused (ask for a new token).";
@@ -93,10 +105,24 @@ struct FileSettings {
     identity_dir: Option<PathBuf>,
     source: Option<String>,
     source_low: Option<String>,
+    microphone: Option<String>,
+    capture: Option<CaptureSettings>,
     status_file: Option<PathBuf>,
     state_dir: Option<PathBuf>,
     log: Option<String>,
     utc_offset_minutes: Option<i32>,
+}
+
+/// How a camera at the box is captured.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CaptureSettings {
+    size: Option<String>,
+    fps: Option<u32>,
+    kbps: Option<u32>,
+    program: Option<PathBuf>,
+    input: Option<Vec<String>>,
+    microphone_input: Option<Vec<String>>,
 }
 
 /// Everything that an agent needs to run.
@@ -123,19 +149,27 @@ pub enum Source {
     TestCard(PictureSize),
     /// The streams of a network camera, the smallest first.
     Rtsp(Vec<CameraAddress>),
+    /// A camera and a microphone at the box.
+    Capture(Box<Capture>),
 }
 
 /// Settings that cannot be used, in words that say what was expected.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
-    #[error("{0}: not in this version; the sources are testcard[:180p5|360p15|720p30|1080p30] and rtsp://…")]
+    #[error(
+        "{0}: not in this version; the sources are testcard[:180p5|360p15|720p30|1080p30], rtsp://… and v4l2:/dev/videoN"
+    )]
     SourceNotYet(&'static str),
-    #[error("unknown source: expected testcard[:180p5|360p15|720p30|1080p30] or rtsp://…")]
+    #[error("unknown source: expected testcard[:180p5|360p15|720p30|1080p30], rtsp://… or v4l2:/dev/videoN")]
     UnknownSource,
     #[error("source: {0}")]
     Camera(#[from] NoAddress),
     #[error("source_low: only a network camera has a second stream, where source is rtsp://… too")]
     NoSecondStream,
+    #[error("microphone and [capture]: only of a camera at the box, where source is v4l2:/dev/videoN")]
+    NoCapture,
+    #[error("capture.{0}: expected {1}")]
+    Capture(&'static str, &'static str),
     #[error("source: {0}")]
     Size(#[from] muster_testcard::UnknownSize),
     #[error("missing {0}: give it by flag, environment or in the file (see muster-edge --help)")]
@@ -158,7 +192,9 @@ impl FromStr for Source {
         match (kind, rest) {
             ("testcard", None) => Ok(Self::TestCard(PictureSize::P180_5)),
             ("testcard", Some(size)) => Ok(Self::TestCard(size.parse()?)),
-            ("v4l2", _) => Err(ConfigError::SourceNotYet("source v4l2 (a camera at the box)")),
+            ("v4l2", Some(device)) if device.starts_with('/') => {
+                Ok(Self::Capture(Box::new(Capture::new(device.into()))))
+            }
             // The address may hold a password: it is not repeated.
             ("rtsps", _) => Err(ConfigError::SourceNotYet("source rtsps (RTSP over TLS)")),
             ("rtsp", _) => Ok(Self::Rtsp(vec![text.parse()?])),
@@ -176,6 +212,7 @@ impl fmt::Display for Source {
                 Some(main) => main.fmt(f),
                 None => f.write_str("rtsp"),
             },
+            Self::Capture(capture) => write!(f, "v4l2:{}", capture.device.display()),
         }
     }
 }
@@ -191,6 +228,54 @@ impl Source {
             }
             (_, Some(_)) => Err(ConfigError::NoSecondStream),
         }
+    }
+
+    /// With how it is captured.
+    fn captured(
+        mut self,
+        microphone: Option<String>,
+        settings: Option<CaptureSettings>,
+    ) -> Result<Self, ConfigError> {
+        match &mut self {
+            Self::Capture(capture) => {
+                capture.microphone = microphone.filter(|device| !device.is_empty());
+                settings.unwrap_or_default().apply(capture)?;
+            }
+            _ if microphone.is_some() || settings.is_some() => return Err(ConfigError::NoCapture),
+            _ => {}
+        }
+        Ok(self)
+    }
+}
+
+impl CaptureSettings {
+    fn apply(self, capture: &mut Capture) -> Result<(), ConfigError> {
+        if let Some(size) = &self.size {
+            let wrong = || ConfigError::Capture("size", "WIDTHxHEIGHT in pixels, such as \"1280x720\"");
+            let (width, height) = size.split_once('x').ok_or_else(wrong)?;
+            let pixels = |text: &str| text.parse().ok().filter(|pixels| (16..=7680).contains(pixels));
+            (capture.width, capture.height) = (
+                pixels(width).ok_or_else(wrong)?,
+                pixels(height).ok_or_else(wrong)?,
+            );
+        }
+        if let Some(fps) = self.fps {
+            let known = (1..=120).contains(&fps);
+            capture.fps = known
+                .then_some(fps)
+                .ok_or(ConfigError::Capture("fps", "1 to 120 pictures a second"))?;
+        }
+        if let Some(kbps) = self.kbps {
+            let known = (50..=50_000).contains(&kbps);
+            capture.kbps = known
+                .then_some(kbps)
+                .ok_or(ConfigError::Capture("kbps", "50 to 50000 kbit/s"))?;
+        }
+        if let Some(program) = self.program {
+            capture.program = program;
+        }
+        (capture.input, capture.microphone_input) = (self.input, self.microphone_input);
+        Ok(())
     }
 }
 
@@ -231,7 +316,8 @@ impl Config {
                 .as_deref()
                 .unwrap_or("testcard")
                 .parse::<Source>()?
-                .with_low(args.source_low.or(file.source_low).as_deref())?,
+                .with_low(args.source_low.or(file.source_low).as_deref())?
+                .captured(args.microphone.or(file.microphone), file.capture)?,
             status: args.status.or(file.status_file),
             watchers: None,
             log: args.log.or(file.log).unwrap_or_else(|| "info".into()),
@@ -309,7 +395,7 @@ mod tests {
             "testcard:1080p30".parse(),
             Ok(Source::TestCard(PictureSize::P1080_30))
         );
-        for source in ["v4l2:/dev/video0", "rtsps://user:secret@10.0.0.9/1", "page"] {
+        for source in ["rtsps://user:secret@10.0.0.9/1", "page"] {
             let error = source.parse::<Source>().expect_err(source);
             assert!(matches!(error, ConfigError::SourceNotYet(_)));
             assert!(error.to_string().contains("not in this version"));
@@ -341,6 +427,44 @@ mod tests {
         assert_eq!(error, ConfigError::NoSecondStream);
         let error = super::tests::config(&["--source", "rtsp:admin:hush@cam"]).expect_err("no address");
         assert!(!error.to_string().contains("hush"), "{error}");
+    }
+
+    #[test]
+    fn a_camera_at_the_box_is_captured_as_the_file_says() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("edge.toml");
+        let told = |text: &str| {
+            std::fs::write(&path, text).expect("written");
+            config(&["--config", path.to_str().expect("a name")])
+        };
+        let text = "source = \"v4l2:/dev/video2\"\nmicrophone = \"hw:1\"\n[capture]\nsize = \"640x480\"\nfps = 15\nkbps = 800";
+        let Source::Capture(capture) = told(text).expect("settings").source else {
+            panic!("another source")
+        };
+        assert_eq!(
+            (capture.width, capture.height, capture.fps, capture.kbps),
+            (640, 480, 15, 800)
+        );
+        assert_eq!(capture.microphone.as_deref(), Some("hw:1"));
+        for (wrong, says) in [
+            ("source = \"v4l2:video0\"", "v4l2:/dev/videoN"),
+            ("microphone = \"hw:1\"", "v4l2:/dev/videoN"),
+            (
+                "source = \"v4l2:/dev/video0\"\n[capture]\nsize = \"big\"",
+                "capture.size: expected WIDTHxHEIGHT",
+            ),
+            (
+                "source = \"v4l2:/dev/video0\"\n[capture]\nfps = 0",
+                "capture.fps: expected 1 to 120",
+            ),
+            (
+                "source = \"v4l2:/dev/video0\"\n[capture]\nframerate = 25",
+                "framerate",
+            ),
+        ] {
+            let error = told(wrong).expect_err(wrong).to_string();
+            assert!(error.contains(says), "{error}");
+        }
     }
 
     #[test]

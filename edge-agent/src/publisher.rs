@@ -1,7 +1,7 @@
 //! What the site publishes, behind one seam: each kind of source is a [`Publish`].
 //!
 //! A source is a plain value: the time comes in, datagrams go out through a function, and what a camera sends is handed
-//! over by the agent's loop as a [`FeedEvent`]. Sockets and children belong to the tasks of [`rtsp`], which write into
+//! over by the agent's loop as a [`FeedEvent`]. Sockets and children belong to the tasks of [`rtsp`] and [`capture`], which write into
 //! the loop's bounded queue and wait where it is full. A source says of itself what is wrong with it ([`Fault`]); who is
 //! told, and how, is the agent's.
 
@@ -12,10 +12,12 @@ use bytes::Bytes;
 use muster_proto::media::v1::LinkSource;
 
 pub mod camera;
+pub mod capture;
 pub mod card;
 mod clock;
 mod fault;
 pub mod feed;
+mod flv;
 mod gop;
 pub mod h264;
 pub mod rtsp;

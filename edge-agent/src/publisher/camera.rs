@@ -6,6 +6,7 @@
 //! go up to the next key frame, and counted. A plain value: what the camera says comes in as [`FeedEvent`].
 
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
@@ -50,8 +51,10 @@ pub struct Camera {
     live: bool,
     audio_only: bool,
     demand: watch::Sender<Demand>,
-    /// How to look at a camera that is not open.
-    look: Option<fn() -> Result<(), Fault>>,
+    /// Of a camera that is open only while it is wanted.
+    device: Option<PathBuf>,
+    /// The microphone delivered nothing when it was wanted last.
+    deaf: bool,
     /// Feed the camera; they end with it.
     _tasks: JoinSet<()>,
     scratch: BytesMut,
@@ -92,9 +95,18 @@ impl Camera {
             live: false,
             audio_only: false,
             demand,
-            look: None,
+            device: None,
+            deaf: false,
             _tasks: tasks,
             scratch: BytesMut::new(),
+        }
+    }
+
+    /// One that is opened only while it is wanted; whether its device is there can be seen all the same.
+    pub fn on_demand(self, device: PathBuf) -> Self {
+        Self {
+            device: Some(device),
+            ..self
         }
     }
 
@@ -167,9 +179,14 @@ impl Publish for Camera {
         self.sound.interrupt();
         self.sound_out.clear();
         let since_start = self.since_start(now);
+        let on_demand = self.device.is_some();
         for layer in &mut self.layers {
             layer.stop();
             layer.paused = false;
+            if on_demand {
+                // What was wrong the last time may be well by now.
+                layer.fault = None;
+            }
             if !audio_only {
                 layer.begin_again(now, since_start);
             }
@@ -192,8 +209,10 @@ impl Publish for Camera {
     }
 
     fn check(&mut self) -> Checked {
-        let camera = match (self.fault(), self.look) {
+        let camera = match (self.fault(), &self.device) {
             (Some(fault), _) => Err(fault),
+            (None, Some(device)) if device.exists() => Ok(()),
+            (None, Some(_)) => Err(Fault::Missing),
             (None, _)
                 if self
                     .layers
@@ -202,16 +221,23 @@ impl Publish for Camera {
             {
                 Ok(())
             }
-            (None, Some(look)) => look(),
-            (None, None) => Err(Fault::Silent),
+            (None, _) => Err(Fault::Silent),
         };
         Checked {
             camera,
-            microphone: self.sound.is_there().then_some(true),
+            microphone: self
+                .sound
+                .is_there()
+                .then_some(true)
+                .or(self.deaf.then_some(false)),
         }
     }
 
     fn fault(&self) -> Option<Fault> {
+        // Of a camera that nobody wants nothing is known.
+        if self.device.is_some() && !self.live {
+            return None;
+        }
         let alive = self.layers.iter().any(|layer| layer.fault.is_none());
         self.layers.last().and_then(|main| main.fault).filter(|_| !alive)
     }
@@ -272,7 +298,17 @@ impl Publish for Camera {
         match event {
             FeedEvent::Picture { layer, picture } => self.handle_picture(now, layer, picture),
             FeedEvent::Sound(data) => self.handle_sound(now, &data),
-            FeedEvent::SoundFormat(format) => self.sound.set_format(format.as_ref()),
+            FeedEvent::SoundFormat(format) => {
+                self.sound.set_format(format.as_ref());
+                self.deaf = false;
+            }
+            FeedEvent::NoSound(why) => {
+                if !self.deaf {
+                    tracing::warn!(why, "no sound from the microphone");
+                }
+                self.sound.set_format(None);
+                self.deaf = true;
+            }
             FeedEvent::Size { layer, width, height } => {
                 if let Some(layer) = self.layers.get_mut(layer) {
                     layer.size = (width, height);

@@ -45,6 +45,8 @@ pub enum FeedEvent {
     /// The sound comes so from now on; `None`: there is none.
     SoundFormat(Option<SoundFormat>),
     Sound(Bytes),
+    /// There should be sound, and is none.
+    NoSound(String),
     Fault {
         layer: usize,
         fault: Fault,

@@ -1,7 +1,9 @@
 //! The agent as a whole, in a small world of its own.
 
+mod capture;
 mod command;
 mod failover;
+mod h264;
 mod meeting;
 mod program;
 mod relay;

@@ -14,7 +14,8 @@ use muster_proto::media::v1::{KeyFrameRequest, LayerPause, link_down};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::world::{H264Packet, RunningAgent, World};
+use crate::h264::{begins_key_frame, decode, loudest, of};
+use crate::world::{RunningAgent, World};
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/edge/camera.py");
 /// Flows of the small and of the large picture.
@@ -130,77 +131,6 @@ async fn on_air(source: Source) -> (World, RunningAgent) {
     (world, agent)
 }
 
-fn of(packets: &[H264Packet], flow: u64) -> impl Iterator<Item = &H264Packet> {
-    packets.iter().filter(move |packet| packet.flow == flow)
-}
-
-/// The parameter sets come first, in a packet of their own kind.
-fn begins_key_frame(packet: &H264Packet) -> bool {
-    packet.payload[0] & 0x1F == 24 && packet.payload[3] & 0x1F == 7
-}
-
-/// Puts packets together as RFC 6184 says, and has ffmpeg decode them: pictures, and the profile in the stream.
-fn decode(world: &World, packets: &[H264Packet]) -> (usize, String) {
-    let mut stream = Vec::new();
-    let mut put = |nal: &[u8], begins: bool| {
-        if begins {
-            stream.extend_from_slice(&[0, 0, 0, 1]);
-        }
-        stream.extend_from_slice(nal);
-    };
-    for packet in packets {
-        let payload = &packet.payload;
-        match payload[0] & 0x1F {
-            24 => {
-                let mut rest = &payload[1..];
-                while let Some((length, tail)) = rest.split_first_chunk::<2>() {
-                    let (nal, tail) = tail.split_at(u16::from_be_bytes(*length).into());
-                    put(nal, true);
-                    rest = tail;
-                }
-            }
-            28 => {
-                let begins = payload[1] & 0x80 != 0;
-                if begins {
-                    put(&[payload[0] & 0xE0 | payload[1] & 0x1F], true);
-                }
-                put(&payload[2..], false);
-            }
-            _ => put(payload, true),
-        }
-    }
-    let file = world.dir.path().join("camera.h264");
-    std::fs::write(&file, stream).expect("written");
-    let output = Command::new("ffprobe")
-        .args([
-            "-v",
-            "error",
-            "-count_frames",
-            "-show_entries",
-            "stream=nb_read_frames,profile",
-        ])
-        .args(["-of", "default=noprint_wrappers=1"])
-        .arg(&file)
-        .output()
-        .expect("ffprobe");
-    assert_eq!(
-        String::from_utf8_lossy(&output.stderr),
-        "",
-        "what was sent decodes without a word"
-    );
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let value = |key: &str| {
-        text.lines()
-            .find_map(|line| line.strip_prefix(key))
-            .unwrap_or_default()
-            .to_owned()
-    };
-    (
-        value("nb_read_frames=").parse().expect("a number"),
-        value("profile="),
-    )
-}
-
 #[tokio::test]
 async fn a_cameras_h264_arrives_in_two_layers_and_decodes() {
     let camera = Camera::start(&[]);
@@ -251,22 +181,6 @@ async fn a_cameras_h264_arrives_in_two_layers_and_decodes() {
     world.until("sound", |world| world.seen().sounds.len() > 30).await;
     assert!(loudest(&world) > 1000);
     agent.stop().await;
-}
-
-/// Of the Opus packets that came.
-fn loudest(world: &World) -> u16 {
-    let mut decoder = opus::Decoder::new(48_000, opus::Channels::Mono).expect("a decoder");
-    let mut pcm = [0_i16; 5760];
-    let seen = world.seen();
-    let levels = seen.sounds.iter().map(|packet| {
-        let length = decoder.decode(packet, &mut pcm, false).expect("Opus");
-        pcm[..length]
-            .iter()
-            .map(|sample| sample.unsigned_abs())
-            .max()
-            .unwrap_or(0)
-    });
-    levels.max().unwrap_or(0)
 }
 
 #[tokio::test]
