@@ -9,6 +9,10 @@ use crate::convert;
 use crate::store::{Append, ChainHead, EndedRow, MeetingRow, NewEvent, StoreError};
 use muster_domain::{Claims, Event, Meeting};
 use prost::Message as _;
+use std::time::Duration;
+
+/// Who asks has waited for the append already: longest wait for what became of it.
+const READ_BACK: Duration = Duration::from_millis(500);
 
 impl MeetingActor {
     /// Stores the draft in one transaction. If that fails, the state is what it was.
@@ -45,12 +49,8 @@ impl MeetingActor {
     /// Nobody said whether the append was stored: the stream does.
     async fn read_back(&self, append: &Append, why: String) -> Result<ChainHead, StoreError> {
         let unknown = StoreError::Unavailable(why);
-        let Ok(found) = self
-            .shared
-            .store
-            .events_after(&append.meeting, append.head.seq)
-            .await
-        else {
+        let read = self.shared.store.events_after(&append.meeting, append.head.seq);
+        let Ok(Ok(found)) = tokio::time::timeout(READ_BACK, read).await else {
             return Err(unknown);
         };
         let same = |(found, own): (&crate::store::StoredEvent, &NewEvent)| {

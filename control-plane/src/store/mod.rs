@@ -92,24 +92,26 @@ pub struct Store {
 impl Store {
     /// Opens (or creates) the SQLite database in `data_dir` and brings its tables up to date.
     pub async fn open(data_dir: &Path) -> Result<Self> {
-        Ok(Self::guarded(Arc::new(sqlite::open(data_dir).await?)))
+        Ok(Self::guarded(Arc::new(sqlite::open(data_dir).await?), false))
     }
 
-    /// Connects to PostgreSQL (`postgres://…`) and brings its tables up to date. The address is never told in errors.
+    /// Connects to PostgreSQL (`postgres://…`) and brings its tables up to date. The address is never told in errors; a
+    /// server that says nothing is `Unavailable` after 3 s, for whole tables after 15 s.
     pub async fn connect(url: &str) -> Result<Self> {
-        Ok(Self::guarded(Arc::new(postgres::connect(url).await?)))
+        Ok(Self::guarded(Arc::new(postgres::connect(url).await?), true))
     }
 
     /// A store in memory that others may share.
     pub fn memory(memory: Arc<Memory>) -> Self {
-        Self::guarded(memory)
+        Self::guarded(memory, false)
     }
 
-    fn guarded(inner: Arc<dyn Backend>) -> Self {
+    fn guarded(inner: Arc<dyn Backend>, is_server: bool) -> Self {
         let health = Health::default();
         let guarded = guarded::Guarded {
             inner,
             health: health.clone(),
+            is_server,
         };
         Self {
             backend: Arc::new(guarded),

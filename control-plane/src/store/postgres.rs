@@ -1,11 +1,13 @@
 //! The back end for several replicas: a PostgreSQL server.
 //!
-//! Invariant: a server that is away is an error within [`PATIENCE`], and a connection that broke is replaced by itself.
-//! The address, and with it the password, is never part of an error.
+//! Invariants: a server that is away is an error within [`PATIENCE`], and a connection that broke is replaced by itself; one
+//! that hangs is closed as soon as the call that had it is given up, and keeps no place. The address, and with it the
+//! password, is never part of an error.
 
 use super::{Result, StoreError};
 use sql::Sql;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{Connection as _, PgConnection};
 use std::str::FromStr as _;
 use std::time::Duration;
 
@@ -41,6 +43,12 @@ mod sql;
 const PATIENCE: Duration = Duration::from_secs(2);
 const CONNECTIONS: u32 = 12;
 
+/// A call was given up, or is done: whether its connection can be used again. An error closes it without a word.
+async fn still_answers(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    let answer = tokio::time::timeout(PATIENCE, connection.ping()).await;
+    answer.unwrap_or(Err(sqlx::Error::PoolTimedOut)).map(|()| true)
+}
+
 pub(super) async fn connect(url: &str) -> Result<Sql> {
     let options = PgConnectOptions::from_str(url).map_err(|_| {
         StoreError::Unavailable(
@@ -58,6 +66,7 @@ pub(super) async fn connect(url: &str) -> Result<Sql> {
     let pool = PgPoolOptions::new()
         .max_connections(CONNECTIONS)
         .acquire_timeout(PATIENCE)
+        .after_release(|connection, _| Box::pin(still_answers(connection)))
         .connect_with(options)
         .await?;
     sql::schema::migrator()

@@ -6,6 +6,8 @@ use crate::support::{Endpoint, FakeRelay, Person, leg};
 use muster_proto::command::v1 as pb;
 use pb::SummonsState;
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tonic::{Code, Status};
 
@@ -350,6 +352,104 @@ async fn without_the_database_nothing_is_acknowledged_and_facts_are_kept() {
     let told: Vec<bool> = tab.services.iter().map(|state| state.store_ok).collect();
     assert!(told.contains(&false) && told.last() == Some(&true), "{told:?}");
     assert_eq!(tab.longest, Duration::ZERO, "the watcher stayed where it was");
+}
+
+/// Convenes many times at once; each is refused within 4 s.
+async fn all_are_refused(person: &Person) {
+    let began = Instant::now();
+    let asked = (0..30).map(|n| async move {
+        let refused = convene(person, &["A1"], &format!("frozen {n}")).await;
+        (refused.expect_err("refused"), began.elapsed())
+    });
+    let refused = futures_util::future::join_all(asked).await;
+    let slowest = refused.iter().map(|(_, took)| *took).max();
+    println!("frozen: refused after {slowest:?} at most: {}", refused[0].0);
+    for (status, took) in refused {
+        assert_eq!(status.code(), Code::Unavailable, "{status}");
+        assert!(
+            status.message().contains("the store is not available"),
+            "{status}"
+        );
+        assert!(took < Duration::from_secs(4), "{took:?}");
+    }
+}
+
+/// Somebody who asks and commands without a pause until `over`; how long the longest call took, and how many were refused.
+async fn busy(person: Person, meeting: Option<String>, over: Arc<AtomicBool>) -> (Duration, usize) {
+    let (mut longest, mut refused, mut locked) = (Duration::ZERO, 0, false);
+    while !over.load(Ordering::Relaxed) {
+        let began = Instant::now();
+        let answer = match &meeting {
+            Some(meeting) => {
+                locked = !locked;
+                let verb = pb::act_request::Verb::Lock(pb::Lock { locked });
+                person.act(meeting, verb).await.map(drop)
+            }
+            None => {
+                let request = person.request(pb::ListMeetingsRequest { include_ended: true });
+                person.meetings().list_meetings(request).await.map(drop)
+            }
+        };
+        longest = longest.max(began.elapsed());
+        if let Err(status) = answer {
+            assert_eq!(status.code(), Code::Unavailable, "{status}");
+            refused += 1;
+        }
+    }
+    (longest, refused)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_is_frozen_is_a_clear_refusal_and_all_works_again_when_it_thaws() {
+    let mut cluster = Cluster::start().await;
+    let person = cluster.person(0).await;
+    let before = convene(&person, &["A2"], "").await.expect("convened");
+    let mut tab = Tab::open(&cluster, 0).await;
+    tab.one(PATIENCE).await;
+    let over = Arc::new(AtomicBool::new(false));
+    let calls = (0..24).map(|n| {
+        let meeting = (n == 0).then(|| before.id.clone());
+        tokio::spawn(busy(person.clone(), meeting, over.clone()))
+    });
+    let calls: Vec<_> = calls.collect();
+    while !tab.one(SILENCE).await {}
+    // Some calls are with the database at this moment: they have their connections, and get no answer.
+    tokio::task::block_in_place(|| cluster.postgres.freeze());
+    let told_after = tab.until_store_is(false, SILENCE).await;
+    println!("frozen: watchers were told after {told_after:?}");
+    assert!(told_after < TOLD, "{told_after:?}");
+    for _ in 0..6 {
+        while !tab.one(SILENCE).await {}
+    }
+    over.store(true, Ordering::Relaxed);
+    let calls = tokio::time::timeout(Duration::from_secs(4), futures_util::future::join_all(calls));
+    for call in calls.await.expect("no call hangs") {
+        let (longest, refused) = call.expect("all refusals are clear");
+        println!("{refused} refused, the longest call took {longest:?}");
+        assert!(refused > 0 && longest < Duration::from_secs(4), "{longest:?}");
+    }
+    all_are_refused(&person).await;
+    cluster.postgres.thaw();
+    let told_after = tab.until_store_is(true, SILENCE).await;
+    println!("it thaws: watchers are told after {told_after:?}");
+    assert!(told_after < TOLD, "{told_after:?}");
+    for n in 0..3 {
+        let (began, key) = (Instant::now(), format!("thawed {n}"));
+        // The server first gets through all who came and left meanwhile.
+        let again = loop {
+            match convene(&cluster.person(n).await, &["A1"], &key).await {
+                Ok(meeting) => break meeting.id,
+                Err(status) => assert!(began.elapsed() < PATIENCE, "{status}"),
+            }
+        };
+        println!("replica {n} convenes again after {:?}", began.elapsed());
+        end(&person, &again).await;
+    }
+    let request = person.request(pb::ListMeetingsRequest { include_ended: true });
+    let listed = person.meetings().list_meetings(request).await.expect("listed");
+    let count = listed.into_inner().meetings.len();
+    assert_eq!(count, 4, "nothing that was refused is there");
+    end(&person, &before.id).await;
 }
 
 /// Waits until every site of a meeting is as wanted, as this person's replica knows it.

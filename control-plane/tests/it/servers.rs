@@ -62,11 +62,26 @@ fn binary(name: &str) -> PathBuf {
     found.pop().expect("PostgreSQL is installed")
 }
 
+fn signal(name: &str, processes: &[u32]) {
+    if processes.is_empty() {
+        return;
+    }
+    let processes = processes.iter().map(ToString::to_string);
+    // Of some that have ended nothing is to be said.
+    let _ = Command::new("kill")
+        .arg(format!("-{name}"))
+        .args(processes)
+        .stderr(Stdio::null())
+        .status();
+}
+
 /// A database server.
 pub struct Postgres {
     dir: TempDir,
     port: u16,
     child: Option<Child>,
+    /// Its processes, where it is frozen.
+    frozen: Vec<u32>,
     databases: AtomicU32,
 }
 
@@ -97,6 +112,7 @@ impl Postgres {
             dir,
             port: free_port(),
             child: None,
+            frozen: Vec::new(),
             databases: AtomicU32::new(0),
         };
         server.resume();
@@ -144,10 +160,33 @@ impl Postgres {
         false
     }
 
+    /// Stops all its processes where they are: connections stay, and nothing is answered.
+    pub fn freeze(&mut self) {
+        let server = self.child.as_ref().expect("it runs").id();
+        // The server itself first, so that no more come.
+        signal("STOP", &[server]);
+        let children = std::fs::read_to_string(format!("/proc/{server}/task/{server}/children"));
+        let children = children.expect("its processes");
+        self.frozen = vec![server];
+        self.frozen.extend(
+            children
+                .split_whitespace()
+                .map(|id| id.parse::<u32>().expect("a number")),
+        );
+        signal("STOP", &self.frozen);
+    }
+
+    /// Lets it go on after [`Postgres::freeze`].
+    pub fn thaw(&mut self) {
+        signal("CONT", &std::mem::take(&mut self.frozen));
+    }
+
     /// Ends it at once, as a power cut would.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
+            // What is frozen would never see that the server is gone.
+            self.thaw();
             let _ = child.wait();
         }
     }
