@@ -13,6 +13,7 @@ mod client;
 mod error;
 pub mod framing;
 mod link;
+pub mod repair;
 pub mod rtp;
 mod server;
 mod transport;

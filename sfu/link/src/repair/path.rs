@@ -1,0 +1,115 @@
+//! What feedback tells of the path: round trip, one-way delay over its least, and jitter.
+//!
+//! The receiver's clock is a stranger: only differences of one-way delay count. The least one-way delay is that of the last
+//! ten to twenty seconds, so that a changed route, or clocks that drift, are forgotten.
+
+use super::Micros;
+
+/// How long a least delay is believed, at least, µs.
+const EPOCH: Micros = 10_000_000;
+/// The queue's delay is the least of the samples of this long, µs: jitter adds to a delay and takes nothing away.
+const WINDOW: Micros = 80_000;
+/// A queue that was not seen for so long may be gone, µs.
+const STALE: Micros = 400_000;
+/// Samples kept for it.
+const MOST: usize = 64;
+
+/// Estimates of one direction of a path.
+#[derive(Debug, Clone, Default)]
+pub struct Path {
+    /// Smoothed round trip without the receiver's waiting, µs.
+    rtt: Option<Micros>,
+    least_rtt: Micros,
+    /// Receiver's clock less ours at arrival: signed, µs.
+    least: Option<(i64, i64)>,
+    epoch: Micros,
+    recent: std::collections::VecDeque<(Micros, i64)>,
+    /// Smoothed difference of neighbouring delays, µs.
+    jitter: Micros,
+    last: Option<i64>,
+    /// Smoothed delay that is neither the least nor our own doing, and its deviation, µs.
+    residual: i64,
+    deviation: i64,
+}
+
+impl Path {
+    /// One arrival that was told: sent at `sent` of our clock, arrived at `arrived` of the receiver's; told now, the receiver
+    /// having waited `age`. `ahead`: how long our own sending kept it waiting at the bottleneck, as far as is known, µs.
+    pub fn sample(&mut self, now: Micros, sent: Micros, arrived: Micros, age: Micros, ahead: Micros) {
+        let rtt = now.saturating_sub(sent).saturating_sub(age);
+        self.rtt = Some(self.rtt.map_or(rtt, |old| (old * 7 + rtt) / 8));
+        self.least_rtt = if self.least_rtt == 0 {
+            rtt
+        } else {
+            self.least_rtt.min(rtt)
+        };
+        let delay = arrived.cast_signed().wrapping_sub(sent.cast_signed());
+        if let Some(last) = self.last.replace(delay) {
+            let moved = delay.abs_diff(last);
+            self.jitter = (self.jitter * 15 + moved.min(200_000)) / 16;
+        }
+        if now >= self.epoch + EPOCH {
+            self.epoch = now;
+            self.least = self.least.map(|(_, current)| (current, i64::MAX));
+            self.least_rtt = rtt;
+        }
+        let (old, current) = self.least.unwrap_or((i64::MAX, i64::MAX));
+        self.least = Some((old, current.min(delay)));
+        let least = old.min(current).min(delay);
+        let residual = (delay - least - ahead.cast_signed()).clamp(-500_000, 500_000);
+        self.deviation += (residual.abs_diff(self.residual).cast_signed() - self.deviation) / 16;
+        self.residual += (residual - self.residual) / 8;
+        self.recent.push_back((now, delay));
+        while self.recent.len() > MOST || self.recent.front().is_some_and(|&(at, _)| at + WINDOW < now) {
+            self.recent.pop_front();
+        }
+    }
+
+    /// Forgets a queue that was seen long ago: without samples nothing is known of it.
+    pub fn settle(&mut self, now: Micros) {
+        if self.recent.back().is_some_and(|&(at, _)| at + STALE < now) {
+            self.recent.clear();
+        }
+    }
+
+    /// Smoothed round trip, µs; a guess before the first sample.
+    pub fn rtt(&self) -> Micros {
+        self.rtt.unwrap_or(100_000)
+    }
+
+    /// Smoothed difference of neighbouring one-way delays, µs.
+    pub fn jitter(&self) -> Micros {
+        self.jitter
+    }
+
+    /// Deviation of delays that is not our own doing, µs.
+    pub fn deviation(&self) -> Micros {
+        self.deviation.unsigned_abs()
+    }
+
+    fn least(&self) -> Option<i64> {
+        self.least.map(|(old, current)| old.min(current))
+    }
+
+    /// The delay in queues now: of the last samples the least, over the least of all, µs.
+    pub fn queue(&self) -> Micros {
+        let Some(least) = self.least() else { return 0 };
+        let now = self.recent.iter().map(|&(_, delay)| delay).min();
+        now.map_or(0, |now| now.saturating_sub(least).max(0).unsigned_abs())
+    }
+
+    /// By when a datagram sent at `sent`, with `ahead` of our own before it, has arrived, by the receiver's clock, if it is
+    /// not lost: four deviations over what is expected, as a retransmission timer (RFC 6298). `None` before the first sample.
+    pub fn arrival(&self, sent: Micros, ahead: Micros) -> Option<Micros> {
+        let delay = self.least()? + self.residual.max(0) + self.deviation * 2 + 300;
+        Some(sent.saturating_add_signed(delay) + ahead)
+    }
+
+    /// One way, µs: half of the least round trip, and the queue.
+    pub fn one_way(&self) -> Micros {
+        if self.rtt.is_none() {
+            return 50_000;
+        }
+        self.least_rtt / 2 + self.queue()
+    }
+}
