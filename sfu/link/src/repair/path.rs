@@ -101,7 +101,7 @@ impl Path {
     /// By when a datagram sent at `sent`, with `ahead` of our own before it, has arrived, by the receiver's clock, if it is
     /// not lost: four deviations over what is expected, as a retransmission timer (RFC 6298). `None` before the first sample.
     pub fn arrival(&self, sent: Micros, ahead: Micros) -> Option<Micros> {
-        let delay = self.least()? + self.residual.max(0) + self.deviation * 2 + 300;
+        let delay = self.least()? + self.residual.max(0) + self.deviation + 200;
         Some(sent.saturating_add_signed(delay) + ahead)
     }
 

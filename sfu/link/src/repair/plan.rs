@@ -45,8 +45,10 @@ fn best(loss: f64, next: f64) -> (f64, f64) {
     (copies, copies + loss.powf(copies) * next)
 }
 
-/// What a frame that misses its deadline costs, in packets sent.
-pub const COST_OF_FRAME: f64 = 80.0;
+/// What a frame that misses its deadline costs, in packets sent, times the loss: where little is lost, more is cheap.
+const COST_OF_FRAME: f64 = 12.0;
+/// The same, at most.
+const MOST_COST_OF_FRAME: f64 = 200.0;
 /// Needs up to this are planned exactly.
 const EXACT: usize = 28;
 /// More than needed, at most.
@@ -57,11 +59,13 @@ const FRAME_ROUNDS: usize = 4;
 /// How many symbols of a frame go out in a round, for the least bytes: a dynamic program over the rounds that are left.
 ///
 /// With `k` rounds after this one, `n` symbols needed and `s` sent, the cost is `s` and what the remaining need then costs;
-/// in the last round what remains costs [`COST_OF_FRAME`].
+/// in the last round what remains costs what a miss does.
 #[derive(Debug, Clone, Default)]
 pub struct Planner {
     /// Hundredths of loss that the tables are for.
     bucket: u32,
+    /// What a frame that misses costs at that loss.
+    miss: f64,
     /// By rounds after this one, then by need: the least cost.
     value: Vec<Vec<f64>>,
     /// By symbols sent, then by symbols that arrive: the chance.
@@ -75,6 +79,7 @@ impl Planner {
             return;
         }
         self.bucket = bucket;
+        self.miss = (COST_OF_FRAME * 200.0 / f64::from(bucket)).min(MOST_COST_OF_FRAME);
         let through = 1.0 - f64::from(bucket) / 200.0;
         // Pascal's triangle with weights.
         self.arrive = vec![vec![1.0]];
@@ -99,7 +104,7 @@ impl Planner {
     fn cost(&self, rounds: usize, need: usize, sent: usize) -> f64 {
         let remains = |arrived: usize| match rounds.checked_sub(1) {
             _ if arrived >= need => 0.0,
-            None => COST_OF_FRAME,
+            None => self.miss,
             Some(later) => self.value[later][need - arrived],
         };
         let chances = self.arrive[sent].iter().enumerate().take(need);

@@ -113,7 +113,7 @@ impl Rate {
         let through = self.delivered() / (1.0 - self.random.min(0.9));
         if queue > target {
             self.calm_since = now;
-            if now >= self.slowed + HOLD.max(rtt / 2) {
+            if now >= self.slowed + HOLD.max(rtt) {
                 self.slowed = now;
                 self.ceiling = through.max(1.0);
                 // The longer the queue, the more is left to drain it.
@@ -122,23 +122,25 @@ impl Rate {
                 self.rate = (through * factor).min(self.rate);
             }
         } else if queue < target / 2 || now >= self.calm_since + 200_000 {
-            self.rise(now, passed, through);
+            self.rise(now, passed, through, rtt);
         }
         self.rate = self.rate.clamp(self.bounds.least as f64, self.bounds.most as f64);
     }
 
-    fn rise(&mut self, now: Micros, passed: Micros, through: f64) {
+    fn rise(&mut self, now: Micros, passed: Micros, through: f64, rtt: Micros) {
         let seconds = passed as f64 / 1e6;
-        let near = self.rate > self.ceiling * 0.9 && self.rate < self.ceiling * 1.1;
+        // The longer it takes to see what a rise does, the slower it goes.
+        let pace = (150_000.0 / rtt.max(1) as f64).min(1.0);
+        let near = self.rate > self.ceiling * 0.85 && self.rate < self.ceiling * 1.1;
         // Near the last limit 12 % a second; elsewhere it doubles in half a second.
         let factor = if near && now < self.slowed + 6_000_000 {
             0.12
         } else {
             1.4
         };
-        let risen = self.rate * (factor * seconds).exp();
+        let risen = self.rate * (factor * pace * seconds).exp();
         // Not further from what is seen to get through than this.
-        let bound = (through * 1.6).max(self.bounds.start as f64);
+        let bound = (through * (1.2 + 0.4 * pace)).max(self.bounds.start as f64);
         self.rate = risen.min(bound.max(self.rate));
     }
 }

@@ -26,7 +26,11 @@ pub const WIRE_OVERHEAD: usize = 28 + 29;
 /// Room of one datagram for a bundle, bytes.
 const BUNDLE_ROOM: usize = 1100;
 /// Shares of audio that may be lost by the plan.
-const AUDIO_MISS: f64 = 0.0005;
+const AUDIO_MISS: f64 = 0.001;
+/// Packets of audio that are looked at.
+const MOST_SPEECH: usize = 64;
+/// So many due ones are worth a datagram.
+const FULL: usize = 8;
 /// Packets that overtake each other are waited for so long at most, µs.
 const MOST_REORDER: Micros = 20_000;
 /// Below this rate packets of audio travel [`TOGETHER`] to a datagram, bits a second: headers cost as much as they do.
@@ -35,7 +39,7 @@ const TOGETHER: usize = 3;
 /// They wait for each other so long at most, µs.
 const HOLD: Micros = 60_000;
 /// Between two sends of a packet of audio that goes out several times, µs.
-const AUDIO_APART: (Micros, Micros) = (18_000, 120_000);
+const AUDIO_APART: (Micros, Micros) = (8_000, 120_000);
 /// What is asked of the source then, bits a second: audio alone.
 const SPEECH: Bps = 40_000;
 /// Over this loss there is no picture: what is sent again would be most of all, and still miss.
@@ -152,7 +156,8 @@ pub struct Sender {
     undecided: u64,
     newest: Option<u64>,
     clock: Option<u64>,
-    audio: VecDeque<u64>,
+    /// Packets of audio that may still be of use.
+    speech: VecDeque<u64>,
     video: VecDeque<Item>,
     video_bytes: usize,
     /// By when, and a count.
@@ -203,7 +208,7 @@ impl Sender {
             undecided: 0,
             newest: None,
             clock: None,
-            audio: VecDeque::new(),
+            speech: VecDeque::new(),
             video: VecDeque::new(),
             video_bytes: 0,
             again: BTreeMap::new(),
@@ -271,7 +276,9 @@ impl Sender {
 
     /// Whether nothing was heard for so long that the path is thought to be down.
     pub fn is_dark(&self, now: Micros) -> bool {
-        let patience = DARK.max(self.path.rtt() * 2 + 50_000);
+        // Feedback is lost as well.
+        let lost = (1.0 / (1.0 - self.loss.share().min(0.9)) * 1000.0) as u64;
+        let patience = DARK.max(self.path.rtt() * 2 + 50_000) * lost / 1000;
         self.unanswered.is_some_and(|since| since + patience < now)
     }
 
@@ -283,7 +290,7 @@ impl Sender {
         match packet.class {
             Class::Audio => {
                 self.frame = None;
-                self.audio.push_back(number);
+                self.speech.push_back(number);
             }
             Class::Video => {
                 self.video_bytes += packet.body.len();
@@ -645,7 +652,11 @@ impl Sender {
     fn missing(&mut self, now: Micros, number: u64, transmission: u64) {
         let (reach, round, loss) = (self.reach(), self.round(), self.loss.share());
         let (dither, spread) = (self.dither, self.spread);
+        let planned = self.redundancy().is_some();
         let Some(held) = self.get(number) else { return };
+        if planned && held.packet.class == Class::Audio {
+            return;
+        }
         if held.state != State::Waiting || held.last != transmission || held.queued > 0 {
             return;
         }
@@ -672,13 +683,13 @@ impl Sender {
     pub fn poll(&mut self, now: Micros, scratch: &mut BytesMut) -> Option<Bytes> {
         self.fill(now);
         self.path.settle(now);
-        if self.is_dark(now) {
-            return self.probe(now, scratch);
-        }
         let depth = self.depth();
+        if self.is_dark(now) {
+            return self.next_audio(now, scratch).or_else(|| self.probe(now, scratch));
+        }
         if self.tokens > -depth {
-            if let Some(number) = self.next_audio(now) {
-                return Some(self.send_audio(now, number, scratch));
+            if let Some(sent) = self.next_audio(now, scratch) {
+                return Some(sent);
             }
             if let Some(sent) = self.next_again(now, scratch) {
                 return Some(sent);
@@ -700,10 +711,7 @@ impl Sender {
         }
         let again = self.again.first_key_value().map(|(&(due, _), _)| due);
         let parity = self.parity.front().map(|&(due, ..)| due);
-        let audio = self
-            .audio
-            .front()
-            .map(|_| if self.is_thrifty() { now + HOLD / 4 } else { now });
+        let audio = self.speech.back().map(|_| now + 5_000);
         let ready = (!self.video.is_empty()).then_some(now).or(audio);
         let next = [again, parity, ready].into_iter().flatten().min()?;
         let lacking = (1.0 - self.tokens).max(0.0);
@@ -724,86 +732,149 @@ impl Sender {
         self.ahead = (self.ahead - more).max(0.0);
     }
 
-    /// While the path is dark: the newest packet now and then, audio first.
+    /// While the path is dark: what is too late goes, and the newest packet is sent now and then.
     fn probe(&mut self, now: Micros, scratch: &mut BytesMut) -> Option<Bytes> {
         if now < self.probed + PROBE {
             return None;
         }
+        self.probed = now;
         let reach = self.reach();
-        let alive = |number: &u64, held: &VecDeque<Held>, base: u64| {
-            let index = number
-                .checked_sub(base)
-                .and_then(|index| usize::try_from(index).ok());
-            index
-                .and_then(|index| held.get(index))
-                .is_some_and(|held| held.deadline >= now + reach)
-        };
         let (held, base) = (&self.held, self.held_base);
-        self.audio.retain(|number| alive(number, held, base));
+        let of = |item: &Item| match item {
+            Item::Packet(number) => number
+                .checked_sub(base)
+                .and_then(|index| held.get(index as usize)),
+            Item::Shard(_) => None,
+        };
         let before = self.video.len();
         self.video
-            .retain(|item| matches!(item, Item::Packet(number) if alive(number, held, base)));
+            .retain(|item| of(item).is_some_and(|held| held.deadline >= now + reach));
         self.stats.expired += (before - self.video.len()) as u64;
         self.video_bytes = self
             .video
             .iter()
-            .filter_map(|item| {
-                if let Item::Packet(number) = item {
-                    held.get((number - base) as usize)
-                } else {
-                    None
-                }
-            })
+            .filter_map(of)
             .map(|held| held.packet.body.len())
             .sum();
+        self.parity.clear();
         self.again.clear();
         self.frames.clear_queued();
         self.held.iter_mut().for_each(|held| held.queued = 0);
-        let number = self.audio.pop_back().or_else(|| {
-            self.video.back().and_then(|item| {
-                if let Item::Packet(number) = item {
-                    Some(*number)
-                } else {
-                    None
-                }
-            })
-        });
-        self.probed = now;
-        match number {
-            Some(number) => Some(self.send_one(now, number, scratch)),
-            None => {
-                // Nothing to say: an empty block of nothing would be refused; the last packet again.
-                let last = (self.held_base + self.held.len() as u64).checked_sub(1)?;
-                self.get(last)?;
-                Some(self.send_one(now, last, scratch))
+        let last = (self.held_base + self.held.len() as u64).checked_sub(1)?;
+        Some(self.send_one(now, last, scratch))
+    }
+
+    /// How often a packet of audio goes out without being asked for, and how far apart, where rounds are too few.
+    fn redundancy(&self) -> Option<(u32, Micros)> {
+        let room = self.terms.audio_deadline.saturating_sub(self.reach());
+        let rounds = plan::rounds_after(room, 0, self.round());
+        let loss = self.loss.share().clamp(0.001, 0.95);
+        let times = (AUDIO_MISS.ln() / loss.ln()).ceil() as u32;
+        let apart = (room / u64::from(times + 1)).clamp(AUDIO_APART.0, AUDIO_APART.1);
+        (times > rounds + 1).then_some((times.max(2), apart))
+    }
+
+    /// Sends audio: the next packet alone, or as many as are due in one datagram.
+    fn next_audio(&mut self, now: Micros, scratch: &mut BytesMut) -> Option<Bytes> {
+        let redundancy = self.redundancy();
+        let least = self.path.one_way();
+        let base = self.held_base;
+        let alive = |number: u64, held: &VecDeque<Held>| {
+            let held = number
+                .checked_sub(base)
+                .and_then(|index| held.get(index as usize));
+            held.is_some_and(|held| held.state == State::Waiting && held.deadline >= now + least)
+        };
+        while self
+            .speech
+            .front()
+            .is_some_and(|&number| !alive(number, &self.held))
+            || self.speech.len() > MOST_SPEECH
+        {
+            let Some(number) = self.speech.pop_front() else {
+                break;
+            };
+            let Some(held) = self.get(number) else { continue };
+            if held.sent == 0 && held.state == State::Waiting {
+                held.state = State::Gone;
+                self.stats.expired += 1;
             }
         }
+        let mut due: Vec<(Micros, u64)> = Vec::new();
+        let mut new = 0;
+        let mut oldest = now;
+        for &number in &self.speech {
+            let Some(held) = number
+                .checked_sub(base)
+                .and_then(|index| self.held.get(index as usize))
+            else {
+                continue;
+            };
+            let again =
+                redundancy.is_some_and(|(times, apart)| held.sent < times && held.last_at + apart <= now);
+            if alive(number, &self.held) && (held.sent == 0 || again) {
+                new += usize::from(held.sent == 0);
+                let since = if held.sent == 0 {
+                    held.packet.captured
+                } else {
+                    held.last_at
+                };
+                oldest = oldest.min(since);
+                due.push((if held.sent == 0 { 0 } else { held.last_at }, number));
+            }
+        }
+        let thrifty = self.is_thrifty();
+        let worth = match redundancy {
+            None if thrifty => new >= TOGETHER || !due.is_empty() && oldest + HOLD <= now,
+            None => new > 0,
+            Some(_) => new > 0 || due.len() >= FULL || !due.is_empty() && oldest + AUDIO_APART.1 <= now,
+        };
+        if !worth {
+            return None;
+        }
+        due.sort_unstable();
+        let mut room = BUNDLE_ROOM;
+        let mut numbers = Vec::new();
+        for (_, number) in due {
+            let size = self
+                .get(number)
+                .map_or(usize::MAX, |held| held.packet.body.len() + 4);
+            if size > room || numbers.len() == wire::MOST_BUNDLED {
+                break;
+            }
+            room -= size;
+            numbers.push(number);
+            if redundancy.is_none() && !thrifty {
+                break;
+            }
+        }
+        match numbers[..] {
+            [] => self
+                .speech
+                .pop_front()
+                .map(|number| self.send_one(now, number, scratch)),
+            [number] => Some(self.send_one(now, number, scratch)),
+            _ => Some(self.send_bundle(now, &numbers, scratch)),
+        }
+    }
+
+    fn send_bundle(&mut self, now: Micros, numbers: &[u64], scratch: &mut BytesMut) -> Bytes {
+        let transmission = self.sent_base + self.sent.len() as u64;
+        wire::begin_bundle(transmission as u16, scratch);
+        for &number in numbers {
+            if let Some(held) = self.get(number) {
+                held.sent += 1;
+                held.last = transmission;
+                held.last_at = now;
+                let body = held.packet.body.clone();
+                wire::add_to_bundle(number as u16, &body, scratch);
+            }
+        }
+        self.note(now, Carried::Many(numbers.into()), scratch)
     }
 
     fn is_thrifty(&self) -> bool {
         self.rate.get() < THRIFTY
-    }
-
-    fn next_audio(&mut self, now: Micros) -> Option<u64> {
-        let reach = self.path.one_way();
-        let oldest = *self.audio.front()?;
-        let waited = self
-            .get(oldest)
-            .map_or(0, |held| now.saturating_sub(held.packet.captured));
-        if self.is_thrifty() && self.audio.len() < TOGETHER && waited < HOLD {
-            return None;
-        }
-        while let Some(number) = self.audio.pop_front() {
-            match self.get(number) {
-                Some(held) if held.deadline >= now + reach => return Some(number),
-                Some(held) => {
-                    held.state = State::Gone;
-                    self.stats.expired += 1;
-                }
-                None => {}
-            }
-        }
-        None
     }
 
     fn next_again(&mut self, now: Micros, scratch: &mut BytesMut) -> Option<Bytes> {
@@ -922,57 +993,6 @@ impl Sender {
             wire::write_packet(transmission as u16, number as u16, &body, scratch);
         }
         self.note(now, Carried::One(number), scratch)
-    }
-
-    /// Times that a packet of audio must go out, by the plan.
-    fn audio_times(&self) -> u32 {
-        let loss = self.loss.share().clamp(0.001, 0.95);
-        (AUDIO_MISS.ln() / loss.ln()).ceil() as u32
-    }
-
-    /// Sends a packet of audio, and with it earlier ones that are not known to have arrived, where rounds are too few.
-    fn send_audio(&mut self, now: Micros, number: u64, scratch: &mut BytesMut) -> Bytes {
-        let rounds = plan::rounds_after(self.terms.audio_deadline, self.reach(), self.round());
-        let times = self.audio_times();
-        let thrifty = self.is_thrifty();
-        if times <= rounds + 1 && !thrifty {
-            return self.send_one(now, number, scratch);
-        }
-        let times = if times <= rounds + 1 { 1 } else { times };
-        let reach = self.path.one_way();
-        let room_in_time = self.terms.audio_deadline.saturating_sub(self.reach());
-        let apart = (room_in_time / u64::from(times)).clamp(AUDIO_APART.0, AUDIO_APART.1);
-        let mut room = BUNDLE_ROOM;
-        let mut numbers = vec![];
-        let from = number.saturating_sub(200).max(self.held_base);
-        for other in (from..=number).rev() {
-            let Some(held) = self.get(other) else { break };
-            let wanted = held.packet.class == Class::Audio
-                && held.state == State::Waiting
-                && held.deadline >= now + reach;
-            let due = held.sent == 0 || held.sent < times && held.last_at + apart <= now;
-            let size = held.packet.body.len() + 4;
-            if wanted && due && size <= room && numbers.len() < wire::MOST_BUNDLED {
-                room -= size;
-                numbers.push(other);
-            }
-        }
-        if numbers.len() < 2 {
-            return self.send_one(now, number, scratch);
-        }
-        self.audio.retain(|waiting| !numbers.contains(waiting));
-        let transmission = self.sent_base + self.sent.len() as u64;
-        wire::begin_bundle(transmission as u16, scratch);
-        for &other in &numbers {
-            if let Some(held) = self.get(other) {
-                held.sent += 1;
-                held.last = transmission;
-                held.last_at = now;
-                let body = held.packet.body.clone();
-                wire::add_to_bundle(other as u16, &body, scratch);
-            }
-        }
-        self.note(now, Carried::Many(numbers.into()), scratch)
     }
 
     /// Remembers a transmission and hands its datagram out.
