@@ -499,7 +499,10 @@ impl Sender {
         if self.newest.is_none_or(|last| newest > last) {
             self.newest = Some(newest);
             let sent = &self.sent[(newest - self.sent_base) as usize];
-            self.path.sample(now, sent.at, arrival, age, sent.ahead);
+            // An age that does not fit its field says nothing of when.
+            if feedback.age < u16::MAX {
+                self.path.sample(now, sent.at, arrival, age, sent.ahead);
+            }
         }
         self.mark_arrived(newest, arrival, feedback.before);
         self.mark_done(feedback);
@@ -507,13 +510,10 @@ impl Sender {
         while let Some(first) = self.opened.pop() {
             self.mend(now, first);
         }
-        self.rate.update(
-            now,
-            self.path.queue(),
-            self.path.jitter(),
-            self.path.rtt(),
-            self.loss.share(),
-        );
+        let queue = self.path.queue();
+        let base = self.path.rtt().saturating_sub(queue);
+        self.rate
+            .update(now, queue, self.path.jitter(), base, self.loss.share());
     }
 
     /// The full number of a transmission that was made and is remembered.
