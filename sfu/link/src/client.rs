@@ -12,6 +12,7 @@ use muster_proto::media::v1::{LinkHello, LinkUp, link_down, link_up};
 use quinn::crypto::rustls::QuicClientConfig;
 
 use crate::link::{EdgeLink, peer_identity};
+use crate::repair::Budget;
 use crate::{LinkError, VERSION, transport};
 
 /// Name in every relay's certificate.
@@ -61,7 +62,7 @@ async fn dial(address: &str, credentials: &Credentials) -> Result<EdgeLink, Link
         return Err(LinkError::Stranger);
     }
     let (send, recv) = connection.open_bi().await?;
-    let mut link = EdgeLink::assemble(peer, connection, send, recv);
+    let mut link = EdgeLink::assemble(peer, connection, send, recv, Budget::Auto);
     let hello = LinkHello {
         version: VERSION,
         agent: credentials.identity.to_string(),

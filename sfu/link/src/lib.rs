@@ -2,27 +2,30 @@
 //!
 //! A link is one QUIC connection (ALPN `muster/1`, mutual TLS by the built-in CA). Control messages
 //! (`LinkUp`, `LinkDown`, length-delimited) travel on the one bidirectional stream that the edge opens; RTP
-//! travels beside it in datagrams, each led by a flow id. [`framing`] and [`rtp`] are the formats,
+//! travels beside it in datagrams, each led by a flow id, repaired by [`repair`]. [`framing`] and [`rtp`] are the formats,
 //! [`Link`] is an established connection of either end, [`EdgeLink::connect`] and [`LinkServer`] make one.
 //!
 //! Invariant: nothing that a peer sends grows memory without bound, and every queue drops or refuses, and says
-//! so. What it does not do: it knows no meeting, source or slot, it repairs no loss, and it checks no join
+//! so. What it does not do: it knows no meeting, source or slot, and it checks no join
 //! token. Those belong to the relay and to the edge.
 
 mod client;
 mod error;
 pub mod framing;
 mod link;
+mod media;
 pub mod repair;
 pub mod rtp;
 mod server;
 mod transport;
+mod window;
 
 pub use client::resolve;
 pub use error::LinkError;
 pub use link::{
     ControlReceiver, EdgeLink, EdgeSender, Link, LinkSender, MediaReceiver, RelayLink, RelaySender, Sent,
 };
+pub use media::{LinkHealth, LinkStats};
 pub use server::{Arriving, LinkServer};
 
 /// Version of the protocol, told in `LinkHello` and `LinkWelcome`.

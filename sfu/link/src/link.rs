@@ -1,12 +1,13 @@
 //! An established link, of either end: a sender that can be cloned, and two receivers.
 //!
 //! Control messages go through a bounded queue and one writer task; a peer that does not read fills the queue, and
-//! that is an error (the owner closes the link). Datagrams go to quinn at once, never wait, and push the oldest out
-//! when the buffer is full. The connection closes when all three parts are dropped, or by [`LinkSender::close`].
+//! that is an error (the owner closes the link). Packets go to the repair core ([`crate::repair`]), never wait, and push the
+//! oldest out when too many are held. The connection closes when all three parts are dropped, or by [`LinkSender::close`].
 
 use std::marker::PhantomData;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use muster_identity::Identity;
@@ -15,7 +16,9 @@ use prost::Message;
 use tokio::sync::mpsc;
 
 use crate::LinkError;
-use crate::framing::{encode_control, read_control, split_flow};
+use crate::framing::{encode_control, read_control};
+use crate::media::{LinkHealth, LinkStats, Media};
+use crate::repair::Budget;
 use crate::rtp::LinkRtp;
 
 /// Control messages that may wait for the peer to read.
@@ -51,6 +54,8 @@ pub enum Sent {
 #[derive(Debug)]
 pub struct LinkSender<Out> {
     connection: quinn::Connection,
+    media: Arc<Media>,
+    owned: Arc<Owned>,
     control: mpsc::Sender<Bytes>,
     out: PhantomData<fn(Out)>,
 }
@@ -59,9 +64,21 @@ impl<Out> Clone for LinkSender<Out> {
     fn clone(&self) -> Self {
         Self {
             connection: self.connection.clone(),
+            media: self.media.clone(),
+            owned: self.owned.clone(),
             control: self.control.clone(),
             out: PhantomData,
         }
+    }
+}
+
+/// Closes the connection when no part of the link is left: its own task would keep it open.
+#[derive(Debug)]
+struct Owned(quinn::Connection);
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        self.0.close(quinn::VarInt::from_u32(0), b"");
     }
 }
 
@@ -98,22 +115,26 @@ impl<Out: Message> LinkSender<Out> {
         self.send_datagram(packet.to_datagram(flow, &mut BytesMut::new()))
     }
 
-    /// Sends a datagram of [`LinkRtp::to_datagram`]. Never waits.
+    /// Sends a datagram of [`LinkRtp::to_datagram`], which was captured now. Never waits.
     ///
     /// # Errors
     /// [`LinkError::DatagramTooLarge`] (this datagram is dropped, the link goes on) or [`LinkError::Lost`].
     pub fn send_datagram(&self, datagram: Bytes) -> Result<Sent, LinkError> {
-        let size = datagram.len();
-        let displaced = self.connection.datagram_send_buffer_space() < size;
-        match self.connection.send_datagram(datagram) {
-            Ok(()) if displaced => Ok(Sent::Displaced),
-            Ok(()) => Ok(Sent::Queued),
-            Err(quinn::SendDatagramError::ConnectionLost(lost)) => Err(lost.into()),
-            Err(_) => Err(LinkError::DatagramTooLarge {
-                size,
-                limit: self.connection.max_datagram_size().unwrap_or(0),
-            }),
+        if let Some(lost) = self.connection.close_reason() {
+            return Err(lost.into());
         }
+        let displaced = self.media.push(Instant::now(), datagram)?;
+        Ok(if displaced { Sent::Displaced } else { Sent::Queued })
+    }
+
+    /// How the way to the other end is.
+    pub fn health(&self) -> LinkHealth {
+        self.media.health()
+    }
+
+    /// What was sent, sent again and received.
+    pub fn stats(&self) -> LinkStats {
+        self.media.stats()
     }
 
     /// Closes the connection at once; `reason` is told to the peer.
@@ -132,7 +153,7 @@ impl<Out: Message> LinkSender<Out> {
         self.connection.close_reason().is_some()
     }
 
-    /// Round trip time as QUIC sees it.
+    /// Round trip time as QUIC sees it; [`Self::health`] has that of the media.
     pub fn rtt(&self) -> Duration {
         self.connection.rtt()
     }
@@ -149,7 +170,7 @@ impl<Out: Message> LinkSender<Out> {
 
     /// Largest datagram that fits the path now, bytes.
     pub fn max_datagram(&self) -> usize {
-        self.connection.max_datagram_size().unwrap_or(0)
+        self.media.most()
     }
 }
 
@@ -157,6 +178,7 @@ impl<Out: Message> LinkSender<Out> {
 #[derive(Debug)]
 pub struct ControlReceiver<In> {
     stream: quinn::RecvStream,
+    _owned: Arc<Owned>,
     buffer: BytesMut,
     received: PhantomData<fn() -> In>,
 }
@@ -172,25 +194,24 @@ impl<In: Message + Default> ControlReceiver<In> {
     }
 }
 
-/// The receiving end of the datagrams.
+/// The receiving end of the packets.
 #[derive(Debug)]
 pub struct MediaReceiver {
     connection: quinn::Connection,
+    arrivals: mpsc::Receiver<(u64, Bytes)>,
+    _owned: Arc<Owned>,
 }
 
 impl MediaReceiver {
-    /// The next datagram: its flow id, and the RTP packet for [`LinkRtp::parse`]. Datagrams without a whole flow id are
-    /// skipped. Cancel-safe.
+    /// The next packet: its flow id, and the RTP packet for [`LinkRtp::parse`], each once, in the order of arrival: one that
+    /// was lost and repaired comes after its successors. Cancel-safe.
     ///
     /// # Errors
     /// [`LinkError::Lost`] when the connection is over.
     pub async fn recv(&mut self) -> Result<(u64, Bytes), LinkError> {
-        loop {
-            let datagram = self.connection.read_datagram().await?;
-            if let Some(framed) = split_flow(datagram) {
-                return Ok(framed);
-            }
-            tracing::trace!("datagram without a flow id");
+        match self.arrivals.recv().await {
+            Some(arrived) => Ok(arrived),
+            None => Err(self.connection.closed().await.into()),
         }
     }
 }
@@ -202,22 +223,32 @@ impl<Out: Message, In: Message + Default> Link<Out, In> {
         connection: quinn::Connection,
         send: quinn::SendStream,
         stream: quinn::RecvStream,
+        budget: Budget,
     ) -> Self {
         let (control, queue) = mpsc::channel(CONTROL_QUEUE);
         tokio::spawn(write_control(send, queue));
+        let (media, arrivals) = Media::start(connection.clone(), budget);
+        let owned = Arc::new(Owned(connection.clone()));
         Self {
             peer,
             sender: LinkSender {
                 connection: connection.clone(),
+                media,
+                owned: owned.clone(),
                 control,
                 out: PhantomData,
             },
             control: ControlReceiver {
                 stream,
+                _owned: owned.clone(),
                 buffer: BytesMut::new(),
                 received: PhantomData,
             },
-            media: MediaReceiver { connection },
+            media: MediaReceiver {
+                connection,
+                arrivals,
+                _owned: owned,
+            },
         }
     }
 }

@@ -13,6 +13,7 @@ use muster_proto::media::v1::{LinkDown, LinkWelcome, link_down, link_up};
 use quinn::crypto::rustls::QuicServerConfig;
 
 use crate::link::{RelayLink, peer_identity};
+use crate::repair::Budget;
 use crate::{LinkError, VERSION, transport};
 
 /// From the first packet to the hello.
@@ -132,7 +133,7 @@ impl Arriving {
             return Err(LinkError::Stranger);
         }
         let (send, recv) = connection.accept_bi().await?;
-        let mut link = RelayLink::assemble(peer, connection, send, recv);
+        let mut link = RelayLink::assemble(peer, connection, send, recv, Budget::Auto);
         match link.control.recv().await?.message {
             Some(link_up::Message::Hello(hello)) if hello.version == VERSION => {}
             Some(link_up::Message::Hello(hello)) => {

@@ -1,24 +1,37 @@
 //! QUIC parameters of a link, the same at both ends.
 //!
-//! A dead peer is noticed within 2 s. Datagram buffers are small: a picture that is late is worth nothing. One
-//! bidirectional stream is allowed and no unidirectional one.
+//! A connection outlives an outage of [`IDLE_MS`]: what is silent for less is told by [`crate::LinkHealth`], and whoever owns
+//! the link decides what that means. Datagrams wait in the repair core, so QUIC's own buffers are small. One bidirectional
+//! stream is allowed and no unidirectional one. The size of datagrams is fixed: a search for a larger one takes random loss
+//! for a hole in the path, and no packet of ours is larger.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use quinn::{IdleTimeout, TransportConfig, VarInt};
+use quinn::{AckFrequencyConfig, IdleTimeout, TransportConfig, VarInt};
+
+use crate::window::LinkWindows;
 
 /// A peer that was not heard for this long is gone, ms.
-const IDLE_MS: u32 = 2000;
+pub(crate) const IDLE_MS: u32 = 12_000;
 const KEEP_ALIVE: Duration = Duration::from_millis(500);
-/// Datagrams that wait for the wire, bytes: about a quarter of a second of full HD. The oldest go first.
-pub(crate) const SEND_BUFFER: usize = 256 * 1024;
+/// Datagrams that wait for the wire, bytes. The oldest go first.
+const SEND_BUFFER: usize = 256 * 1024;
 /// Datagrams that wait for the program, bytes.
 const RECEIVE_BUFFER: usize = 512 * 1024;
-/// UDP payload to begin with: what any path of IPv6's smallest MTU carries (1280 less 48), and what a browser's packets need.
-const INITIAL_MTU: u16 = 1232;
+/// UDP payload: what any path of IPv6's smallest MTU carries (1280 less 48), and what a browser's packets need.
+const MTU: u16 = 1232;
+/// Round trip that is thought of before one was measured: a lost first packet is sent again after three of them.
+const FIRST_RTT: Duration = Duration::from_millis(100);
+/// QUIC's own acknowledgements decide nothing here (the core has its feedback): a few are enough.
+const PACKETS_AN_ACK: u32 = 24;
+const ACK_DELAY: Duration = Duration::from_millis(100);
 
 pub(crate) fn config() -> Arc<TransportConfig> {
+    let mut acks = AckFrequencyConfig::default();
+    acks.ack_eliciting_threshold(VarInt::from_u32(PACKETS_AN_ACK))
+        .max_ack_delay(Some(ACK_DELAY))
+        .reordering_threshold(VarInt::from_u32(0));
     let mut config = TransportConfig::default();
     config
         .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(IDLE_MS))))
@@ -30,6 +43,11 @@ pub(crate) fn config() -> Arc<TransportConfig> {
         .stream_receive_window(VarInt::from_u32(256 * 1024))
         .receive_window(VarInt::from_u32(512 * 1024))
         .send_window(512 * 1024)
-        .initial_mtu(INITIAL_MTU);
+        .initial_mtu(MTU)
+        .min_mtu(MTU)
+        .mtu_discovery_config(None)
+        .initial_rtt(FIRST_RTT)
+        .ack_frequency_config(Some(acks))
+        .congestion_controller_factory(Arc::new(LinkWindows));
     Arc::new(config)
 }

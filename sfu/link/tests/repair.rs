@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use muster_link::repair::wire::Datagram;
-use muster_link::repair::{Class, Micros, Packet, Receiver, Sender, Terms, rate::Bounds};
+use muster_link::repair::{Budget, Class, Micros, Packet, Receiver, Sender, Terms, rate::Bounds};
 use muster_linkshape::{Direction, Network, Profile};
 
 const QUIC: usize = 29;
@@ -71,7 +71,6 @@ impl Source {
                 Packet {
                     class: Class::Audio,
                     captured: now,
-                    together: 1,
                     end: false,
                     body,
                 },
@@ -114,7 +113,6 @@ impl Source {
                     Packet {
                         class: Class::Video,
                         captured: now,
-                        together: packets as u16,
                         end,
                         body,
                     },
@@ -128,8 +126,8 @@ fn run(profile: &str, seed: u64, seconds: u64, terms: Terms, most: u64) {
     let text = std::fs::read_to_string(format!("../../data/links/{profile}.csv")).expect("profile");
     let profile_data = Arc::new(Profile::parse(profile, &text).expect("profile"));
     let mut network = Network::new(profile_data, seed);
-    let mut sender = Sender::new(terms, Bounds::default());
-    let mut receiver = Receiver::new(terms);
+    let mut sender = Sender::new(Budget::Fixed(terms), Bounds::default());
+    let mut receiver = Receiver::new();
     let mut source = Source::new(most);
     let mut scratch = BytesMut::new();
     let mut now = 0;

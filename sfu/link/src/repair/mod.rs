@@ -34,13 +34,50 @@ pub enum Class {
     Video,
 }
 
-/// Terms that both ends keep to, told when the link is made.
+/// What packets are held to by their sender.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Terms {
     /// A packet of video that arrives later than this after its capture is of no use, µs.
     pub video_deadline: Micros,
     /// The same for audio, µs.
     pub audio_deadline: Micros,
+}
+
+/// How terms are chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Budget {
+    Fixed(Terms),
+    /// By the path: three round trips and a little, 200 to 800 ms; a second where the rate is so small that a picture takes
+    /// long to send.
+    #[default]
+    Auto,
+}
+
+/// Below this rate a picture has a second, bits a second.
+const SLOW: u64 = 300_000;
+
+impl Budget {
+    /// Before anything is known.
+    pub fn begin(self) -> Terms {
+        match self {
+            Self::Fixed(terms) => terms,
+            Self::Auto => Terms::default(),
+        }
+    }
+
+    /// For a path with this least round trip (µs) and rate (bits a second).
+    pub fn terms(self, least_rtt: Micros, rate: u64) -> Terms {
+        match self {
+            Self::Fixed(terms) => terms,
+            Self::Auto => {
+                let by_path = (least_rtt * 3 + 50_000).clamp(200_000, 800_000);
+                Terms {
+                    video_deadline: if rate < SLOW { 1_000_000 } else { by_path },
+                    audio_deadline: by_path.max(400_000),
+                }
+            }
+        }
+    }
 }
 
 impl Terms {

@@ -77,6 +77,11 @@ impl Path {
         self.rtt.unwrap_or(100_000)
     }
 
+    /// The least round trip of the last ten to twenty seconds, µs; 0 before the first sample.
+    pub fn least_rtt(&self) -> Micros {
+        self.least_rtt
+    }
+
     /// Smoothed difference of neighbouring one-way delays, µs.
     pub fn jitter(&self) -> Micros {
         self.jitter

@@ -9,8 +9,10 @@ use bytes::{Bytes, BytesMut};
 
 use super::parity::{self, MOST_PACKETS};
 use super::wire::{AGE_UNIT, BlockId, Datagram, Feedback, MAX_REPORTED, Malformed};
-use super::{Micros, Terms, unwrap16};
+use super::{Micros, unwrap16};
 
+/// A missing packet is reported for so long, µs: the longest deadline that a sender may hold it to.
+const GIVE_UP: Micros = 1_000_000;
 /// Numbers that are remembered with their packets, for parity.
 const KEPT: u64 = 1024;
 /// Parity blocks that are being collected.
@@ -62,7 +64,6 @@ struct Block {
 /// The receiving end of one direction of a link.
 #[derive(Debug)]
 pub struct Receiver {
-    give_up: Micros,
     /// The packets from `base` on.
     places: VecDeque<Place>,
     base: u64,
@@ -81,11 +82,15 @@ pub struct Receiver {
     stats: ReceiverStats,
 }
 
+impl Default for Receiver {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Receiver {
-    pub fn new(terms: Terms) -> Self {
+    pub fn new() -> Self {
         Self {
-            // A packet may be captured well before it is first missed: nothing is wanted for longer than its whole deadline.
-            give_up: terms.longest(),
             places: VecDeque::new(),
             base: 0,
             wanted: 0,
@@ -248,7 +253,7 @@ impl Receiver {
         while self.wanted < self.end() {
             let place = &mut self.places[(self.wanted - self.base) as usize];
             if let Place::Missing(since) = place {
-                if *since + self.give_up > now {
+                if *since + GIVE_UP > now {
                     break;
                 }
                 *place = Place::GivenUp;
