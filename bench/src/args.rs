@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::crowd::Taking;
 use crate::flood::Kind;
+use crate::link::args::LinkArgs;
 use crate::plane::args::{AttachArgs, CommandArgs, FailoverArgs, ImportArgs, PlaneArgs, WatchArgs};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -23,6 +24,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 ///   muster-bench attach --endpoints 2000        everybody comes back at once after a restart
 ///   muster-bench import --sites 10000           a city from one file
 ///   muster-bench failover --agents 50           the relay of a meeting is killed
+///   muster-bench link --profile loss30          the link from an agent over a path that loses a third
 ///
 /// The relay's peers are real: every one has a UDP port, joins by POST /v1/legs, passes ICE and DTLS, sends connectivity checks,
 /// receiver reports and transport-wide feedback (every 100 ms), offers RTX, and gets SRTP (AES-128-GCM). They ask for
@@ -54,6 +56,7 @@ pub enum Command {
     Attach(AttachArgs),
     Import(ImportArgs),
     Failover(FailoverArgs),
+    Link(LinkArgs),
     #[command(hide = true)]
     Relay(RelayArgs),
     #[command(hide = true)]

@@ -14,6 +14,7 @@ mod forward;
 mod http;
 mod janus;
 mod join;
+mod link;
 mod keys;
 mod measure;
 mod mesh;
@@ -50,6 +51,7 @@ fn main() -> anyhow::Result<()> {
         Command::Attach(args) => plane::attach(&args),
         Command::Import(args) => plane::import(&args),
         Command::Failover(args) => plane::failover(&args),
+        Command::Link(args) => link::run(&args),
         Command::Plane(args) => plane::serve(&args),
     }
 }

@@ -132,6 +132,11 @@ impl<Out: Message> LinkSender<Out> {
         self.media.health()
     }
 
+    /// Holds packets to these deadlines from now on.
+    pub fn set_budget(&self, budget: Budget) {
+        self.media.set_budget(budget);
+    }
+
     /// What was sent, sent again and received.
     pub fn stats(&self) -> LinkStats {
         self.media.stats()

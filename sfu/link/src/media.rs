@@ -164,6 +164,10 @@ impl Media {
         }
     }
 
+    pub fn set_budget(&self, budget: Budget) {
+        self.lock().sender.set_budget(budget);
+    }
+
     pub fn stats(&self) -> LinkStats {
         let core = self.lock();
         LinkStats {

@@ -249,6 +249,12 @@ impl Sender {
         self.terms
     }
 
+    /// Chooses deadlines so from the next packet on.
+    pub fn set_budget(&mut self, budget: Budget) {
+        self.budget = budget;
+        self.terms = budget.terms(self.path.least_rtt(), self.rate.get());
+    }
+
     pub fn stats(&self) -> SenderStats {
         self.stats
     }
