@@ -20,7 +20,7 @@ use muster_identity::{Authority, Credentials, Identity};
 use muster_link::repair::{Budget, Terms};
 use muster_link::rtp::LinkRtp;
 use muster_link::{EdgeLink, LinkSender, LinkServer, LinkStats, MediaReceiver, RelayLink};
-use muster_linkshape::{Profile, Relay, RelayCounters};
+use muster_linkshape::{Profile, Relay, RelayCounters, Tally};
 use serde::Serialize;
 
 use args::{Compare, LinkArgs};
@@ -59,6 +59,10 @@ struct Line<'a> {
     audio_frames: usize,
     audio_kept: f64,
     mean_kbps: u64,
+    /// IP packets sent this way, and those among them that the repair core sent.
+    packets: u64,
+    core_packets: u64,
+    core_overhead: f64,
     sent_again: u64,
     parity: u64,
     queue_max_ms: u64,
@@ -114,6 +118,7 @@ struct Outcome {
     connect: Duration,
     sums: Sums,
     wire_bytes: u64,
+    packets: u64,
     rtp_bytes: u64,
     stats: LinkStats,
     queue_max: Duration,
@@ -146,6 +151,9 @@ impl Outcome {
             audio_frames: sums.sounds,
             audio_kept: round(share(sums.kept, sums.sounds)),
             mean_kbps: self.rtp_bytes * 8 / 1000 / plan.args.seconds.max(1),
+            packets: self.packets,
+            core_packets: self.stats.sent.datagrams,
+            core_overhead: round(self.stats.sent.wire_bytes as f64 / self.rtp_bytes.max(1) as f64 - 1.0),
             sent_again: self.stats.sent.again,
             parity: self.stats.sent.parity,
             queue_max_ms: self.queue_max.as_millis() as u64,
@@ -224,7 +232,7 @@ async fn up(plan: &Plan<'_>) -> anyhow::Result<Outcome> {
     let hop = Hop::begin(plan, &emulator);
     let sums = hop.play(&edge.sender, &mut relay.media).await?;
     let counters = emulator.stop();
-    Ok(hop.end(sums, connect, edge.sender.stats(), counters, counters.up.offered.bytes))
+    Ok(hop.end(sums, connect, edge.sender.stats(), counters, counters.up.offered))
 }
 
 async fn down(plan: &Plan<'_>) -> anyhow::Result<Outcome> {
@@ -238,7 +246,7 @@ async fn down(plan: &Plan<'_>) -> anyhow::Result<Outcome> {
     let hop = Hop::begin(plan, &emulator);
     let sums = hop.play(&relay.sender, &mut edge.media).await?;
     let counters = emulator.stop();
-    Ok(hop.end(sums, connect, relay.sender.stats(), counters, counters.down.offered.bytes))
+    Ok(hop.end(sums, connect, relay.sender.stats(), counters, counters.down.offered))
 }
 
 /// One direction while it is measured.
@@ -246,7 +254,7 @@ struct Hop<'a> {
     plan: &'a Plan<'a>,
     began: Instant,
     /// Bytes up and down before.
-    before: (u64, u64),
+    before: (Tally, Tally),
     accounts: RefCell<Accounts>,
     queue_max: RefCell<Duration>,
 }
@@ -259,7 +267,7 @@ impl<'a> Hop<'a> {
         Self {
             plan,
             began: Instant::now(),
-            before: (counters.up.offered.bytes, counters.down.offered.bytes),
+            before: (counters.up.offered, counters.down.offered),
             accounts: RefCell::default(),
             queue_max: RefCell::default(),
         }
@@ -319,12 +327,13 @@ impl<'a> Hop<'a> {
         }
     }
 
-    fn end(self, sums: Sums, connect: Duration, stats: LinkStats, emulator: RelayCounters, bytes: u64) -> Outcome {
-        let before = if bytes == emulator.up.offered.bytes { self.before.0 } else { self.before.1 };
+    fn end(self, sums: Sums, connect: Duration, stats: LinkStats, emulator: RelayCounters, sent: Tally) -> Outcome {
+        let before = if sent == emulator.up.offered { self.before.0 } else { self.before.1 };
         Outcome {
             connect,
             sums,
-            wire_bytes: bytes.saturating_sub(before),
+            wire_bytes: sent.bytes.saturating_sub(before.bytes),
+            packets: sent.packets.saturating_sub(before.packets),
             rtp_bytes: self.accounts.borrow().rtp_bytes,
             stats,
             queue_max: *self.queue_max.borrow(),

@@ -205,14 +205,15 @@ pub(super) async fn measure(plan: &Plan<'_>, target: &Target) -> anyhow::Result<
     until(&mut sending.events, |event| matches!(event, Event::Connected)).await?;
     let connect = began.elapsed();
     emulator.release();
-    let before = emulator.counters().up.offered.bytes;
+    let before = emulator.counters().up.offered;
     let (sums, rtp_bytes) = play(plan, [&video, &audio], &mut receiving.arrived).await?;
     let counters = emulator.stop();
     let _ = tokio::join!(sending.connection.close(), receiving.connection.close());
     let outcome = Outcome {
         connect,
         sums,
-        wire_bytes: counters.up.offered.bytes - before,
+        wire_bytes: counters.up.offered.bytes - before.bytes,
+        packets: counters.up.offered.packets - before.packets,
         rtp_bytes,
         stats: LinkStats::default(),
         queue_max: Duration::ZERO,

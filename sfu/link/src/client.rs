@@ -55,7 +55,9 @@ async fn dial(address: &str, credentials: &Credentials) -> Result<EdgeLink, Link
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
         SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
     };
-    let endpoint = quinn::Endpoint::client(local).map_err(LinkError::Socket)?;
+    let socket = std::net::UdpSocket::bind(local).map_err(LinkError::Socket)?;
+    let runtime = Arc::new(quinn::TokioRuntime);
+    let endpoint = quinn::Endpoint::new(transport::endpoint(), None, socket, runtime).map_err(LinkError::Socket)?;
     let connection = endpoint.connect_with(config, address, RELAY_NAME)?.await?;
     let peer = peer_identity(&connection)?;
     if !matches!(peer, Identity::Relay(_)) {

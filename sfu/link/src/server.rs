@@ -56,7 +56,7 @@ impl LinkServer {
             .max_incoming(MAX_ARRIVING)
             .incoming_buffer_size_total(MAX_WAITING);
         let runtime = Arc::new(quinn::TokioRuntime);
-        let endpoint = quinn::Endpoint::new(quinn::EndpointConfig::default(), Some(config), socket, runtime)
+        let endpoint = quinn::Endpoint::new(transport::endpoint(), Some(config), socket, runtime)
             .map_err(LinkError::Socket)?;
         Ok(Self {
             endpoint,

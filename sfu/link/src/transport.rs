@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use quinn::{AckFrequencyConfig, IdleTimeout, TransportConfig, VarInt};
+use quinn::{AckFrequencyConfig, EndpointConfig, IdleTimeout, TransportConfig, VarInt};
 
 use crate::window::LinkWindows;
 
@@ -50,4 +50,15 @@ pub(crate) fn config() -> Arc<TransportConfig> {
         .ack_frequency_config(Some(acks))
         .congestion_controller_factory(Arc::new(LinkWindows));
     Arc::new(config)
+}
+
+/// Bytes of a connection's id: every packet has one. A relay's worker has a few thousand links, and an id is chosen anew where
+/// it is taken.
+const ID_BYTES: usize = 5;
+
+/// Parameters of a socket that links share.
+pub(crate) fn endpoint() -> EndpointConfig {
+    let mut config = EndpointConfig::default();
+    config.cid_generator(|| Box::new(quinn_proto::RandomConnectionIdGenerator::new(ID_BYTES)));
+    config
 }
