@@ -29,4 +29,4 @@ pub use media::{LinkHealth, LinkStats};
 pub use server::{Arriving, LinkServer};
 
 /// Version of the protocol, told in `LinkHello` and `LinkWelcome`.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
