@@ -357,7 +357,8 @@ impl Directory {
         if record.is_empty() {
             record.without_legs_since = Instant::now();
         }
-        if leg.ordered_out != Some("replaced") {
+        let told = leg.state == LegState::Left && reason == "timed out" && leg.ordered_out.is_none();
+        if leg.ordered_out != Some("replaced") && !told {
             self.reports
                 .push(leg.report(meeting, LegState::Left, leg.ordered_out.unwrap_or(reason)));
         }
@@ -381,7 +382,9 @@ impl Directory {
         {
             leg.state = state;
             leg.since_ms = now_ms();
-            self.reports.push(leg.report(meeting, state, ""));
+            // Of a link that is away its leg is kept for its return; for everybody else it is lost.
+            let reason = if state == LegState::Left { "timed out" } else { "" };
+            self.reports.push(leg.report(meeting, state, reason));
         }
     }
 
@@ -513,7 +516,8 @@ impl Directory {
         let inner = self.inner();
         let mut reports = Vec::new();
         for (meeting, record) in &inner.meetings {
-            let legs = record.legs.values().filter(|leg| leg.ordered_out.is_none());
+            let there = |leg: &&LegRecord| leg.ordered_out.is_none() && leg.state != LegState::Left;
+            let legs = record.legs.values().filter(there);
             reports.extend(legs.map(|leg| leg.report(meeting, leg.state, "")));
         }
         reports

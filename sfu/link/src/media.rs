@@ -46,7 +46,11 @@ pub struct LinkHealth {
     pub queue: Duration,
     /// Nothing is heard although something was sent: the path is thought to be down.
     pub dark: bool,
-    /// Since when the other end was not heard; any datagram counts.
+    /// The path was found to take no more within the last ten seconds. Where it was not, `source_bps` says what was tried,
+    /// not what would fit.
+    pub limited: bool,
+    /// How long the other end was not heard: any datagram counts, and an idle link has keep-alives. Exact to the time between
+    /// two calls.
     pub silent_for: Duration,
     /// By when after its capture a picture's packet is to be there.
     pub deadline: Duration,
@@ -68,8 +72,9 @@ struct Core {
     sender: Sender,
     receiver: Receiver,
     scratch: BytesMut,
-    /// When anything was last heard.
+    /// When anything was last heard, and how many datagrams of QUIC had come by then.
     heard: Instant,
+    came: u64,
     unread: u64,
     malformed: u64,
 }
@@ -94,6 +99,7 @@ impl Media {
             receiver: Receiver::new(),
             scratch: BytesMut::new(),
             heard: Instant::now(),
+            came: 0,
             unread: 0,
             malformed: 0,
         };
@@ -150,7 +156,12 @@ impl Media {
     pub fn health(&self) -> LinkHealth {
         let at = Instant::now();
         let now = self.micros(at);
-        let core = self.lock();
+        // Acknowledgements and keep-alives are signs of life as well.
+        let came = self.connection.stats().udp_rx.datagrams;
+        let mut core = self.lock();
+        if core.came != came {
+            (core.came, core.heard) = (came, at);
+        }
         let (sender, path) = (&core.sender, core.sender.path());
         LinkHealth {
             rate_bps: sender.rate(),
@@ -159,6 +170,7 @@ impl Media {
             rtt: Duration::from_micros(path.rtt()),
             queue: Duration::from_micros(path.queue()),
             dark: sender.is_dark(now),
+            limited: sender.is_limited(now),
             silent_for: at.saturating_duration_since(core.heard),
             deadline: Duration::from_micros(sender.terms().video_deadline),
         }

@@ -58,7 +58,7 @@ impl Worker {
         });
         let published = camera.and_then(|&camera| core.published(at, camera));
         Some(Measured {
-            silent: leg.state == LegState::Silent || camera.is_some_and(|&camera| core.is_missed(at, camera)),
+            silent: matches!(leg.state, LegState::Silent | LegState::Left) || camera.is_some_and(|&camera| core.is_missed(at, camera)),
             published: published.map(|published| published.size),
             publishes_less: published.is_some_and(|published| published.less),
             shown: shown(leg, core),

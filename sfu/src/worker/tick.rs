@@ -15,6 +15,8 @@ pub(crate) const TICK: Duration = Duration::from_millis(10);
 const LOOK: Duration = Duration::from_millis(200);
 /// Without any media for this long a leg is silent.
 const SILENT_AFTER: Duration = Duration::from_secs(1);
+/// A link from which nothing at all was heard for this long is away: its leg counts as lost, and is kept for its return.
+const AWAY_AFTER: Duration = Duration::from_secs(2);
 
 impl Worker {
     pub fn tick(&mut self) {
@@ -54,12 +56,24 @@ impl Worker {
         over.into_iter().for_each(|(id, reason)| self.close(id, reason));
     }
 
-    /// Legs from which nothing comes although something should.
+    /// Legs from which nothing comes although something should, and links that are away or back.
     fn look_for_silence(&mut self, now: Instant) {
         let mut changes = Vec::new();
+        let mut budgets = Vec::new();
         for (id, leg) in self.legs.iter() {
             let silent = now.saturating_duration_since(leg.media_at) > SILENT_AFTER;
+            let mut away = false;
+            if let Wire::Link(wire) = &leg.wire {
+                let health = wire.sender.health();
+                away = health.silent_for > AWAY_AFTER;
+                budgets.push((id, leg.meeting, health.limited.then_some(health.source_bps)));
+            }
             match leg.state {
+                LegState::Left if !away && silent => changes.push((id, LegState::Joining)),
+                LegState::Left if !away => changes.push((id, LegState::OnAir)),
+                LegState::Joining | LegState::OnAir | LegState::Silent if away => {
+                    changes.push((id, LegState::Left));
+                }
                 LegState::OnAir if silent && self.is_expected(leg) => changes.push((id, LegState::Silent)),
                 LegState::Silent if !silent => changes.push((id, LegState::OnAir)),
                 _ => {}
@@ -68,6 +82,13 @@ impl Worker {
         changes
             .into_iter()
             .for_each(|(id, state)| self.set_state(id, state));
+        let at = self.shared.micros(now);
+        for (id, key, bps) in budgets {
+            if let Some(meeting) = self.meetings.get_mut(&key) {
+                meeting.core.set_budget(at, id, bps);
+                self.drain_core(now, key);
+            }
+        }
     }
 
     /// Tells each leg what its slots would use if there were room, so that it looks for no more.

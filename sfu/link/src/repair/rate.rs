@@ -91,6 +91,11 @@ impl Rate {
         }
     }
 
+    /// When the rate was last found too high, µs; 0 for never.
+    pub fn slowed(&self) -> Micros {
+        self.slowed
+    }
+
     /// What was delivered lately, bits a second.
     pub fn delivered(&self) -> f64 {
         let (Some(&(first, _)), Some(&(last, _))) = (self.arrivals.front(), self.arrivals.back()) else {

@@ -53,6 +53,8 @@ const NO_PICTURE: f64 = 0.55;
 /// Without feedback for so long, while something is sent, the path is dark, µs.
 const DARK: Micros = 250_000;
 const PROBE: Micros = 40_000;
+/// A rate that was found too high is a limit for so long, µs.
+const LIMITED: Micros = 10_000_000;
 /// Datagrams leave at this much of the rate: a frame is not spread over more time than it must.
 const PACE: f64 = 1.25;
 
@@ -297,6 +299,11 @@ impl Sender {
         let lost = (1.0 / (1.0 - self.loss.share().min(0.9)) * 1000.0) as u64;
         let patience = DARK.max(self.path.rtt() * 2 + 50_000) * lost / 1000;
         self.unanswered.is_some_and(|since| since + patience < now)
+    }
+
+    /// Whether the path was found to take no more lately ([`LIMITED`]).
+    pub fn is_limited(&self, now: Micros) -> bool {
+        self.rate.slowed() > 0 && now < self.rate.slowed() + LIMITED
     }
 
     /// Takes a packet; says whether an older one had to go.
