@@ -8,6 +8,7 @@ mod calls;
 mod camera;
 mod leg;
 mod reports;
+mod sending;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -18,10 +19,12 @@ use muster_proto::media::v1::{
 };
 use tokio::sync::{mpsc, watch};
 
+use self::sending::Sending;
 use crate::config::{Config, Source};
 use crate::control::{ControlEvent, ControlPlane};
 use crate::drill::Drill;
 pub use crate::enrolment::EnrolmentError;
+use crate::ladder::Rung;
 use crate::outbox::Outbox;
 use crate::publisher::camera::Demand;
 use crate::publisher::{Camera, Fault, FeedEvent, Publisher, capture, rtsp};
@@ -91,6 +94,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<Ended
         screen: Screen::default(),
         meeting: None,
         pulse: None,
+        sending: None,
         drill: None,
         home_relay: String::new(),
         attached: false,
@@ -139,6 +143,8 @@ struct Agent {
     meeting: Option<Meeting>,
     /// Of the link, while it is up.
     pulse: Option<Pulse>,
+    /// Of the leg, while it publishes.
+    sending: Option<Sending>,
     drill: Option<Drill>,
     /// Where to keep a warm link outside meetings.
     home_relay: String,
@@ -175,6 +181,7 @@ impl Agent {
         let pulse = self.feel_pulse(now);
         let step = self.step(now);
         let drill = self.look_at_drill(now);
+        let link = self.look_at_link(now);
         self.publish(now);
         self.look_at_camera();
         self.tell(now);
@@ -182,7 +189,7 @@ impl Agent {
             .publisher
             .as_ref()
             .and_then(|publisher| publisher.poll_timeout());
-        [pulse, step, drill, published]
+        [pulse, step, drill, link, published]
             .into_iter()
             .flatten()
             .fold(self.next_status, Instant::min)
@@ -230,7 +237,14 @@ impl Agent {
         let (Some(publisher), Some(sender)) = (&mut self.publisher, self.uplink.sender()) else {
             return;
         };
+        let sending = &mut self.sending;
         let mut send = |datagram: Bytes| {
+            let Some(datagram) = (match sending {
+                Some(sending) => sending.pass(now, datagram),
+                None => Some(datagram),
+            }) else {
+                return;
+            };
             if let Err(error) = sender.send_datagram(datagram) {
                 tracing::debug!(%error, "datagram dropped");
             }
@@ -306,6 +320,8 @@ impl Agent {
 
     fn rest_publisher(&mut self) {
         self.on_air = false;
+        self.sending = None;
+        (self.status.rung, self.status.rung_why, self.status.way) = (Rung::Full, None, None);
         if let Some(publisher) = &mut self.publisher {
             publisher.stop(Instant::now());
         }
@@ -366,7 +382,7 @@ fn stage_wish() -> SetViewRequest {
     }
 }
 
-fn epoch_ms() -> i64 {
+pub(crate) fn epoch_ms() -> i64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |age| age.as_millis() as i64)

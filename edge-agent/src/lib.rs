@@ -13,6 +13,7 @@ pub mod config;
 mod control;
 mod drill;
 mod enrolment;
+pub mod ladder;
 pub mod outbox;
 pub mod publisher;
 mod pulse;
@@ -20,6 +21,7 @@ mod rendezvous;
 pub mod screen;
 pub mod status;
 mod uplink;
+mod valve;
 
 pub use agent::{Ended, run};
 pub use config::{Config, Source};

@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use tokio::sync::watch;
 
+use crate::ladder::{Rung, Why};
+
 /// Where the agent is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -55,6 +57,12 @@ pub struct Status {
     pub camera_fault: Option<&'static str>,
     /// Since when, milliseconds since the Unix epoch; 0 while nothing is.
     pub camera_since_ms: i64,
+    /// How much of camera and microphone is sent: `full`, `small`, `stills`, `audio` or `text`.
+    pub rung: Rung,
+    /// Why it is not more: `narrow` or `dark`.
+    pub rung_why: Option<Why>,
+    /// How the way to the relay is, in a meeting.
+    pub way: Option<Way>,
     /// The site sends sound alone, as it was asked to.
     pub audio_only: bool,
     /// The chair has muted the site.
@@ -74,6 +82,18 @@ pub struct Status {
     pub last_error: Option<String>,
     /// Reports that wait to be sent.
     pub reports_waiting: usize,
+}
+
+/// The way to the relay.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Way {
+    /// What it is thought to carry, kbit/s.
+    pub rate_kbps: u64,
+    /// Datagrams lost, in thousandths.
+    pub loss_permille: u32,
+    pub rtt_ms: u64,
+    /// Since when nothing comes back, milliseconds since the Unix epoch; 0 while something does.
+    pub dark_since_ms: i64,
 }
 
 /// A call that rings.
@@ -125,6 +145,10 @@ impl Status {
             stage_pictures: 0,
             audio_packets: [0; 3],
             pictures_sent: 0,
+            way: status.way.map(|way| Way {
+                dark_since_ms: way.dark_since_ms,
+                ..Way::default()
+            }),
             ..status.clone()
         };
         plain(self) != plain(other)

@@ -159,5 +159,6 @@ pub(crate) fn leg_quality(quality: &Quality) -> wire::LegQuality {
         shown: quality.shown.map(size),
         mark: mark.into(),
         reason: reason.into(),
+        rung: wire::Rung::Unspecified.into(),
     }
 }

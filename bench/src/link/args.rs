@@ -20,7 +20,11 @@ use clap::{Args, ValueEnum};
 #[command(verbatim_doc_comment)]
 pub struct LinkArgs {
     /// clean, loss10, loss30, loss80, village-4g, adsl-rain, satellite, thin, flap, or a CSV file (data/links/README.md)
-    #[arg(long, value_delimiter = ',', default_value = "loss10,loss30,loss80,village-4g,adsl-rain,satellite,thin,flap")]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "loss10,loss30,loss80,village-4g,adsl-rain,satellite,thin,flap"
+    )]
     pub profile: Vec<String>,
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub seconds: u64,

@@ -82,7 +82,9 @@ struct Plan<'a> {
 
 /// Measures each profile that was named.
 pub fn run(args: &LinkArgs) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     for name in &args.profile {
         let profile = Arc::new(targets::profile(name)?);
         let target = Target::of(profile.name());
@@ -126,7 +128,13 @@ struct Outcome {
 }
 
 impl Outcome {
-    fn tell(&self, plan: &Plan<'_>, target: &Target, by: &'static str, hop: &'static str) -> anyhow::Result<()> {
+    fn tell(
+        &self,
+        plan: &Plan<'_>,
+        target: &Target,
+        by: &'static str,
+        hop: &'static str,
+    ) -> anyhow::Result<()> {
         let sums = &self.sums;
         let share = |part: usize, all: usize| part as f64 / all.max(1) as f64;
         let round = |value: f64| (value * 1e5).round() / 1e5;
@@ -147,7 +155,11 @@ impl Outcome {
             delay_p95_ms: sums.delay_p95.as_millis(),
             freeze_ms: sums.freeze.as_millis(),
             longest_gap_ms: sums.longest_gap.as_millis(),
-            back_ms: sums.back.iter().map(|(out, back)| (out.as_millis(), back.as_millis())).collect(),
+            back_ms: sums
+                .back
+                .iter()
+                .map(|(out, back)| (out.as_millis(), back.as_millis()))
+                .collect(),
             audio_frames: sums.sounds,
             audio_kept: round(share(sums.kept, sums.sounds)),
             mean_kbps: self.rtp_bytes * 8 / 1000 / plan.args.seconds.max(1),
@@ -189,7 +201,15 @@ async fn connect(plan: &Plan<'_>, seed: u64) -> anyhow::Result<Pair> {
         emulator.start_profile();
     }
     let began = Instant::now();
-    let accept = async { server.accept().await.context("the server closed")?.finish().await.context("arrival") };
+    let accept = async {
+        server
+            .accept()
+            .await
+            .context("the server closed")?
+            .finish()
+            .await
+            .context("arrival")
+    };
     let address = emulator.addr().to_string();
     let dial = async {
         loop {
@@ -211,7 +231,9 @@ async fn connect(plan: &Plan<'_>, seed: u64) -> anyhow::Result<Pair> {
 
 fn credentials(authority: &Authority, identity: Identity) -> anyhow::Result<Credentials> {
     let key = rcgen::KeyPair::generate()?;
-    let request = rcgen::CertificateParams::default().serialize_request(&key)?.pem()?;
+    let request = rcgen::CertificateParams::default()
+        .serialize_request(&key)?
+        .pem()?;
     Ok(Credentials {
         cert_pem: authority.issue(&request, &identity)?,
         key_pem: key.serialize_pem(),
@@ -246,7 +268,13 @@ async fn down(plan: &Plan<'_>) -> anyhow::Result<Outcome> {
     let hop = Hop::begin(plan, &emulator);
     let sums = hop.play(&relay.sender, &mut edge.media).await?;
     let counters = emulator.stop();
-    Ok(hop.end(sums, connect, relay.sender.stats(), counters, counters.down.offered))
+    Ok(hop.end(
+        sums,
+        connect,
+        relay.sender.stats(),
+        counters,
+        counters.down.offered,
+    ))
 }
 
 /// One direction while it is measured.
@@ -273,7 +301,11 @@ impl<'a> Hop<'a> {
         }
     }
 
-    async fn play<O: prost::Message>(&self, sender: &LinkSender<O>, media: &mut MediaReceiver) -> anyhow::Result<Sums> {
+    async fn play<O: prost::Message>(
+        &self,
+        sender: &LinkSender<O>,
+        media: &mut MediaReceiver,
+    ) -> anyhow::Result<Sums> {
         sender.set_budget(Budget::Fixed(self.plan.terms));
         let length = Duration::from_secs(self.plan.args.seconds);
         let mut source = Source::new(self.began, self.plan.args.kbps * 1000, length);
@@ -327,8 +359,19 @@ impl<'a> Hop<'a> {
         }
     }
 
-    fn end(self, sums: Sums, connect: Duration, stats: LinkStats, emulator: RelayCounters, sent: Tally) -> Outcome {
-        let before = if sent == emulator.up.offered { self.before.0 } else { self.before.1 };
+    fn end(
+        self,
+        sums: Sums,
+        connect: Duration,
+        stats: LinkStats,
+        emulator: RelayCounters,
+        sent: Tally,
+    ) -> Outcome {
+        let before = if sent == emulator.up.offered {
+            self.before.0
+        } else {
+            self.before.1
+        };
         Outcome {
             connect,
             sums,

@@ -47,7 +47,11 @@ impl Accounts {
     /// A frame that the source made.
     pub fn made(&mut self, made: &Made) {
         // The flow's id is not RTP.
-        self.rtp_bytes += made.datagrams.iter().map(|datagram| datagram.len() as u64 - 1).sum::<u64>();
+        self.rtp_bytes += made
+            .datagrams
+            .iter()
+            .map(|datagram| datagram.len() as u64 - 1)
+            .sum::<u64>();
         let frame = Frame {
             video: made.video,
             key: made.key,

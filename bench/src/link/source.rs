@@ -107,7 +107,11 @@ impl Source {
         }
         let captured = self.next_picture;
         let period = Duration::from_secs(1) / fps;
-        self.next_picture = if captured + period > now { captured + period } else { now };
+        self.next_picture = if captured + period > now {
+            captured + period
+        } else {
+            now
+        };
         let bytes = (rate / u64::from(fps) / 8) as usize;
         let key = std::mem::take(&mut self.key);
         Some(self.frame(captured, true, key, if key { bytes * 3 } else { bytes }, period))

@@ -91,16 +91,18 @@ impl Target {
     pub(super) fn is_met(&self, line: &Line<'_>) -> bool {
         let at_most = |got: f64, asked: Option<f64>| asked.is_none_or(|asked| got <= asked);
         let back = |limits: (u128, u128)| {
-            line.back_ms.iter().all(|&(outage, back)| {
-                back <= if outage <= 3_100 { limits.0 } else { limits.1 }
-            })
+            line.back_ms
+                .iter()
+                .all(|&(outage, back)| back <= if outage <= 3_100 { limits.0 } else { limits.1 })
         };
         at_most(line.frame_miss, self.frame_miss)
             && at_most(line.overhead, self.overhead)
             && self.audio_kept.is_none_or(|asked| line.audio_kept >= asked)
             && self.delay_p95_ms.is_none_or(|asked| line.delay_p95_ms < asked)
             && at_most(line.freeze_ms as f64 / (line.seconds * 1000) as f64, self.freeze)
-            && self.longest_gap_ms.is_none_or(|asked| line.longest_gap_ms <= asked)
+            && self
+                .longest_gap_ms
+                .is_none_or(|asked| line.longest_gap_ms <= asked)
             && self.back_ms.is_none_or(back)
     }
 }
@@ -117,7 +119,9 @@ pub fn profile(name: &str) -> anyhow::Result<Profile> {
         "satellite" => include_str!("../../../data/links/satellite.csv"),
         "thin" => include_str!("../../../data/links/thin.csv"),
         "flap" => include_str!("../../../data/links/flap.csv"),
-        path => return Profile::read(path).with_context(|| format!("no built-in profile and no file: {path}")),
+        path => {
+            return Profile::read(path).with_context(|| format!("no built-in profile and no file: {path}"));
+        }
     };
     Ok(Profile::parse(name, text)?)
 }

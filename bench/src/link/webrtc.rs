@@ -112,7 +112,9 @@ async fn peer() -> anyhow::Result<Peer<impl PeerConnection>> {
     let registry = register_default_interceptors(Registry::new(), &mut engine)?;
     let (events, happened) = mpsc::channel(16);
     let (arrived, packets) = mpsc::channel(4096);
-    let settings = SettingEngineBuilder::new().with_include_loopback_candidate(true).build();
+    let settings = SettingEngineBuilder::new()
+        .with_include_loopback_candidate(true)
+        .build();
     let connection = PeerConnectionBuilder::new()
         .with_media_engine(engine)
         .with_setting_engine(settings)
@@ -137,7 +139,9 @@ async fn until(events: &mut mpsc::Receiver<Event>, wanted: impl Fn(&Event) -> bo
         }
         false
     };
-    let came = tokio::time::timeout(CONNECT, wait).await.context("the webrtc peer said nothing")?;
+    let came = tokio::time::timeout(CONNECT, wait)
+        .await
+        .context("the webrtc peer said nothing")?;
     anyhow::ensure!(came, "the webrtc peer ended");
     Ok(())
 }
@@ -180,18 +184,34 @@ pub(super) async fn measure(plan: &Plan<'_>, target: &Target) -> anyhow::Result<
             streams: vec![],
             send_encodings: vec![],
         };
-        sending.connection.add_transceiver_from_track(track, Some(direction)).await?;
+        sending
+            .connection
+            .add_transceiver_from_track(track, Some(direction))
+            .await?;
     }
     let offer = sending.connection.create_offer(None).await?;
     sending.connection.set_local_description(offer).await?;
     until(&mut sending.events, |event| matches!(event, Event::Gathered)).await?;
-    let offer = sending.connection.local_description().await.context("no offer")?.sdp;
+    let offer = sending
+        .connection
+        .local_description()
+        .await
+        .context("no offer")?
+        .sdp;
     let (_, offer) = exchange(&offer, None);
-    receiving.connection.set_remote_description(RTCSessionDescription::offer(offer)?).await?;
+    receiving
+        .connection
+        .set_remote_description(RTCSessionDescription::offer(offer)?)
+        .await?;
     let answer = receiving.connection.create_answer(None).await?;
     receiving.connection.set_local_description(answer).await?;
     until(&mut receiving.events, |event| matches!(event, Event::Gathered)).await?;
-    let answer = receiving.connection.local_description().await.context("no answer")?.sdp;
+    let answer = receiving
+        .connection
+        .local_description()
+        .await
+        .context("no answer")?
+        .sdp;
     let to = exchange(&answer, None).0.context("the answer has no candidate")?;
     let emulator = Relay::start(LOCALHOST, to, plan.profile.clone(), plan.args.seed)?;
     if plan.held {
@@ -201,7 +221,10 @@ pub(super) async fn measure(plan: &Plan<'_>, target: &Target) -> anyhow::Result<
     }
     let began = Instant::now();
     let (_, answer) = exchange(&answer, Some(emulator.addr()));
-    sending.connection.set_remote_description(RTCSessionDescription::answer(answer)?).await?;
+    sending
+        .connection
+        .set_remote_description(RTCSessionDescription::answer(answer)?)
+        .await?;
     until(&mut sending.events, |event| matches!(event, Event::Connected)).await?;
     let connect = began.elapsed();
     emulator.release();
@@ -272,7 +295,9 @@ async fn play(
 }
 
 async fn write(track: &TrackLocalStaticRTP, video: bool, datagram: &Bytes) {
-    let Some((_, rtp)) = split_flow(datagram.clone()) else { return };
+    let Some((_, rtp)) = split_flow(datagram.clone()) else {
+        return;
+    };
     let Ok(parsed) = LinkRtp::parse(&rtp) else { return };
     let mut packet = rtc::rtp::Packet {
         payload: rtp.slice_ref(parsed.payload),

@@ -1,7 +1,7 @@
 import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import { describe, expect, it } from "vitest";
 import { SiteQualitySchema } from "../src/gen/muster/command/v1/types_pb";
-import { LegQualitySchema, QualityMark, QualityReason, SlotReason, SlotStateSchema } from "../src/gen/muster/media/v1/media_pb";
+import { LegQualitySchema, QualityMark, QualityReason, Rung, SlotReason, SlotStateSchema } from "../src/gen/muster/media/v1/media_pb";
 import { loadWords, translate, type Key, type Values } from "../src/i18n";
 import { Qualities, verdict } from "../src/model/quality";
 import { headline, limit, numbers } from "../src/views/qualityWords";
@@ -56,10 +56,10 @@ describe("the mark of a picture", () => {
   it.each([
     ["nothing known", undefined, NOTHING_HERE, { bars: 0, of: "nobody" }],
     ["not on air yet", leg(QualityMark.UNSPECIFIED), NOTHING_HERE, { bars: 0, of: "nobody" }],
-    ["all well", leg(QualityMark.GOOD), GOOD_HERE, { bars: 3, of: "site", reason: 0 }],
-    ["the site loses", leg(QualityMark.POOR, { reason: QualityReason.LOSS_UP }), GOOD_HERE, { bars: 1, of: "site", reason: QualityReason.LOSS_UP }],
+    ["all well", leg(QualityMark.GOOD), GOOD_HERE, { bars: 3, of: "site", reason: 0, rung: Rung.UNSPECIFIED }],
+    ["the site loses", leg(QualityMark.POOR, { reason: QualityReason.LOSS_UP }), GOOD_HERE, { bars: 1, of: "site", reason: QualityReason.LOSS_UP, rung: Rung.UNSPECIFIED }],
     ["it freezes here", leg(QualityMark.GOOD), { bars: 1, reason: "freezing" }, { bars: 1, of: "here", reason: "freezing" }],
-    ["both are bad: the site's is told", leg(QualityMark.POOR, { reason: QualityReason.DELAY }), { bars: 1, reason: "heavy_loss" }, { bars: 1, of: "site", reason: QualityReason.DELAY }],
+    ["both are bad: the site's is told", leg(QualityMark.POOR, { reason: QualityReason.DELAY }), { bars: 1, reason: "heavy_loss" }, { bars: 1, of: "site", reason: QualityReason.DELAY, rung: Rung.UNSPECIFIED }],
     ["only this browser knows", undefined, { bars: 2, reason: "loss" }, { bars: 2, of: "here", reason: "loss" }],
   ] as const)("%s", (_what, site, here, expected) => {
     expect(verdict(site, here)).toEqual(expected);
@@ -70,6 +70,9 @@ describe("the mark of a picture", () => {
     expect(headline(poor, en)).toBe("Poor: packets from the site are lost");
     expect(headline(poor, zh)).toBe("差：会场上行丢包");
     expect(headline(verdict(leg(QualityMark.GOOD), GOOD_HERE), en)).toBe("Good");
+    const stills = leg(QualityMark.POOR, { reason: QualityReason.NO_MEDIA, rung: Rung.STILLS });
+    expect(headline(verdict(stills, GOOD_HERE), en)).toBe("Poor: the site's link is narrow: a still every two seconds, and sound");
+    expect(numbers(stills, zh)[0]).toBe("会场带宽不足：每两秒一张静止画面，声音照常");
   });
 
   it("tells the numbers behind it", () => {

@@ -14,6 +14,7 @@ use crate::pulse::{Beat, Pulse};
 use crate::screen::Screen;
 use crate::uplink::LinkEvent;
 
+use super::sending::Sending;
 use super::{Agent, STAGE, STAGE_SLOT, stage_wish};
 
 impl Agent {
@@ -94,6 +95,7 @@ impl Agent {
                 self.pulse = Some(Pulse::new(now));
                 self.uplink.send(link_up::Message::SetView(stage_wish()));
                 if let Some(publisher) = &mut self.publisher {
+                    self.sending = Some(Sending::new(now, &publisher.sources(meeting.audio_only)));
                     publisher.start(now, meeting.audio_only);
                 }
             }
@@ -104,8 +106,12 @@ impl Agent {
                 }
             }
             Some(Message::LayerPause(pause)) => {
+                let sending = &mut self.sending;
+                let rests = sending.as_mut().map_or(pause.paused, |sending| {
+                    sending.valve.pause(pause.flow, pause.paused)
+                });
                 if let Some(publisher) = &mut self.publisher {
-                    publisher.pause(now, pause.flow, pause.paused);
+                    publisher.pause(now, pause.flow, rests);
                 }
             }
             Some(Message::Event(WatchLegResponse { event: Some(event) })) => {

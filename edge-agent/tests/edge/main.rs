@@ -5,6 +5,7 @@ mod command;
 mod failover;
 mod h264;
 mod meeting;
+mod narrow;
 mod program;
 mod relay;
 mod rtsp;

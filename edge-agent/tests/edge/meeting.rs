@@ -14,8 +14,11 @@ use muster_testcard::{Card, Encoder, Names, PictureSize, site_number};
 
 /// A world with an agent that is attached, its link warm.
 pub async fn attached() -> (World, RunningAgent) {
-    let world = World::new().await;
-    let agent = RunningAgent::start(world.config(PictureSize::P180_5));
+    attached_with(World::new().await, PictureSize::P180_5).await
+}
+
+async fn attached_with(world: World, size: PictureSize) -> (World, RunningAgent) {
+    let agent = RunningAgent::start(world.config(size));
     world
         .until("a warm link", |world| {
             world.status()["relay"] == world.relay.to_string()
@@ -27,7 +30,12 @@ pub async fn attached() -> (World, RunningAgent) {
 
 /// As `attached`, and on air.
 pub async fn on_air() -> (World, RunningAgent) {
-    let (world, agent) = attached().await;
+    on_air_with(World::new().await, PictureSize::P180_5).await
+}
+
+/// The same, in a world and of a size.
+pub async fn on_air_with(world: World, size: PictureSize) -> (World, RunningAgent) {
+    let (world, agent) = attached_with(world, size).await;
     world.summon();
     world
         .until("pictures", |world| world.seen().pictures.len() > 1)
@@ -55,6 +63,7 @@ async fn a_summoned_agent_answers_and_sends_its_own_picture_at_once() {
     let (world, agent) = on_air().await;
     {
         let seen = world.seen();
+        assert_eq!(seen.damaged, 0);
         assert_eq!(seen.reports, [(MEETING.to_owned(), SummonsState::Answered)]);
         let join = &seen.joins[0];
         let kinds: Vec<_> = join

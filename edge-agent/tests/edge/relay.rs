@@ -134,6 +134,7 @@ fn take_control(
         Some(link_up::Message::SetView(view)) => seen.views.push(view),
         Some(link_up::Message::Leave(_)) => seen.leaves += 1,
         Some(link_up::Message::KeyFrame(request)) => seen.key_requests.push(request.flow),
+        Some(link_up::Message::Sends(sends)) => seen.rungs.push(sends.rung()),
         other => panic!("unexpected on the control stream: {other:?}"),
     }
 }
@@ -178,8 +179,13 @@ impl Camera {
         let decoder = self
             .decoder
             .get_or_insert_with(|| Decoder::new().expect("a decoder"));
-        let luma = decoder.decode(frame).expect("decodable").expect("a picture");
-        let mark = Mark::read(luma.data, luma.width, luma.height, luma.stride).expect("a mark");
+        let luma = decoder.decode(frame).ok().flatten();
+        let mark = luma.and_then(|luma| Mark::read(luma.data, luma.width, luma.height, luma.stride));
+        let Some(mark) = mark else {
+            // Its reference was lost on the way.
+            seen.damaged += 1;
+            return;
+        };
         seen.pictures.push((mark, key));
         seen.filmed = Some((id, Instant::now()));
     }

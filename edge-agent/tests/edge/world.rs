@@ -17,7 +17,7 @@ use muster_proto::command::v1::{
     GetTicketResponse, JoinTicket, ReportSummonsRequest, ReportSummonsResponse, Site, SummonsCall,
     SummonsState, attach_response,
 };
-use muster_proto::media::v1::{LinkDown, LinkJoin, SetViewRequest, link_down};
+use muster_proto::media::v1::{LinkDown, LinkJoin, Rung, SetViewRequest, link_down};
 use muster_testcard::{Mark, PictureSize};
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot};
@@ -56,8 +56,11 @@ pub struct Seen {
     pub leaves: u32,
     pub links_lost: u32,
     pub key_requests: Vec<u64>,
+    /// What the agent said that it sends.
+    pub rungs: Vec<Rung>,
     /// Marks of the camera's pictures, with whether each was a key frame.
     pub pictures: Vec<(Mark, bool)>,
+    pub damaged: u32,
     pub audio: u32,
     pub audio_levels: Vec<u8>,
     /// Opus packets.
@@ -91,6 +94,7 @@ pub struct World {
     pub dir: tempfile::TempDir,
     pub control_plane: SocketAddr,
     pub relay: SocketAddr,
+    path: Option<muster_linkshape::Relay>,
     relays: Vec<Relay>,
     desk: Desk,
     /// The control plane's replicas, each on its own, so that it can die with all its connections.
@@ -325,11 +329,23 @@ impl World {
             dir,
             control_plane,
             relay,
+            path: None,
             relays,
             desk,
             replicas: vec![Some(replica)],
             authority,
         }
+    }
+
+    /// Between the agent and the first relay lies a path of this profile (CSV, data/links/README.md) from now on.
+    pub fn shape(&mut self, profile: &str) -> &muster_linkshape::Relay {
+        let profile = Arc::new(muster_linkshape::Profile::parse("test", profile).expect("a profile"));
+        let listen = SocketAddr::from(([127, 0, 0, 1], 0));
+        let path = muster_linkshape::Relay::start(listen, self.relay, profile, 1).expect("a path");
+        path.hold();
+        self.desk.place.lock().expect("whole").link = path.addr().to_string();
+        self.relay = path.addr();
+        self.path.insert(path)
     }
 
     /// Another replica of the control plane; returns its address.
@@ -343,6 +359,11 @@ impl World {
     pub fn kill_replica(&mut self, index: usize) {
         let replica = self.replicas[index].take().expect("it lives");
         replica.shutdown_background();
+    }
+
+    /// The path's profile begins now.
+    pub fn release(&self) {
+        self.path.as_ref().expect("a path").release();
     }
 
     /// The first relay dies without a word.
@@ -406,10 +427,14 @@ impl World {
 
     /// Waits until something is so; names it where it never becomes so.
     pub async fn until(&self, what: &str, so: impl Fn(&Self) -> bool) {
+        self.until_within(PATIENCE, what, so).await;
+    }
+
+    pub async fn until_within(&self, patience: Duration, what: &str, so: impl Fn(&Self) -> bool) {
         let start = Instant::now();
         while !so(self) {
             assert!(
-                start.elapsed() < PATIENCE,
+                start.elapsed() < patience,
                 "waited in vain for: {what}; status {}",
                 self.status()
             );

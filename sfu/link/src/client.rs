@@ -57,7 +57,8 @@ async fn dial(address: &str, credentials: &Credentials) -> Result<EdgeLink, Link
     };
     let socket = std::net::UdpSocket::bind(local).map_err(LinkError::Socket)?;
     let runtime = Arc::new(quinn::TokioRuntime);
-    let endpoint = quinn::Endpoint::new(transport::endpoint(), None, socket, runtime).map_err(LinkError::Socket)?;
+    let endpoint =
+        quinn::Endpoint::new(transport::endpoint(), None, socket, runtime).map_err(LinkError::Socket)?;
     let connection = endpoint.connect_with(config, address, RELAY_NAME)?.await?;
     let peer = peer_identity(&connection)?;
     if !matches!(peer, Identity::Relay(_)) {

@@ -15,7 +15,7 @@ use muster_identity::Identity;
 use muster_link::framing::MAX_FLOW;
 use muster_link::{Arriving, LinkError, LinkServer, MediaReceiver, RelayLink, RelaySender};
 use muster_proto::media::v1::link_up::Message as Up;
-use muster_proto::media::v1::{LinkDown, LinkJoin, LinkJoined, LinkRefused, LinkUp, link_down};
+use muster_proto::media::v1::{LinkDown, LinkJoin, LinkJoined, LinkRefused, LinkUp, Rung, link_down};
 
 use crate::admission::token_used;
 use crate::convert;
@@ -210,6 +210,11 @@ async fn take_message(
                 worker.borrow_mut().key_frame_of_flow(*id, request.flow);
             }
         }
+        Some(Up::Sends(sends)) => {
+            if let Some(id) = leg {
+                worker.borrow_mut().sends(*id, sends.rung());
+            }
+        }
         Some(Up::Ping(ping)) => tell(sender, link_down::Message::Pong(ping)),
         // Relays alone speak so, and their links are not served here.
         Some(Up::Hello(_) | Up::Relay(_)) | None => {}
@@ -265,6 +270,8 @@ async fn take_join(
         sender: sender.clone(),
         flows,
         counts: LinkCounts::default(),
+        rung: Rung::Unspecified,
+        rung_told: Rung::Unspecified,
     };
     let joining = Joining {
         claims,
@@ -396,6 +403,15 @@ fn read_slots(join: &LinkJoin) -> Result<Vec<JoiningSlot>, Refusal> {
 }
 
 impl Worker {
+    /// The edge says how much of its camera and microphone it sends.
+    fn sends(&mut self, id: LegId, rung: Rung) {
+        if let Some(leg) = self.legs.get_mut(&id)
+            && let Wire::Link(wire) = &mut leg.wire
+        {
+            wire.rung = rung;
+        }
+    }
+
     /// The edge needs a key frame in a slot.
     fn key_frame_of_flow(&mut self, id: LegId, flow: u64) {
         let now = Instant::now();

@@ -13,7 +13,7 @@ use muster_webrtc::Quality;
 
 use crate::convert;
 
-use super::state::{LegEntry, LinkCounts, Worker};
+use super::state::{LegEntry, LinkCounts, Wire, Worker};
 
 impl Worker {
     /// Takes a second of a leg.
@@ -30,9 +30,14 @@ impl Worker {
         }
         let quality = leg.meter.measure(at, &second);
         let mut wire = convert::leg_quality(&quality);
+        let mut another_rung = false;
+        if let Wire::Link(link) = &mut leg.wire {
+            wire.set_rung(link.rung);
+            another_rung = std::mem::replace(&mut link.rung_told, link.rung) != link.rung;
+        }
         if joining {
             wire.set_mark(QualityMark::Unspecified);
-        } else if leg.meter.is_news(at, &quality)
+        } else if (leg.meter.is_news(at, &quality) || another_rung)
             && let Some(meeting) = self.meetings.get(&leg.meeting)
         {
             let told = SiteQuality {
@@ -58,7 +63,8 @@ impl Worker {
         });
         let published = camera.and_then(|&camera| core.published(at, camera));
         Some(Measured {
-            silent: matches!(leg.state, LegState::Silent | LegState::Left) || camera.is_some_and(|&camera| core.is_missed(at, camera)),
+            silent: matches!(leg.state, LegState::Silent | LegState::Left)
+                || camera.is_some_and(|&camera| core.is_missed(at, camera)),
             published: published.map(|published| published.size),
             publishes_less: published.is_some_and(|published| published.less),
             shown: shown(leg, core),

@@ -18,7 +18,7 @@ use muster_forward::{
 };
 use muster_link::RelaySender;
 use muster_proto::command::v1::{LegState, StageDocument};
-use muster_proto::media::v1::{MeetingNotice, Speakers};
+use muster_proto::media::v1::{MeetingNotice, Rung, Speakers};
 use muster_webrtc::{Certificate, Leg, PacketStore, SendBatch};
 
 use tokio::sync::Notify;
@@ -214,6 +214,9 @@ pub(crate) struct WebRtcWire {
 
 pub(crate) struct LinkWire {
     pub sender: RelaySender,
+    /// How much of its camera and microphone the edge says that it sends, and what was told of that.
+    pub rung: Rung,
+    pub rung_told: Rung,
     pub flows: Vec<UpFlow>,
     pub counts: LinkCounts,
 }

@@ -3,7 +3,7 @@
 // a picture is the worse of two: how the site fares, and how the picture arrives at this browser.
 
 import type { SiteQuality } from "../gen/muster/command/v1/types_pb";
-import { QualityMark, QualityReason, type LegQuality } from "../gen/muster/media/v1/media_pb";
+import { QualityMark, QualityReason, type LegQuality, type Rung } from "../gen/muster/media/v1/media_pb";
 import { Cell, CellMap } from "./cell";
 import type { Bars, BarsReason } from "./media/slots";
 
@@ -69,7 +69,7 @@ export class Qualities {
 /** What a mark says: how many bars, and whose trouble it is. */
 export type Verdict =
   | { bars: 0; of: "nobody" }
-  | { bars: Exclude<Bars, 0>; of: "site"; reason: QualityReason }
+  | { bars: Exclude<Bars, 0>; of: "site"; reason: QualityReason; rung: Rung }
   | { bars: Exclude<Bars, 0>; of: "here"; reason: BarsReason };
 
 const BARS: Record<QualityMark, Bars> = {
@@ -84,5 +84,5 @@ export function verdict(site: LegQuality | undefined, here: { bars: Bars; reason
   const bars = BARS[site?.mark ?? QualityMark.UNSPECIFIED];
   if (here.bars !== 0 && (bars === 0 || here.bars < bars)) return { bars: here.bars, of: "here", reason: here.reason };
   if (bars === 0 || !site) return { bars: 0, of: "nobody" };
-  return { bars, of: "site", reason: site.reason };
+  return { bars, of: "site", reason: site.reason, rung: site.rung };
 }

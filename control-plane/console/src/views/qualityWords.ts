@@ -1,7 +1,7 @@
 // The words of a quality mark: what it is, why, and the numbers behind it, a line each.
 
 import { numbered, type Key, type Values } from "../i18n";
-import type { LegQuality, PictureSize, SlotState } from "../gen/muster/media/v1/media_pb";
+import { Rung, type QualityReason, type LegQuality, type PictureSize, type SlotState } from "../gen/muster/media/v1/media_pb";
 import type { Health } from "../model/media/slots";
 import type { Verdict } from "../model/quality";
 
@@ -17,8 +17,14 @@ const MARKS = [0, 3, 2, 1] as const;
 export function headline(verdict: Verdict, say: Say): string {
   const word = say(numbered("quality", MARKS[verdict.bars]));
   if (verdict.of === "nobody" || verdict.bars === 3) return word;
-  const why = verdict.of === "here" ? say(`bars.${verdict.reason}`) : verdict.reason ? say(numbered("quality.why", verdict.reason)) : "";
+  const why = verdict.of === "here" ? say(`bars.${verdict.reason}`) : reason(verdict, say);
   return why ? say("quality.because", { word, why }) : word;
+}
+
+/** A site that sends less says how much less: that tells more than why. */
+function reason(verdict: { reason: QualityReason; rung: Rung }, say: Say): string {
+  if (verdict.rung > Rung.FULL) return say(numbered("quality.rung", verdict.rung));
+  return verdict.reason ? say(numbered("quality.why", verdict.reason)) : "";
 }
 
 const size = (picture: PictureSize | undefined): string => (picture?.width ? `${picture.width}×${picture.height}` : "");
@@ -37,6 +43,7 @@ export function numbers(quality: LegQuality | undefined, say: Say): string[] {
     line("quality.up", quality.published, quality.upBps, quality.upLossPermille, say),
     line("quality.down", quality.shown, quality.downBps, quality.downLossPermille, say),
   ];
+  if (quality.rung > Rung.FULL) lines.unshift(say(numbered("quality.rung", quality.rung)));
   if (quality.rttMs) lines.push(say("quality.rtt", { rtt: quality.rttMs, jitter: quality.jitterMs }));
   if (quality.estimateBps) lines.push(say("quality.estimate", { rate: rate(quality.estimateBps) }));
   return lines;
