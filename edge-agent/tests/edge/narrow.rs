@@ -75,9 +75,10 @@ async fn after_the_dark_the_picture_is_back_and_the_leg_is_the_same() {
             seen.pictures.len() > pictures && world.status()["rung"] == "full"
         })
         .await;
-    let seen = world.seen();
-    assert!(seen.pictures[pictures..].iter().any(|(_, key)| *key));
-    assert_eq!((seen.joins.len(), seen.links_lost), (1, 0), "nobody joined anew");
-    drop(seen);
+    {
+        let seen = world.seen();
+        assert!(seen.pictures[pictures..].iter().any(|(_, key)| *key));
+        assert_eq!((seen.joins.len(), seen.links_lost), (1, 0), "nobody joined anew");
+    }
     agent.stop().await;
 }

@@ -177,7 +177,7 @@ impl Datagram {
                 let [packets, shards] = u16_at(bytes, 5)?.to_be_bytes();
                 let index = *bytes.get(7).ok_or(Malformed::Short)?;
                 let shard = bytes.slice(PARITY_HEADER..);
-                if packets == 0 || index >= shards || shard.is_empty() || shard.len() % 2 != 0 {
+                if packets == 0 || index >= shards || shard.is_empty() || !shard.len().is_multiple_of(2) {
                     return Err(Malformed::Block);
                 }
                 let block = BlockId {
