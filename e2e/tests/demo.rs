@@ -141,6 +141,10 @@ fn agent_certificates(folder: &Path) -> Result<BTreeSet<Vec<u8>>> {
     for agent in std::fs::read_dir(folder.join("data/agents"))? {
         for file in std::fs::read_dir(agent?.path())? {
             let path = file?.path();
+            // What the box keeps beside its identity has folders of its own.
+            if path.is_dir() {
+                continue;
+            }
             let text = std::fs::read(&path)?;
             if path.to_string_lossy().contains("cert") {
                 certificates.insert(text);
