@@ -65,11 +65,15 @@ pub enum Ended {
 ///
 /// # Errors
 /// [`EnrolmentError`], if there is no identity to run with. Nothing that the network does ends it.
-pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<Ended, EnrolmentError> {
+pub async fn run(mut config: Config, stop: impl Future<Output = ()>) -> Result<Ended, EnrolmentError> {
     tokio::pin!(stop);
+    let outbox = reports::open(config.state_dir.as_deref()).await;
+    reports::serve_page(&mut config, outbox.as_ref());
     let mut writer = StatusWriter::new(config.status.clone(), config.watchers.clone());
+    let now_ms = epoch_ms();
     let mut status = Status {
-        since_ms: epoch_ms(),
+        since_ms: now_ms,
+        detached_since_ms: now_ms,
         stage_status: "empty",
         ..Status::default()
     };
@@ -80,8 +84,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<Ended
     };
     let (inputs, mut queue) = mpsc::channel(QUEUE);
     let control = ControlPlane::start(&config.control_plane, &credentials, inputs.clone()).await?;
-    let (reached, reached_now) = watch::channel(false);
-    let outbox = reports::open(config.state_dir.as_deref(), &control, reached_now).await;
+    let reached = reports::send(outbox.as_ref(), &control);
     let publisher = open_camera(&config, &inputs);
     let mut agent = Agent {
         outbox,
@@ -278,9 +281,7 @@ impl Agent {
                 .publisher
                 .as_ref()
                 .is_some_and(|publisher| publisher.is_paused());
-        if self.uplink.address() != self.status.relay.as_deref() {
-            self.status.relay = self.uplink.address().map(str::to_owned);
-        }
+        self.tell_link();
         self.tell_reports();
         let (changed, due) = (self.status.differs(&self.shown), now >= self.next_status);
         if changed || due {
@@ -307,6 +308,7 @@ impl Agent {
         let status = &mut self.status;
         status.left = why.map(str::to_owned);
         (status.meeting, status.stage_site, status.muted) = (None, None, false);
+        status.meeting_title.clear();
         (status.audio_only, status.notice) = (false, Notice::default());
         self.uplink.want(&self.home_relay);
     }

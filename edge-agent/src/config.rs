@@ -1,6 +1,7 @@
 //! What an agent is told at its start: flags over environment over one TOML file over defaults.
 
 use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -62,6 +63,9 @@ pub struct Args {
     /// Folder of what people at the site wrote and is not sent yet [default: the identity folder].
     #[arg(long, value_name = "DIR", env = "MUSTER_STATE")]
     pub state: Option<PathBuf>,
+    /// Where the site's own page is served: HOST:PORT, or `off` [default: 127.0.0.1:8088, this box alone].
+    #[arg(long, value_name = "HOST:PORT", env = "MUSTER_PAGE")]
+    pub page: Option<String>,
     /// What to log to standard error: error, warn, info, debug, trace, or a filter such as `muster_edge=debug`.
     #[arg(long, value_name = "FILTER", env = "MUSTER_LOG")]
     pub log: Option<String>,
@@ -82,6 +86,7 @@ Settings can stand in a file (--config edge.toml); flags and environment win ove
   source_low = \"rtsp://admin:secret@192.168.1.64/sub\"
   status_file = \"/run/muster/edge.json\"
   state_dir = \"/var/lib/muster/edge\"     # reports that wait to be sent
+  page = \"127.0.0.1:8088\"     # http://localhost:8088 on the box: how the link fares, and a form for reports
   log = \"info\"
   utc_offset_minutes = 480     # the clock in the picture
 A camera at the box is captured by ffmpeg:
@@ -96,6 +101,9 @@ A camera at the box is captured by ffmpeg:
 Exit codes: 0 ended by Ctrl-C or SIGTERM, 1 failure, 2 bad settings or a source that this version has not,
 3 enrolment refused (ask for a new token).";
 
+/// Reached from this box alone.
+const PAGE: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 8088));
+
 /// The TOML file.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -109,6 +117,7 @@ struct FileSettings {
     capture: Option<CaptureSettings>,
     status_file: Option<PathBuf>,
     state_dir: Option<PathBuf>,
+    page: Option<String>,
     log: Option<String>,
     utc_offset_minutes: Option<i32>,
 }
@@ -137,6 +146,8 @@ pub struct Config {
     pub status: Option<PathBuf>,
     /// Where reports wait until they are sent; none: nothing is written there, and no report can be kept.
     pub state_dir: Option<PathBuf>,
+    /// Where the site's own page is served; none: nowhere.
+    pub page: Option<SocketAddr>,
     /// Where a program that runs the agent in itself reads its state.
     pub watchers: Option<watch::Sender<Status>>,
     pub log: String,
@@ -176,6 +187,8 @@ pub enum ConfigError {
     Missing(&'static str),
     #[error("control plane: expected HOST:PORT, such as 10.0.0.5:8443")]
     Address,
+    #[error("page: expected HOST:PORT with a number for the host, such as 127.0.0.1:8088, or off")]
+    Page,
     #[error("{0}")]
     Token(String),
     #[error("{file}: {why}")]
@@ -306,6 +319,7 @@ impl Config {
             control_plane,
             state_dir: state_dir.or_else(|| Some(identity_dir.clone())),
             identity_dir,
+            page: page(args.page.or(file.page).as_deref())?,
             enrol_token: token
                 .map(|token| token.trim().parse())
                 .transpose()
@@ -323,6 +337,14 @@ impl Config {
             log: args.log.or(file.log).unwrap_or_else(|| "info".into()),
             utc_offset_minutes: file.utc_offset_minutes.unwrap_or(480).clamp(-1440, 1440),
         })
+    }
+}
+
+fn page(told: Option<&str>) -> Result<Option<SocketAddr>, ConfigError> {
+    match told.map(str::trim) {
+        None => Ok(Some(PAGE)),
+        Some("off") => Ok(None),
+        Some(address) => address.parse().map(Some).map_err(|_| ConfigError::Page),
     }
 }
 
@@ -500,6 +522,19 @@ mod tests {
             let config = Config::from_args(args).expect("settings");
             assert_eq!(config.control_plane, ["a:1", "b:2"]);
         }
+    }
+
+    #[test]
+    fn the_page_is_for_this_box_alone_unless_told_otherwise() {
+        let page = |flags: &[&str]| config(flags).map(|config| config.page);
+        let default = page(&[]).expect("settings").expect("served");
+        assert!(default.ip().is_loopback());
+        assert_eq!(page(&["--page", "off"]), Ok(None));
+        assert_eq!(page(&["--page", "0.0.0.0:80"]), Ok("0.0.0.0:80".parse().ok()));
+        assert_eq!(page(&["--page", "localhost"]), Err(ConfigError::Page));
+        assert_eq!(config(&[]).expect("settings").state_dir, Some("/tmp/id".into()));
+        let elsewhere = config(&["--state", "/tmp/state"]).expect("settings");
+        assert_eq!(elsewhere.state_dir, Some("/tmp/state".into()));
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod drill;
 mod enrolment;
 pub mod ladder;
 pub mod outbox;
+pub mod page;
 pub mod publisher;
 mod pulse;
 mod rendezvous;

@@ -34,7 +34,11 @@ pub struct Status {
     pub state: State,
     /// The site's id; empty before enrolment.
     pub site: String,
+    /// Its names; empty until the control plane has told them.
+    pub name_zh: String,
+    pub name_en: String,
     pub meeting: Option<String>,
+    pub meeting_title: String,
     /// Since when `state` holds, milliseconds since the Unix epoch.
     pub since_ms: i64,
     /// Site number in the mark of the last picture on the stage (see `muster_testcard::mark`).
@@ -77,8 +81,11 @@ pub struct Status {
     pub control_plane: Option<String>,
     /// When it will attach again, milliseconds since the Unix epoch; 0 while it is attached.
     pub attach_at_ms: i64,
+    /// Since when it is not attached, milliseconds since the Unix epoch; 0 while it is.
+    pub detached_since_ms: i64,
     /// Address of the relay that the link leads to, while it is up.
     pub relay: Option<String>,
+    pub link: Link,
     pub last_error: Option<String>,
     /// Reports that wait to be sent.
     pub reports_waiting: usize,
@@ -96,6 +103,17 @@ pub struct Way {
     pub dark_since_ms: i64,
 }
 
+/// The way to a relay. Times are milliseconds since the Unix epoch.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Link {
+    /// Address that it leads to, up or not.
+    pub wanted: Option<String>,
+    /// Since when it is not up although it is wanted; 0 otherwise.
+    pub away_since_ms: i64,
+    /// When it is tried again, or was tried last; 0 while it is up.
+    pub try_at_ms: i64,
+}
+
 /// A call that rings.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Called {
@@ -110,6 +128,9 @@ pub struct Called {
 pub struct Notice {
     /// The site is called, and has until `answer_by_ms` to answer.
     pub roll_called: bool,
+    /// Number of that roll call, and when the site was called; 0 for none.
+    pub roll_call: u32,
+    pub called_ms: i64,
     pub answer_by_ms: i64,
     /// `none`, `waiting` or `granted`.
     pub floor: &'static str,
@@ -126,6 +147,8 @@ impl Default for Notice {
     fn default() -> Self {
         Self {
             roll_called: false,
+            roll_call: 0,
+            called_ms: 0,
             answer_by_ms: 0,
             floor: "none",
             floor_place: 0,
@@ -149,6 +172,11 @@ impl Status {
                 dark_since_ms: way.dark_since_ms,
                 ..Way::default()
             }),
+            attach_at_ms: 0,
+            link: Link {
+                try_at_ms: 0,
+                ..status.link.clone()
+            },
             ..status.clone()
         };
         plain(self) != plain(other)

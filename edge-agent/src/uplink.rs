@@ -13,7 +13,7 @@ use muster_proto::media::v1::{LinkDown, LinkUp, link_up};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use crate::agent::Input;
+use crate::agent::{Input, epoch_ms};
 use crate::backoff::Backoff;
 
 /// A link that lasted this long was a good one: after its loss the first wait is short again.
@@ -38,6 +38,7 @@ pub struct Uplink {
     task: Option<JoinHandle<()>>,
     live: Option<(EdgeSender, Instant)>,
     backoff: Backoff,
+    try_at_ms: i64,
 }
 
 impl Uplink {
@@ -51,6 +52,7 @@ impl Uplink {
             task: None,
             live: None,
             backoff,
+            try_at_ms: 0,
         }
     }
 
@@ -93,6 +95,11 @@ impl Uplink {
         self.live.as_ref().and(self.wanted.as_deref())
     }
 
+    /// When it was, or will be, tried last, milliseconds since the Unix epoch.
+    pub fn try_at_ms(&self) -> i64 {
+        self.try_at_ms
+    }
+
     /// Address that the link leads to, up or not.
     pub fn wanted(&self) -> Option<&str> {
         self.wanted.as_deref()
@@ -129,6 +136,7 @@ impl Uplink {
             return;
         };
         self.number += 1;
+        self.try_at_ms = epoch_ms().saturating_add(i64::try_from(wait.as_millis()).unwrap_or(i64::MAX));
         let (credentials, inputs) = (self.credentials.clone(), self.inputs.clone());
         self.task = Some(tokio::spawn(pump(
             self.number,

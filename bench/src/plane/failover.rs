@@ -131,6 +131,7 @@ async fn measure(args: &FailoverArgs) -> anyhow::Result<()> {
             source: Source::TestCard(PictureSize::P180_5),
             status: None,
             state_dir: None,
+            page: None,
             watchers: Some(told),
             log: String::new(),
             utc_offset_minutes: 0,

@@ -190,6 +190,8 @@ impl Supervisor {
                 SOURCE,
                 "--die-with-parent",
             ])
+            // A hundred on one machine, and nobody there to look at it.
+            .args(["--page", "off"])
             .arg("--identity")
             .arg(&identity)
             .stdin(Stdio::null())

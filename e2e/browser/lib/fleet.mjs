@@ -43,6 +43,9 @@ export class Fleet {
   constructor(folder) {
     this.folder = folder;
     this.children = new Map();
+    this.started = new Map();
+    /** Where each site's own page is. */
+    this.pages = new Map();
     this.account = account;
     this.password = password;
   }
@@ -63,14 +66,22 @@ export class Fleet {
     }
     for (const site of sites) {
       const { token } = await this.command("site", "enrol-token", site);
-      const own = ["--identity", this.path(`agent-${site}`), "--status", this.path(`${site}.json`), "--source", "testcard:180p5"];
+      const page = `127.0.0.1:${await freePort()}`;
+      this.pages.set(site, `http://localhost:${page.split(":")[1]}/`);
+      const own = ["--identity", this.path(`agent-${site}`), "--status", this.path(`${site}.json`), "--source", "testcard:180p5", "--page", page];
       this.spawn(`agent-${site}`, "muster-edge", [...own, "--control-plane", agents], { MUSTER_ENROL_TOKEN: token });
     }
     const ready = (site) => this.status(site).state === "attached" && this.status(site).relay;
     await until("every agent has a link", () => sites.every(ready), { limitMs: 30_000 });
   }
 
+  /** Starts again what was killed, as it was started first. */
+  again(name) {
+    this.spawn(name, ...this.started.get(name));
+  }
+
   spawn(name, program, words, secrets) {
+    this.started.set(name, [program, words, secrets]);
     const path = join(target, "debug", program);
     if (!existsSync(path)) throw new Error(`${path} is missing: deploy/build dev builds it`);
     const env = Object.fromEntries(Object.entries(process.env).filter(([key]) => !key.startsWith("MUSTER_")));

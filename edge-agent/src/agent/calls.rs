@@ -30,8 +30,10 @@ impl Agent {
                 if self.attached || self.status.last_error.as_deref() != Some(&why) {
                     tracing::warn!(why, "not attached");
                 }
+                if self.status.control_plane.take().is_some() {
+                    self.status.detached_since_ms = epoch_ms();
+                }
                 self.attached = false;
-                self.status.control_plane = None;
                 self.status.attach_at_ms = epoch_ms().saturating_add(millis(wait));
                 self.status.last_error = Some(why);
             }
@@ -48,12 +50,14 @@ impl Agent {
         );
         self.attached = true;
         self.status.control_plane = Some(address);
-        self.status.attach_at_ms = 0;
+        (self.status.attach_at_ms, self.status.detached_since_ms) = (0, 0);
         self.status.last_error = None;
         let site = attached.site.unwrap_or_else(|| Site {
             id: self.status.site.clone(),
             ..Site::default()
         });
+        self.status.name_zh.clone_from(&site.name_zh);
+        self.status.name_en.clone_from(&site.name_en);
         self.draw_card(site.name_zh, site.name_en);
         if !attached.relay_link.is_empty() {
             self.home_relay = attached.relay_link;
@@ -145,6 +149,7 @@ impl Agent {
         self.report(&call.meeting, SummonsState::Answered);
         self.was_on_air = false;
         self.status.meeting = Some(call.meeting.clone());
+        self.status.meeting_title = call.title;
         self.status.audio_only = call.audio_only;
         self.status.left = None;
         self.meeting = Some(Meeting::new(call.meeting, call.audio_only, call.ticket, now));
@@ -207,6 +212,10 @@ impl Agent {
             tracing::info!(meeting = notice.meeting, "called in the roll call");
         }
         let shown = &mut self.status.notice;
+        if notice.roll_called && !shown.roll_called {
+            shown.called_ms = epoch_ms();
+        }
+        shown.roll_call = notice.roll_call;
         shown.floor = match notice.floor() {
             FloorState::Unspecified => "none",
             FloorState::Waiting => "waiting",

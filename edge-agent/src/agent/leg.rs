@@ -60,6 +60,24 @@ impl Agent {
         self.rest_publisher();
     }
 
+    /// Brings what is told of the link up to date.
+    pub(super) fn tell_link(&mut self) {
+        let (up, wanted) = (self.uplink.address(), self.uplink.wanted());
+        let status = &mut self.status;
+        if up != status.relay.as_deref() {
+            status.relay = up.map(str::to_owned);
+        }
+        if wanted != status.link.wanted.as_deref() {
+            status.link.wanted = wanted.map(str::to_owned);
+        }
+        match (up.is_some() || wanted.is_none(), status.link.away_since_ms) {
+            (true, _) => status.link.away_since_ms = 0,
+            (false, 0) => status.link.away_since_ms = super::epoch_ms(),
+            (false, _) => {}
+        }
+        status.link.try_at_ms = if up.is_some() { 0 } else { self.uplink.try_at_ms() };
+    }
+
     /// Whether the relay of the present leg is in doubt.
     pub(super) fn is_in_doubt(&self, now: Instant) -> bool {
         self.pulse.as_ref().is_some_and(|pulse| pulse.is_in_doubt(now))

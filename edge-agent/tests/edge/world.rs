@@ -410,6 +410,7 @@ impl World {
             source,
             status: Some(self.status_file()),
             state_dir: None,
+            page: None,
             watchers: None,
             log: "info".into(),
             utc_offset_minutes: 480,
