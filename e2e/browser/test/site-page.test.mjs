@@ -56,7 +56,7 @@ test("the page of a site goes through an outage, and its reports arrive once", {
 
     const cut = Date.now();
     for (const name of OTHERS) await fleet.kill(name);
-    await saying("线路中断");
+    await saying("会中断线");
     const since = /自 (\d\d):(\d\d):(\d\d) 起/.exec(await page.locator("#since").innerText());
     const told = new Date(cut).setHours(Number(since[1]), Number(since[2]), Number(since[3]), 0);
     assert.ok(Math.abs(told - cut) < 6_000, `the link was cut at ${new Date(cut)}, the page says ${since[0]}`);
