@@ -7,6 +7,7 @@
 mod calls;
 mod camera;
 mod leg;
+mod record;
 mod reports;
 mod sending;
 
@@ -29,10 +30,13 @@ use crate::outbox::Outbox;
 use crate::publisher::camera::Demand;
 use crate::publisher::{Camera, Fault, FeedEvent, Publisher, capture, rtsp};
 use crate::pulse::Pulse;
+use crate::recorder::Recorder;
 use crate::rendezvous::{Meeting, Step};
 use crate::screen::Screen;
 use crate::status::{Notice, State, Status, StatusWriter};
 use crate::uplink::{LinkEvent, Uplink};
+
+pub use record::FOLDER as RECORDINGS;
 
 /// What waits for the loop; beyond it the tasks wait.
 const QUEUE: usize = 256;
@@ -68,7 +72,8 @@ pub enum Ended {
 pub async fn run(mut config: Config, stop: impl Future<Output = ()>) -> Result<Ended, EnrolmentError> {
     tokio::pin!(stop);
     let outbox = reports::open(config.state_dir.as_deref()).await;
-    reports::serve_page(&mut config, outbox.as_ref());
+    let recorder = record::open(&config);
+    reports::serve_page(&mut config, outbox.as_ref(), recorder.as_ref());
     let mut writer = StatusWriter::new(config.status.clone(), config.watchers.clone());
     let now_ms = epoch_ms();
     let mut status = Status {
@@ -88,6 +93,8 @@ pub async fn run(mut config: Config, stop: impl Future<Output = ()>) -> Result<E
     let publisher = open_camera(&config, &inputs);
     let mut agent = Agent {
         outbox,
+        recorder,
+        out_since: None,
         reached,
         uplink: Uplink::new(Arc::new(credentials), inputs),
         control,
@@ -136,6 +143,10 @@ struct Agent {
     control: ControlPlane,
     /// Reports that wait; none where there is no folder for them, or it cannot be used.
     outbox: Option<Outbox>,
+    /// Of what is not sent during an outage; none where nothing is to be recorded.
+    recorder: Option<Recorder>,
+    /// Since when the site is out of a meeting that it was in.
+    out_since: Option<Instant>,
     /// Told whether the control plane is.
     reached: watch::Sender<bool>,
     uplink: Uplink,
@@ -185,6 +196,7 @@ impl Agent {
         let step = self.step(now);
         let drill = self.look_at_drill(now);
         let link = self.look_at_link(now);
+        let recording = self.look_at_recording(now);
         self.publish(now);
         self.look_at_camera();
         self.tell(now);
@@ -192,7 +204,7 @@ impl Agent {
             .publisher
             .as_ref()
             .and_then(|publisher| publisher.poll_timeout());
-        [pulse, step, drill, link, published]
+        [pulse, step, drill, link, recording, published]
             .into_iter()
             .flatten()
             .fold(self.next_status, Instant::min)
@@ -237,6 +249,9 @@ impl Agent {
     }
 
     fn publish(&mut self, now: Instant) {
+        if self.record(now) {
+            return;
+        }
         let (Some(publisher), Some(sender)) = (&mut self.publisher, self.uplink.sender()) else {
             return;
         };

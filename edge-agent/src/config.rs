@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use muster_identity::EnrolToken;
 use muster_testcard::PictureSize;
 use serde::Deserialize;
@@ -13,7 +13,15 @@ use tokio::sync::watch;
 
 use crate::publisher::capture::Capture;
 use crate::publisher::rtsp::{CameraAddress, NoAddress};
+use crate::recorder::Limits;
 use crate::status::Status;
+
+/// What to do instead of running the agent.
+#[derive(Clone, Copy, PartialEq, Eq, Subcommand)]
+pub enum Task {
+    /// List what was recorded here while the link was away: begin, end, size, file
+    Recordings,
+}
 
 /// The flags and the environment.
 #[derive(Parser)]
@@ -69,6 +77,8 @@ pub struct Args {
     /// What to log to standard error: error, warn, info, debug, trace, or a filter such as `muster_edge=debug`.
     #[arg(long, value_name = "FILTER", env = "MUSTER_LOG")]
     pub log: Option<String>,
+    #[command(subcommand)]
+    pub task: Option<Task>,
     /// End when the process that started this one dies.
     #[arg(long)]
     pub die_with_parent: bool,
@@ -87,6 +97,8 @@ Settings can stand in a file (--config edge.toml); flags and environment win ove
   status_file = \"/run/muster/edge.json\"
   state_dir = \"/var/lib/muster/edge\"     # reports that wait to be sent
   page = \"127.0.0.1:8088\"     # http://localhost:8088 on the box: how the link fares, and a form for reports
+  recordings_mib = 2048     # what is recorded here while the link is away in a meeting; 0: nothing
+  keep_free_mib = 1024     # of the disk, whatever is recorded
   log = \"info\"
   utc_offset_minutes = 480     # the clock in the picture
 A camera at the box is captured by ffmpeg:
@@ -104,6 +116,10 @@ Exit codes: 0 ended by Ctrl-C or SIGTERM, 1 failure, 2 bad settings or a source 
 /// Reached from this box alone.
 const PAGE: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 8088));
 
+const MIB: u64 = 1024 * 1024;
+const RECORDINGS_MIB: u64 = 2048;
+const KEEP_FREE_MIB: u64 = 1024;
+
 /// The TOML file.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -118,6 +134,8 @@ struct FileSettings {
     status_file: Option<PathBuf>,
     state_dir: Option<PathBuf>,
     page: Option<String>,
+    recordings_mib: Option<u64>,
+    keep_free_mib: Option<u64>,
     log: Option<String>,
     utc_offset_minutes: Option<i32>,
 }
@@ -148,6 +166,9 @@ pub struct Config {
     pub state_dir: Option<PathBuf>,
     /// Where the site's own page is served; none: nowhere.
     pub page: Option<SocketAddr>,
+    /// How much the recordings of outages may take, in the folder `recordings` of the state folder; none: nothing is
+    /// recorded.
+    pub recordings: Option<Limits>,
     /// Where a program that runs the agent in itself reads its state.
     pub watchers: Option<watch::Sender<Status>>,
     pub log: String,
@@ -319,6 +340,7 @@ impl Config {
             control_plane,
             state_dir: state_dir.or_else(|| Some(identity_dir.clone())),
             identity_dir,
+            recordings: recordings(file.recordings_mib, file.keep_free_mib),
             page: page(args.page.or(file.page).as_deref())?,
             enrol_token: token
                 .map(|token| token.trim().parse())
@@ -340,11 +362,38 @@ impl Config {
     }
 }
 
+fn recordings(most_mib: Option<u64>, keep_free_mib: Option<u64>) -> Option<Limits> {
+    let most = most_mib.unwrap_or(RECORDINGS_MIB).saturating_mul(MIB);
+    let keep_free = keep_free_mib.unwrap_or(KEEP_FREE_MIB).saturating_mul(MIB);
+    (most > 0).then_some(Limits { most, keep_free })
+}
+
 fn page(told: Option<&str>) -> Result<Option<SocketAddr>, ConfigError> {
     match told.map(str::trim) {
         None => Ok(Some(PAGE)),
         Some("off") => Ok(None),
         Some(address) => address.parse().map(Some).map_err(|_| ConfigError::Page),
+    }
+}
+
+impl Args {
+    /// The state folder, for a task that needs no more.
+    ///
+    /// # Errors
+    /// [`ConfigError`]: the file cannot be read, or no folder is named.
+    pub fn state_dir(&self) -> Result<PathBuf, ConfigError> {
+        let file = self
+            .config
+            .as_deref()
+            .map(read_file)
+            .transpose()?
+            .unwrap_or_default();
+        [&self.state, &file.state_dir, &self.identity, &file.identity_dir]
+            .into_iter()
+            .flatten()
+            .next()
+            .cloned()
+            .ok_or(ConfigError::Missing("state or identity folder"))
     }
 }
 
@@ -535,6 +584,9 @@ mod tests {
         assert_eq!(config(&[]).expect("settings").state_dir, Some("/tmp/id".into()));
         let elsewhere = config(&["--state", "/tmp/state"]).expect("settings");
         assert_eq!(elsewhere.state_dir, Some("/tmp/state".into()));
+        let limits = elsewhere.recordings.expect("recorded");
+        assert_eq!((limits.most, limits.keep_free), (2048 * MIB, 1024 * MIB));
+        assert!(recordings(Some(0), None).is_none());
     }
 
     #[test]

@@ -18,6 +18,7 @@ pub mod outbox;
 pub mod page;
 pub mod publisher;
 mod pulse;
+pub mod recorder;
 mod rendezvous;
 pub mod screen;
 pub mod status;

@@ -5,7 +5,9 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use muster_edge::agent::EnrolmentError;
-use muster_edge::config::{Args, Config};
+use muster_edge::agent::RECORDINGS;
+use muster_edge::config::{Args, Config, Task};
+use muster_edge::recorder::disk;
 use nix::sys::signal::Signal;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -20,6 +22,12 @@ fn main() -> ExitCode {
         && let Err(error) = die_with_parent()
     {
         return fail(FAILED, &format!("cannot follow the parent process: {error}"));
+    }
+    if args.task == Some(Task::Recordings) {
+        return match args.state_dir() {
+            Ok(dir) => list_recordings(&dir.join(RECORDINGS)),
+            Err(error) => fail(BAD_SETTINGS, &error.to_string()),
+        };
     }
     let config = match Config::from_args(args) {
         Ok(config) => config,
@@ -52,6 +60,26 @@ fn main() -> ExitCode {
         Ok(Err(error)) => fail(FAILED, &error.to_string()),
         Err(error) => fail(FAILED, &error),
     }
+}
+
+/// A line each, oldest first: begin, end (UTC), size and path.
+fn list_recordings(dir: &std::path::Path) -> ExitCode {
+    let recordings = match disk::list(dir) {
+        Ok(recordings) => recordings,
+        Err(error) => return fail(FAILED, &format!("{}: {error}", dir.display())),
+    };
+    for one in recordings {
+        let megabytes = one.bytes as f64 / 1e6;
+        let going = if one.going { "  goes on" } else { "" };
+        let path = dir.join(&one.name);
+        println!(
+            "{}  {}  {megabytes:.1} MB  {}{going}",
+            disk::utc(one.from_ms),
+            disk::utc(one.to_ms),
+            path.display()
+        );
+    }
+    ExitCode::SUCCESS
 }
 
 fn fail(code: u8, why: &str) -> ExitCode {

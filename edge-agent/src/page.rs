@@ -26,6 +26,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 
 use crate::outbox::{KeepError, Outbox, WriteError};
+use crate::recorder::Told;
 use crate::status::Status;
 
 /// What the page is made of; `NONCE` stands for a word of its own in each answer.
@@ -47,6 +48,8 @@ pub struct Sources {
     pub status: watch::Receiver<Status>,
     /// None where no report can be kept.
     pub outbox: Option<Outbox>,
+    /// None where nothing is recorded.
+    pub recordings: Option<watch::Receiver<Told>>,
     /// What is published: "testcard".
     pub source: String,
 }
@@ -299,6 +302,7 @@ mod tests {
         let sources = Sources {
             status: status.subscribe(),
             outbox: Some(outbox.clone()),
+            recordings: None,
             source: "testcard".into(),
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");

@@ -132,6 +132,7 @@ async fn measure(args: &FailoverArgs) -> anyhow::Result<()> {
             status: None,
             state_dir: None,
             page: None,
+            recordings: None,
             watchers: Some(told),
             log: String::new(),
             utc_offset_minutes: 0,

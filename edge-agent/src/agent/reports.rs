@@ -9,6 +9,7 @@ use crate::config::Config;
 use crate::control::ControlPlane;
 use crate::outbox::{Outbox, send};
 use crate::page::{self, Sources};
+use crate::recorder::Recorder;
 use crate::status::Status;
 
 use super::Agent;
@@ -29,7 +30,7 @@ pub(super) async fn open(state_dir: Option<&Path>) -> Option<Outbox> {
 }
 
 /// Begins to serve the site's page, also while nothing of the outside is reached.
-pub(super) fn serve_page(config: &mut Config, outbox: Option<&Outbox>) {
+pub(super) fn serve_page(config: &mut Config, outbox: Option<&Outbox>, recorder: Option<&Recorder>) {
     let Some(listen) = config.page else { return };
     if !listen.ip().is_loopback() {
         tracing::warn!(%listen, "the site's page is open to everybody who reaches this address");
@@ -46,6 +47,7 @@ pub(super) fn serve_page(config: &mut Config, outbox: Option<&Outbox>) {
         Sources {
             status,
             outbox: outbox.cloned(),
+            recordings: recorder.map(Recorder::subscribe),
             source,
         },
     ));

@@ -4,6 +4,7 @@ use muster_proto::command::v1::{HandInReportRequest, ReportKind};
 use serde::Serialize;
 
 use crate::outbox::{Contents, Done, Outcome};
+use crate::recorder::{Recording, Told};
 use crate::status::Status;
 
 use super::Sources;
@@ -22,7 +23,10 @@ pub struct State {
     answered: bool,
     /// Since when the local camera is recorded; none while it is not.
     recording: Option<i64>,
-    recordings: Vec<()>,
+    /// Newest first.
+    recordings: Vec<Recording>,
+    /// Why the disk takes no recording.
+    recording_fault: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -88,6 +92,12 @@ pub fn of(sources: &Sources, now_ms: i64) -> State {
     };
     let answered =
         waiting.iter().any(|report| answers(report)) || recent.iter().any(|done| answers(&done.report));
+    let told = sources.recordings.as_ref().map(|told| told.borrow().clone());
+    let Told {
+        since_ms,
+        list,
+        fault,
+    } = told.unwrap_or_default();
     let newest = waiting.len().saturating_sub(SHOWN);
     State {
         now_ms,
@@ -105,8 +115,9 @@ pub fn of(sources: &Sources, now_ms: i64) -> State {
                 .collect(),
         },
         answered,
-        recording: None,
-        recordings: Vec::new(),
+        recording: since_ms,
+        recordings: list.into_iter().rev().take(SHOWN).collect(),
+        recording_fault: fault,
         status,
     }
 }

@@ -411,6 +411,7 @@ impl World {
             status: Some(self.status_file()),
             state_dir: None,
             page: None,
+            recordings: None,
             watchers: None,
             log: "info".into(),
             utc_offset_minutes: 480,
