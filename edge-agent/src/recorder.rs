@@ -335,8 +335,7 @@ mod tests {
         while !ended(&told.borrow()) {
             std::thread::sleep(Duration::from_millis(5));
         }
-        let list = told.borrow().list.clone();
-        list
+        told.borrow().list.clone()
     }
 
     /// How many packets of picture and sound there are, and whether all that was decoded was whole.
