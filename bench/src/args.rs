@@ -25,6 +25,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 ///   muster-bench import --sites 10000           a city from one file
 ///   muster-bench failover --agents 50           the relay of a meeting is killed
 ///   muster-bench link --profile loss30          the link from an agent over a path that loses a third
+///   muster-bench cascade --relays 3 --sites 30  relays above one another, and what crosses the links between them
 ///
 /// The relay's peers are real: every one has a UDP port, joins by POST /v1/legs, passes ICE and DTLS, sends connectivity checks,
 /// receiver reports and transport-wide feedback (every 100 ms), offers RTX, and gets SRTP (AES-128-GCM). They ask for
@@ -57,6 +58,7 @@ pub enum Command {
     Import(ImportArgs),
     Failover(FailoverArgs),
     Link(LinkArgs),
+    Cascade(CascadeArgs),
     #[command(hide = true)]
     Relay(RelayArgs),
     #[command(hide = true)]
@@ -311,6 +313,36 @@ pub struct RelayArgs {
     /// It belongs to this control plane
     #[arg(long)]
     pub control_plane: Option<String>,
+    /// A link port of the relay above
+    #[arg(long)]
+    pub uplink: Option<String>,
+    /// Says the address of its port for links, and for each line of standard input a line of what has crossed
+    #[arg(long)]
+    pub cascade: bool,
+}
+
+/// Sites at the lowest of a chain of relays, viewers at each; what crosses each link, and what a hop adds.
+///
+/// Prints one line of JSON. Every site publishes a camera in two layers (small: one packet, 15 a second; large: five,
+/// 25 a second) and sound; every viewer sees the first site large and the others small, and hears. All of it goes by
+/// links, over loopback, the relays being processes of their own.
+///   bytes      of datagrams that came over the link: flow id, RTP header, payload
+///   layers     flows in which something came: one for a layer of a camera or for a voice
+///   packets_per_source_packet    packets that came for each sequence number that did
+///   hop_*_ms   the same packet's arrival at a viewer above less that at a viewer below, of all hops
+#[derive(Args)]
+#[command(verbatim_doc_comment)]
+pub struct CascadeArgs {
+    /// Relays, one above the other
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(2..=4))]
+    pub relays: u16,
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u16).range(1..=60))]
+    pub sites: u16,
+    /// At each relay
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=10))]
+    pub viewers: u16,
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=600))]
+    pub seconds: u64,
 }
 
 #[cfg(test)]

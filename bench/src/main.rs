@@ -6,6 +6,7 @@
 
 mod args;
 mod camera;
+mod cascade;
 mod churn;
 mod client;
 mod crowd;
@@ -27,6 +28,7 @@ mod record;
 mod relay;
 mod rtcp;
 mod sdp;
+mod site_links;
 mod stats;
 mod stream;
 mod stun;
@@ -52,6 +54,7 @@ fn main() -> anyhow::Result<()> {
         Command::Import(args) => plane::import(&args),
         Command::Failover(args) => plane::failover(&args),
         Command::Link(args) => link::run(&args),
+        Command::Cascade(args) => cascade::run(&args),
         Command::Plane(args) => plane::serve(&args),
     }
 }

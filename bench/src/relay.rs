@@ -15,6 +15,7 @@ use muster_proto::command::v1::StageDocument;
 use muster_sfu::{HttpTls, Relay, RelayConfig};
 
 use crate::args::RelayArgs;
+use crate::cascade::Neighbour;
 use crate::http::{Http, RelayDoor};
 use crate::join::{Door, Server};
 
@@ -115,7 +116,7 @@ fn credentials(authority: &Authority) -> anyhow::Result<Credentials> {
     })
 }
 
-/// The subcommand `relay`: says the address of its HTTP (in a fleet: of its port for links), and serves until
+/// The subcommand `relay`: says the address of its HTTP (in a fleet or a cascade: of its port for links), and serves until
 /// standard input ends.
 pub fn serve(args: &RelayArgs) -> anyhow::Result<()> {
     let config = RelayConfig {
@@ -125,6 +126,7 @@ pub fn serve(args: &RelayArgs) -> anyhow::Result<()> {
         identity_dir: args.identity_dir.clone(),
         max_legs: 10_000,
         control_plane: args.control_plane.iter().cloned().collect(),
+        uplink: args.uplink.clone(),
         ..RelayConfig::default()
     };
     // The same kind of runtime that `muster-sfu` has.
@@ -139,10 +141,29 @@ pub fn serve(args: &RelayArgs) -> anyhow::Result<()> {
         });
     }
     match (&args.control_plane, relay.link_addrs()) {
-        (Some(_), [link, ..]) => println!("{link}"),
+        (control_plane, [link, ..]) if control_plane.is_some() || args.cascade => println!("{link}"),
         _ => println!("{}", relay.http_addr()),
+    }
+    if args.cascade {
+        for line in std::io::stdin().lines() {
+            line?;
+            println!("{}", serde_json::to_string(&neighbours(&relay))?);
+        }
     }
     std::io::stdin().read_to_end(&mut Vec::new())?;
     runtime.block_on(relay.shutdown());
     Ok(())
+}
+
+fn neighbours(relay: &Relay) -> Vec<Neighbour> {
+    let all = relay.neighbours().into_iter();
+    all.map(|neighbour| Neighbour {
+        name: neighbour.name,
+        above: neighbour.above,
+        packets_in: neighbour.packets_in,
+        bytes_in: neighbour.bytes_in,
+        numbers_in: neighbour.numbers_in,
+        layers_in: neighbour.layers_in,
+    })
+    .collect()
 }
