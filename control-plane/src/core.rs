@@ -130,7 +130,9 @@ impl Core {
             units,
             tree,
         } = parts;
-        let (import, tree) = (tokio::sync::Mutex::default(), RwLock::new(Arc::new(tree)));
+        let tree = Arc::new(tree);
+        relays.set_tree(tree.clone());
+        let (import, tree) = (tokio::sync::Mutex::default(), RwLock::new(tree));
         Arc::new(Self {
             store,
             clock,
@@ -161,7 +163,9 @@ impl Core {
     }
 
     pub fn set_tree(&self, tree: Tree) {
-        *self.tree.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(tree);
+        let tree = Arc::new(tree);
+        self.relays.set_tree(tree.clone());
+        *self.tree.write().unwrap_or_else(PoisonError::into_inner) = tree;
     }
 
     /// Who calls, by the session token, which the gate has looked at if the call came through it.

@@ -3,9 +3,16 @@
 //! Invariants: of several stage documents of a meeting that wait for a relay only the newest is kept, so what waits
 //! is bounded by the number of meetings; silence makes a relay suspected and nothing more (its meetings go on).
 //! The media plane's own state is the relay's; here is only what it told.
+//!
+//! A meeting is placed on one relay. The leg of a site is at the nearest relay up the tree that is joined to that one by
+//! its uplinks, else at that one itself: relays are named after their units. A relay with an uplink goes on with the legs
+//! it has wherever the meeting is placed.
+
+mod near;
 
 use crate::bus::{Bus, Hint};
 use crate::replicas;
+use muster_domain::Tree;
 use muster_proto::command::v1 as pb;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -30,7 +37,8 @@ pub struct Place {
 pub trait Fleet: Send + Sync {
     /// The place of a site's leg, the same one each time while the relay lives. `None` while no relay is online.
     fn place(&self, site: &str) -> Option<Place>;
-    /// The place of a site's leg at this relay; `None` while it is not online.
+    /// The place of a site's leg in a meeting at this relay: there, or at a nearer one that is joined to it. `None` while
+    /// none is online.
     fn place_at(&self, relay: &str, site: &str) -> Option<Place>;
     /// Whether the relay cannot be relied on: silent, or its stream is gone.
     fn is_suspected(&self, relay: &str) -> bool;
@@ -87,6 +95,8 @@ struct Relay {
     legs: u32,
     heard: Instant,
     suspected: bool,
+    below: bool,
+    uplink: String,
     outbox: Arc<Outbox>,
 }
 
@@ -98,12 +108,15 @@ impl Relay {
             link_addrs: self.link_addrs.clone(),
             legs: self.legs,
             suspected: self.suspected,
+            below: self.below,
+            uplink: self.uplink.clone(),
         }
     }
 }
 
 #[derive(Default)]
 struct State {
+    tree: Arc<Tree>,
     connections: u64,
     online: BTreeMap<String, Relay>,
     /// Those that have dialled in at other replicas, by the stream that stands for the replica.
@@ -116,7 +129,7 @@ struct State {
     workers: HashMap<String, usize>,
 }
 
-/// The relays of one control plane, placed trivially: everything goes to the first one that is online.
+/// The relays of one control plane.
 pub struct Relays {
     state: Mutex<State>,
     bus: Bus,
@@ -164,6 +177,8 @@ impl Relays {
             legs: u32::try_from(hello.legs.len()).unwrap_or(u32::MAX),
             heard: Instant::now(),
             suspected: false,
+            below: hello.has_uplink,
+            uplink: String::new(),
             outbox: outbox.clone(),
         };
         state.online.insert(id.to_owned(), relay);
@@ -193,8 +208,13 @@ impl Relays {
         self.tell();
     }
 
-    /// Something came from the relay; `legs` if it said how many it has.
-    pub fn heard(&self, registration: &Registration, legs: Option<u32>) {
+    /// Sites and units, by which the nearest relay is found.
+    pub fn set_tree(&self, tree: Arc<Tree>) {
+        self.lock().tree = tree;
+    }
+
+    /// Something came from the relay; a heartbeat says how many legs it has and what it is joined to.
+    pub fn heard(&self, registration: &Registration, beat: Option<&pb::RelayHeartbeat>) {
         let mut state = self.lock();
         let Some(relay) = state.online.get_mut(&registration.id) else {
             return;
@@ -203,9 +223,13 @@ impl Relays {
             return;
         }
         relay.heard = Instant::now();
-        let changed = relay.suspected || legs.is_some_and(|legs| legs != relay.legs);
+        let news = |beat: &pb::RelayHeartbeat| beat.legs != relay.legs || beat.uplink != relay.uplink;
+        let changed = relay.suspected || beat.is_some_and(news);
         relay.suspected = false;
-        relay.legs = legs.unwrap_or(relay.legs);
+        if let Some(beat) = beat {
+            relay.legs = beat.legs;
+            relay.uplink.clone_from(&beat.uplink);
+        }
         drop(state);
         if changed {
             self.tell();
@@ -353,13 +377,17 @@ impl Fleet for Relays {
     fn place(&self, site: &str) -> Option<Place> {
         let mut state = self.lock();
         let all = state.everywhere();
-        let chosen = all.into_values().min_by_key(|relay| relay.suspected)?;
+        let first = all.values().min_by_key(|relay| (relay.suspected, relay.below))?;
+        let near = near::nearest(&state.tree, &all, &first.id, site);
+        let chosen = near.unwrap_or_else(|| first.clone());
         Some(state.place(chosen, site))
     }
 
     fn place_at(&self, relay: &str, site: &str) -> Option<Place> {
         let mut state = self.lock();
-        let chosen = state.everywhere().remove(relay)?;
+        let mut all = state.everywhere();
+        let near = near::nearest(&state.tree, &all, relay, site);
+        let chosen = near.or_else(|| all.remove(relay))?;
         Some(state.place(chosen, site))
     }
 
@@ -377,13 +405,23 @@ impl Fleet for Relays {
         let others = all
             .into_values()
             .filter(|other| other.id != relay && !other.suspected);
-        // The one with the fewest legs; of equals the first by name.
-        others.min_by_key(|other| other.legs).map(|other| other.id)
+        // An uppermost one, with the fewest legs; of equals the first by name.
+        others
+            .min_by_key(|other| (other.below, other.legs))
+            .map(|other| other.id)
     }
 
     fn push_stage(&self, document: &pb::StageDocument) {
-        for relay in self.lock().online.values() {
-            relay.outbox.put(document);
+        for (id, relay) in &self.lock().online {
+            if relay.below && !document.relay.is_empty() {
+                let own = pb::StageDocument {
+                    relay: id.clone(),
+                    ..document.clone()
+                };
+                relay.outbox.put(&own);
+            } else {
+                relay.outbox.put(document);
+            }
         }
     }
 
@@ -468,5 +506,22 @@ mod tests {
         assert!(relays.place("S1").is_none());
         assert_eq!(relays.look(Duration::ZERO), ["r1"]);
         assert!(relays.look(Duration::ZERO).is_empty(), "told once");
+    }
+
+    #[tokio::test]
+    async fn a_relay_below_keeps_its_legs_wherever_the_meeting_is_placed() {
+        let relays = Relays::new(Bus::default());
+        let city = relays.register("C-1", &hello(&[]));
+        let below = pb::RelayHello {
+            has_uplink: true,
+            ..hello(&[])
+        };
+        let district = relays.register("D-1", &below);
+        relays.push_stage(&pb::StageDocument {
+            relay: "C-2".into(),
+            ..stage(1)
+        });
+        assert_eq!(city.outbox.next().await.relay, "C-2");
+        assert_eq!(district.outbox.next().await.relay, "D-1");
     }
 }

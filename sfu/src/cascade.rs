@@ -69,6 +69,13 @@ impl Cascade {
         all.retain(|other| !Arc::ptr_eq(other, counts));
     }
 
+    /// The name of the relay above; empty while there is none.
+    pub fn above(&self) -> String {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let above = all.iter().find(|counts| counts.above);
+        above.map(|counts| counts.name.to_string()).unwrap_or_default()
+    }
+
     pub fn neighbours(&self) -> Vec<Neighbour> {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let read = |count: &AtomicU64| count.load(Ordering::Relaxed);

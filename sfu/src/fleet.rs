@@ -36,6 +36,8 @@ pub(crate) struct Fleet {
     pub credentials: Credentials,
     pub http_url: String,
     pub link_addrs: Vec<String>,
+    /// It has a relay above, be it there or not.
+    pub has_uplink: bool,
     pub shared: Arc<Shared>,
 }
 
@@ -77,6 +79,7 @@ impl Fleet {
             http_url: self.http_url.clone(),
             link_addrs: self.link_addrs.clone(),
             legs,
+            has_uplink: self.has_uplink,
         })))
         .await?;
         let mut client = FleetServiceClient::new(channel);
@@ -114,7 +117,9 @@ impl Fleet {
                 }
                 _ = heartbeat.tick() => {
                     let legs = self.shared.directory.leg_count() as u32;
-                    send.send(request(serve_request::Message::Heartbeat(RelayHeartbeat { legs }))).await?;
+                    let uplink = self.shared.cascade.above();
+                    let beat = RelayHeartbeat { legs, uplink };
+                    send.send(request(serve_request::Message::Heartbeat(beat))).await?;
                 }
             }
         }

@@ -123,6 +123,7 @@ impl Relay {
                     format!("{scheme}://{}", SocketAddr::new(http_host, http_addr.port()))
                 }),
                 link_addrs: relay.link_addrs.iter().map(SocketAddr::to_string).collect(),
+                has_uplink: config.uplink.is_some(),
                 shared,
             };
             relay.tasks.push(tokio::spawn(fleet::keep(fleet)));

@@ -158,6 +158,7 @@ impl QuietRelay {
             http_url: "http://127.0.0.1:9".to_owned(),
             link_addrs: vec!["127.0.0.1:9".to_owned()],
             legs: Vec::new(),
+            ..RelayHello::default()
         };
         up.send(say(serve_request::Message::Hello(hello))).await?;
         let down = FleetServiceClient::new(channel)
@@ -177,7 +178,7 @@ fn say(message: serve_request::Message) -> ServeRequest {
 }
 
 async fn beat(up: mpsc::Sender<ServeRequest>) {
-    let beat = serve_request::Message::Heartbeat(RelayHeartbeat { legs: 0 });
+    let beat = serve_request::Message::Heartbeat(RelayHeartbeat::default());
     while up.send(say(beat.clone())).await.is_ok() {
         tokio::time::sleep(BEAT).await;
     }

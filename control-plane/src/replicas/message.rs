@@ -78,6 +78,12 @@ pub struct Relay {
     pub legs: u32,
     #[prost(bool, tag = "5")]
     pub suspected: bool,
+    /// It has an uplink, be it whole or not.
+    #[prost(bool, tag = "6")]
+    pub below: bool,
+    /// The relay above that it is joined to now; empty: none.
+    #[prost(string, tag = "7")]
+    pub uplink: String,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -142,7 +142,7 @@ async fn take_in(
                 core.qualities
                     .take(relay.connection(), report, |quality| is_in_meeting(core, quality));
             }
-            Up::Heartbeat(heartbeat) => core.relays.heard(relay, Some(heartbeat.legs)),
+            Up::Heartbeat(heartbeat) => core.relays.heard(relay, Some(&heartbeat)),
             Up::Hello(hello) => core.meetings.relay_back(&relay.id, by_meeting(hello.legs)).await,
         }
     }

@@ -152,8 +152,11 @@ impl Relay {
     }
 
     fn beat(&self, replica: &Replica, registration: &Registration) {
-        let legs = u32::try_from(self.legs.len()).ok();
-        replica.core.relays.heard(registration, legs);
+        let beat = pb::RelayHeartbeat {
+            legs: u32::try_from(self.legs.len()).unwrap_or(u32::MAX),
+            ..pb::RelayHeartbeat::default()
+        };
+        replica.core.relays.heard(registration, Some(&beat));
     }
 
     fn drop_leg(&mut self, site: &str) -> Option<News> {

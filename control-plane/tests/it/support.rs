@@ -622,6 +622,7 @@ impl FakeRelay {
             http_url: "http://127.0.0.1:9".into(),
             link_addrs: vec!["127.0.0.1:10".into(), "127.0.0.1:11".into()],
             legs,
+            ..pb::RelayHello::default()
         };
         send(&up, pb::serve_request::Message::Hello(hello)).await;
         let mut client = FleetServiceClient::new(channel);
@@ -629,7 +630,7 @@ impl FakeRelay {
         let beats = up.clone();
         let mut beats_task = JoinSet::new();
         beats_task.spawn(async move {
-            let beat = pb::serve_request::Message::Heartbeat(pb::RelayHeartbeat { legs: 0 });
+            let beat = pb::serve_request::Message::Heartbeat(pb::RelayHeartbeat::default());
             while beats
                 .send(pb::ServeRequest {
                     message: Some(beat.clone()),
