@@ -18,48 +18,87 @@ use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::Channel;
 
 use crate::program::{Running, command, run};
+use crate::tiers::{CITY, DISTRICT, STREET, Tier, Tiers};
 
 const ACCOUNT: &str = "duty";
 const PASSWORD: &str = "correct horse battery staple";
 const COMMAND_LIMIT: Duration = Duration::from_secs(60);
+/// First UDP port of a relay that is alone on its machine; the next is for links.
+const RELAY_PORT: u16 = 40_000;
 
 pub struct Field {
     folder: TempDir,
+    /// The machines that it is spread over; none: all of it is on loopback.
+    tiers: Option<Tiers>,
     console_port: u16,
     agents_port: u16,
     control_plane: Option<Running>,
-    relay: Option<Running>,
+    relays: Vec<Running>,
     agents: BTreeMap<String, Running>,
 }
 
 impl Field {
     /// All started, the tree imported, every agent online.
     pub fn start(sites: &[&str]) -> Result<Self> {
+        let mut field = Self::bare(None)?;
+        field.start_relay()?;
+        for site in sites {
+            field.start_agent(site)?;
+        }
+        field.until_online(sites)?;
+        Ok(field)
+    }
+
+    /// The same over three machines: a relay at each, joined by uplinks, and agents at the lower two.
+    pub fn start_tiers(sites: &[(Tier, &str)]) -> Result<Self> {
+        let mut field = Self::bare(Some(Tiers::start()?))?;
+        for (tier, unit, ip, uplink) in [
+            (Tier::City, "WH", CITY, None),
+            (Tier::District, "WH-EL", DISTRICT, Some(CITY)),
+            (Tier::Street, "WH-EL-01", STREET, Some(DISTRICT)),
+        ] {
+            field.start_relay_at(tier, unit, ip, uplink)?;
+        }
+        for (tier, site) in sites {
+            field.start_led_agent(*tier, site)?;
+        }
+        let sites: Vec<&str> = sites.iter().map(|(_, site)| *site).collect();
+        field.until_online(&sites)?;
+        Ok(field)
+    }
+
+    /// The control plane alone, with the tree.
+    fn bare(tiers: Option<Tiers>) -> Result<Self> {
         let (console_port, agents_port) = free_ports()?;
         let folder = TempDir::with_prefix("muster-e2e-")?;
         let mut field = Self {
             folder,
+            tiers,
             console_port,
             agents_port,
             control_plane: None,
-            relay: None,
+            relays: Vec::new(),
             agents: BTreeMap::new(),
         };
         field.start_control_plane()?;
         let tree = concat!(env!("CARGO_MANIFEST_DIR"), "/../data/eastlake.csv");
         field.muster(&["site", "import", tree])?;
-        field.start_relay()?;
-        for site in sites {
-            field.start_agent(site)?;
-        }
+        Ok(field)
+    }
+
+    /// The machines that it is spread over.
+    pub fn tiers(&self) -> Result<&Tiers> {
+        self.tiers.as_ref().context("all of it is on one machine")
+    }
+
+    fn until_online(&self, sites: &[&str]) -> Result<()> {
         until("all agents are online", Duration::from_secs(30), || {
-            let online = field.muster(&["site", "list", "--online"])?;
+            let online = self.muster(&["site", "list", "--online"])?;
             let online = online.as_array().context("a list of sites")?;
             Ok(sites
                 .iter()
                 .all(|site| online.iter().any(|entry| entry["id"] == **site)))
-        })?;
-        Ok(field)
+        })
     }
 
     pub fn start_control_plane(&mut self) -> Result<()> {
@@ -67,7 +106,7 @@ impl Field {
         command
             .arg("--plain")
             .args(["--listen", &format!("127.0.0.1:{}", self.console_port)])
-            .args(["--agents-listen", &format!("127.0.0.1:{}", self.agents_port)])
+            .args(["--agents-listen", &self.agents_address()])
             .arg("--data-dir")
             .arg(self.path("control-plane"))
             .args(["--bootstrap-account", ACCOUNT, "--bootstrap-unit", "WH"])
@@ -99,14 +138,63 @@ impl Field {
             .arg("--identity-dir")
             .arg(self.path("relay"))
             .env("MUSTER_ENROL_TOKEN", token["token"].as_str().context("a token")?);
-        self.relay = Some(self.spawn(command, "relay")?);
+        let relay = self.spawn(command, "relay")?;
+        self.relays.push(relay);
+        Ok(())
+    }
+
+    /// The relay of a unit, at this tier.
+    fn start_relay_at(&mut self, tier: Tier, unit: &str, ip: &str, uplink: Option<&str>) -> Result<()> {
+        let token = self.muster(&["relay", "enrol-token", unit])?;
+        let mut command = self.tiers()?.command(tier, "muster-sfu")?;
+        command
+            .args(["--plain", "--insecure-plain-anywhere", "--workers", "1"])
+            .args(["--http-listen", &format!("{ip}:8081"), "--media-ip", ip])
+            .args(["--media-port-base", &RELAY_PORT.to_string()])
+            .args(["--control-plane", &self.agents_address()])
+            .arg("--identity-dir")
+            .arg(self.path(&format!("relay-{unit}")))
+            .env("MUSTER_ENROL_TOKEN", token["token"].as_str().context("a token")?);
+        if let Some(above) = uplink {
+            command.args(["--uplink", &format!("{above}:{}", RELAY_PORT + 1)]);
+        }
+        let relay = self.spawn(command, &format!("relay-{unit}"))?;
+        self.relays.push(relay);
         Ok(())
     }
 
     /// Enrols at the first start; later starts use the certificate of the first.
     pub fn start_agent(&mut self, site: &str) -> Result<()> {
+        self.start_agent_by(command("muster-edge")?, site)
+    }
+
+    /// The same, at this tier, and again until it is led to the tier's own relay: the control plane must have heard that
+    /// the relays are joined.
+    fn start_led_agent(&mut self, tier: Tier, site: &str) -> Result<()> {
+        let relay = format!("{}:", tier.address());
+        let deadline = Instant::now() + Duration::from_secs(30);
+        loop {
+            let command = self.tiers()?.command(tier, "muster-edge")?;
+            self.start_agent_by(command, site)?;
+            until("the agent has a link", Duration::from_secs(20), || {
+                let status = self.agent_status(site);
+                Ok(status.is_ok_and(|status| status["relay"].is_string()))
+            })?;
+            let led = self.agent_status(site)?["relay"].clone();
+            if led.as_str().is_some_and(|led| led.starts_with(&relay)) {
+                return Ok(());
+            }
+            ensure!(
+                Instant::now() < deadline,
+                "{site} is led to {led}, expected {relay}"
+            );
+            self.kill_agent(site)?;
+            std::fs::remove_file(self.status_path(site))?;
+        }
+    }
+
+    fn start_agent_by(&mut self, mut command: Command, site: &str) -> Result<()> {
         let identity = self.path(&format!("agent-{site}"));
-        let mut command = command("muster-edge")?;
         command.args([
             "--control-plane",
             &self.agents_address(),
@@ -114,6 +202,7 @@ impl Field {
             "testcard:180p5",
         ]);
         command.arg("--identity").arg(&identity);
+        command.arg("--status").arg(self.status_path(site));
         if !identity.exists() {
             let token = self.muster(&["site", "enrol-token", site])?;
             command.env("MUSTER_ENROL_TOKEN", token["token"].as_str().context("a token")?);
@@ -129,6 +218,15 @@ impl Field {
             .with_context(|| format!("no agent of {site} runs"))?
             .kill_now();
         Ok(())
+    }
+
+    /// What the site's agent says of itself.
+    pub fn agent_status(&self, site: &str) -> Result<Value> {
+        Ok(serde_json::from_slice(&std::fs::read(self.status_path(site))?)?)
+    }
+
+    fn status_path(&self, site: &str) -> PathBuf {
+        self.path(&format!("agent-{site}.json"))
     }
 
     fn spawn(&self, mut command: Command, name: &str) -> Result<Running> {
@@ -148,7 +246,8 @@ impl Field {
     }
 
     fn agents_address(&self) -> String {
-        format!("127.0.0.1:{}", self.agents_port)
+        let host = self.tiers.as_ref().map_or("127.0.0.1", |_| CITY);
+        format!("{host}:{}", self.agents_port)
     }
 
     /// Runs the operator's command; gives its JSON.

@@ -10,3 +10,4 @@ pub mod own_network;
 pub mod page;
 pub mod peer;
 pub mod program;
+pub mod tiers;
