@@ -21,6 +21,8 @@ const STAGE: &str = SITES[1].1;
 /// Has the floor.
 const SPEAKS: &str = SITES[2].1;
 const CUT: Duration = Duration::from_secs(20);
+/// Between two pictures on the island, on a machine that has much else to do.
+const ISLAND_PAUSE: Duration = Duration::from_secs(5);
 /// Until everything is as it was, from the moment that the wire is whole.
 const BACK: Duration = Duration::from_secs(20);
 
@@ -74,14 +76,11 @@ async fn cut_and_join(field: &Field) -> Result<()> {
     let still = viewer.reading(1).pictures;
     let mut pictures = sees_stage(field, 0)?.1;
     while cut.elapsed() < CUT {
-        tokio::time::sleep(Duration::from_secs(2)).await;
-        let (live, now) = sees_stage(field, pictures)?;
-        ensure!(
-            live,
-            "the island's sites go on seeing each other ({:?} after the cut)",
-            cut.elapsed()
-        );
-        pictures = now;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        until("the island's sites go on seeing each other", ISLAND_PAUSE, || {
+            Ok(sees_stage(field, pictures)?.0)
+        })?;
+        pictures = sees_stage(field, pictures)?.1;
     }
     ensure!(
         viewer.reading(1).pictures == still,

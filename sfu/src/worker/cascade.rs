@@ -1,7 +1,7 @@
 //! The tasks of links between relays: the one that dials the relay above and keeps doing so, and the conversation that
 //! both ends of such a link have.
 //!
-//! A link that is silent for 2 s is over (QUIC's idle time). The relay serves its own legs on as if nothing had been: an
+//! A link that is silent for 12 s is over (QUIC's idle time); after less it goes on as it was. The relay serves its own legs on as if nothing had been: an
 //! island. What came by the link is stale after a second and gone with it; when it is back all is said anew. What is said
 //! is in `neighbours`.
 
