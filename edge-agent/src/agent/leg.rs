@@ -17,6 +17,9 @@ use crate::uplink::LinkEvent;
 use super::sending::Sending;
 use super::{Agent, STAGE, STAGE_SLOT, stage_wish};
 
+/// Nothing has come from the relay for so long, in milliseconds.
+const DARK_MS: i64 = 2_000;
+
 impl Agent {
     pub(super) fn handle_link(&mut self, event: LinkEvent) {
         let now = Instant::now();
@@ -70,8 +73,11 @@ impl Agent {
         if wanted != status.link.wanted.as_deref() {
             status.link.wanted = wanted.map(str::to_owned);
         }
+        // A link from which nothing comes is away for people before it is given up.
+        let dark = status.way.map_or(0, |way| way.dark_since_ms);
+        let is_dark = dark > 0 && super::epoch_ms() - dark > DARK_MS;
         match (up.is_some() || wanted.is_none(), status.link.away_since_ms) {
-            (true, _) => status.link.away_since_ms = 0,
+            (true, _) => status.link.away_since_ms = if is_dark { dark } else { 0 },
             (false, 0) => status.link.away_since_ms = super::epoch_ms(),
             (false, _) => {}
         }
