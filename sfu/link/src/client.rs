@@ -10,9 +10,10 @@ use std::time::Duration;
 use muster_identity::{Credentials, Identity};
 use muster_proto::media::v1::{LinkHello, LinkUp, link_down, link_up};
 use quinn::crypto::rustls::QuicClientConfig;
+use quinn::{AsyncUdpSocket, Runtime as _};
 
 use crate::link::{EdgeLink, peer_identity};
-use crate::repair::Budget;
+use crate::uplinks::Uplinks;
 use crate::{LinkError, VERSION, transport};
 
 /// Name in every relay's certificate.
@@ -38,34 +39,64 @@ impl EdgeLink {
     /// # Errors
     /// [`LinkError`]; the relay's certificate must be of the same CA as `credentials`. Gives up after 5 s.
     pub async fn connect(address: &str, credentials: &Credentials) -> Result<Self, LinkError> {
-        tokio::time::timeout(CONNECT_TIMEOUT, dial(address, credentials))
+        Self::connect_over(address, credentials, &[]).await
+    }
+
+    /// The same over network interfaces of these names, in the order of preference: it sends by the first, and by the next
+    /// when nothing comes back. With none, the system's routes decide.
+    ///
+    /// # Errors
+    /// As [`Self::connect`], and [`LinkError::Socket`] where no interface can be used.
+    pub async fn connect_over(
+        address: &str,
+        credentials: &Credentials,
+        interfaces: &[String],
+    ) -> Result<Self, LinkError> {
+        tokio::time::timeout(CONNECT_TIMEOUT, dial(address, credentials, interfaces))
             .await
             .map_err(|_| LinkError::Timeout("answer"))?
     }
 }
 
-async fn dial(address: &str, credentials: &Credentials) -> Result<EdgeLink, LinkError> {
+/// A socket by the system's routes, or over these interfaces.
+fn open(
+    to: SocketAddr,
+    interfaces: &[String],
+) -> std::io::Result<(Arc<dyn AsyncUdpSocket>, Option<Arc<Uplinks>>)> {
+    if !interfaces.is_empty() {
+        let uplinks = Arc::new(Uplinks::open(interfaces, to)?);
+        return Ok((uplinks.clone(), Some(uplinks)));
+    }
+    let local: SocketAddr = match to {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    };
+    let socket = std::net::UdpSocket::bind(local)?;
+    Ok((quinn::TokioRuntime.wrap_udp_socket(socket)?, None))
+}
+
+async fn dial(
+    address: &str,
+    credentials: &Credentials,
+    interfaces: &[String],
+) -> Result<EdgeLink, LinkError> {
     let address = resolve(address).await?;
     let tls = muster_identity::link_client_config(credentials)
         .map_err(|e| LinkError::Credentials(e.to_string()))?;
     let crypto = QuicClientConfig::try_from(tls).map_err(|e| LinkError::Credentials(e.to_string()))?;
     let mut config = quinn::ClientConfig::new(Arc::new(crypto));
     config.transport_config(transport::config());
-    let local: SocketAddr = match address {
-        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
-        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
-    };
-    let socket = std::net::UdpSocket::bind(local).map_err(LinkError::Socket)?;
+    let (socket, uplinks) = open(address, interfaces).map_err(LinkError::Socket)?;
     let runtime = Arc::new(quinn::TokioRuntime);
-    let endpoint =
-        quinn::Endpoint::new(transport::endpoint(), None, socket, runtime).map_err(LinkError::Socket)?;
+    let endpoint = quinn::Endpoint::new_with_abstract_socket(transport::endpoint(), None, socket, runtime)
+        .map_err(LinkError::Socket)?;
     let connection = endpoint.connect_with(config, address, RELAY_NAME)?.await?;
     let peer = peer_identity(&connection)?;
     if !matches!(peer, Identity::Relay(_)) {
         return Err(LinkError::Stranger);
     }
     let (send, recv) = connection.open_bi().await?;
-    let mut link = EdgeLink::assemble(peer, connection, send, recv, Budget::Auto);
+    let mut link = EdgeLink::assemble(peer, connection, send, recv, uplinks);
     let hello = LinkHello {
         version: VERSION,
         agent: credentials.identity.to_string(),

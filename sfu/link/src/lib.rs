@@ -18,6 +18,7 @@ pub mod repair;
 pub mod rtp;
 mod server;
 mod transport;
+mod uplinks;
 mod window;
 
 pub use client::resolve;

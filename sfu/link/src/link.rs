@@ -20,6 +20,7 @@ use crate::framing::{encode_control, read_control};
 use crate::media::{LinkHealth, LinkStats, Media};
 use crate::repair::Budget;
 use crate::rtp::LinkRtp;
+use crate::uplinks::Uplinks;
 
 /// Control messages that may wait for the peer to read.
 const CONTROL_QUEUE: usize = 256;
@@ -173,6 +174,11 @@ impl<Out: Message> LinkSender<Out> {
         self.connection.remote_address()
     }
 
+    /// The network interface that is sent by, where interfaces were named ([`EdgeLink::connect_over`]).
+    pub fn interface(&self) -> Option<String> {
+        self.media.interface()
+    }
+
     /// Largest datagram that fits the path now, bytes.
     pub fn max_datagram(&self) -> usize {
         self.media.most()
@@ -228,11 +234,11 @@ impl<Out: Message, In: Message + Default> Link<Out, In> {
         connection: quinn::Connection,
         send: quinn::SendStream,
         stream: quinn::RecvStream,
-        budget: Budget,
+        uplinks: Option<Arc<Uplinks>>,
     ) -> Self {
         let (control, queue) = mpsc::channel(CONTROL_QUEUE);
         tokio::spawn(write_control(send, queue));
-        let (media, arrivals) = Media::start(connection.clone(), budget);
+        let (media, arrivals) = Media::start(connection.clone(), uplinks);
         let owned = Arc::new(Owned(connection.clone()));
         Self {
             peer,

@@ -21,6 +21,7 @@ use crate::repair::rate::{Bounds, Bps};
 use crate::repair::wire::{Datagram, PARITY_HEADER};
 use crate::repair::{Budget, Class, Micros, Packet, Receiver, ReceiverStats, Sender, SenderStats};
 use crate::rtp::PT_OPUS;
+use crate::uplinks::Uplinks;
 use crate::window::{LinkWindow, Shared as Window};
 
 /// Packets that wait for their reader.
@@ -29,6 +30,9 @@ const ARRIVALS: usize = 4096;
 const ENVELOPE: usize = PARITY_HEADER + 3;
 /// Without anything to do the task looks again so often: clocks of the core move on.
 const IDLE: Duration = Duration::from_secs(1);
+/// An uplink that brings nothing back for so long is left for the next, where there is one.
+const UPLINK_PATIENCE: Duration = Duration::from_millis(120);
+const UPLINK_LOOK: Duration = Duration::from_millis(20);
 /// Datagrams taken in one go, so that sending is not held up.
 const BATCH: usize = 64;
 
@@ -88,14 +92,18 @@ pub(crate) struct Media {
     connection: quinn::Connection,
     /// Largest datagram that the path takes; looked up by the task.
     largest: AtomicU64,
+    uplinks: Option<Arc<Uplinks>>,
 }
 
 impl Media {
     /// Starts the task on the current runtime; packets that arrive come out of the receiver.
-    pub fn start(connection: quinn::Connection, budget: Budget) -> (Arc<Self>, mpsc::Receiver<(u64, Bytes)>) {
+    pub fn start(
+        connection: quinn::Connection,
+        uplinks: Option<Arc<Uplinks>>,
+    ) -> (Arc<Self>, mpsc::Receiver<(u64, Bytes)>) {
         let (arrivals, queue) = mpsc::channel(ARRIVALS);
         let core = Core {
-            sender: Sender::new(budget, Bounds::default()),
+            sender: Sender::new(Budget::default(), Bounds::default()),
             receiver: Receiver::new(),
             scratch: BytesMut::new(),
             heard: Instant::now(),
@@ -109,6 +117,7 @@ impl Media {
             began: Instant::now(),
             largest: AtomicU64::new(connection.max_datagram_size().unwrap_or(0) as u64),
             connection,
+            uplinks,
         });
         tokio::spawn(media.clone().run(arrivals));
         (media, queue)
@@ -193,6 +202,7 @@ impl Media {
     async fn run(self: Arc<Self>, arrivals: mpsc::Sender<(u64, Bytes)>) {
         let mut window = self.window();
         let mut looked = Instant::now();
+        let mut switched = looked;
         loop {
             let now = Instant::now();
             if now.saturating_duration_since(looked) > IDLE {
@@ -203,8 +213,10 @@ impl Media {
                     Ordering::Relaxed,
                 );
             }
+            let patience = self.look_at_uplinks(now, &mut switched);
             let next = self.send_due(now, window.as_ref());
-            let wait = tokio::time::sleep_until(next.map_or(now + IDLE, |at| at.min(now + IDLE)).into());
+            let wait = next.map_or(now + patience, |at| at.min(now + patience));
+            let wait = tokio::time::sleep_until(wait.into());
             tokio::select! {
                 biased;
                 datagram = self.connection.read_datagram() => match datagram {
@@ -215,6 +227,37 @@ impl Media {
                 () = wait => {}
             }
         }
+    }
+
+    pub fn interface(&self) -> Option<String> {
+        self.uplinks
+            .as_ref()
+            .map(|uplinks| uplinks.interface().to_owned())
+    }
+
+    /// Sends by another interface when nothing comes back by this one; says when to look again at the latest.
+    fn look_at_uplinks(&self, now: Instant, switched: &mut Instant) -> Duration {
+        let Some(uplinks) = &self.uplinks else { return IDLE };
+        let (waited, rtt) = {
+            let core = self.lock();
+            (
+                core.sender.unanswered_for(self.micros(now)),
+                core.sender.path().rtt(),
+            )
+        };
+        let Some(waited) = waited.map(Duration::from_micros) else {
+            return IDLE;
+        };
+        let patience = Duration::from_micros(rtt * 3 / 2 + 60_000).max(UPLINK_PATIENCE);
+        // The next one is given time to answer, too.
+        if waited > patience && now.saturating_duration_since(*switched) > patience * 2 {
+            *switched = now;
+            let from = uplinks.interface().to_owned();
+            if let Some(to) = uplinks.next() {
+                tracing::warn!(from, to, "nothing comes back: sending by another interface");
+            }
+        }
+        UPLINK_LOOK
     }
 
     fn window(&self) -> Option<Arc<Window>> {

@@ -13,7 +13,6 @@ use muster_proto::media::v1::{LinkDown, LinkWelcome, link_down, link_up};
 use quinn::crypto::rustls::QuicServerConfig;
 
 use crate::link::{RelayLink, peer_identity};
-use crate::repair::Budget;
 use crate::{LinkError, VERSION, transport};
 
 /// From the first packet to the hello.
@@ -133,7 +132,7 @@ impl Arriving {
             return Err(LinkError::Stranger);
         }
         let (send, recv) = connection.accept_bi().await?;
-        let mut link = RelayLink::assemble(peer, connection, send, recv, Budget::Auto);
+        let mut link = RelayLink::assemble(peer, connection, send, recv, None);
         match link.control.recv().await?.message {
             Some(link_up::Message::Hello(hello)) if hello.version == VERSION => {}
             Some(link_up::Message::Hello(hello)) => {

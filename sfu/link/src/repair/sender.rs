@@ -301,6 +301,11 @@ impl Sender {
         self.unanswered.is_some_and(|since| since + patience < now)
     }
 
+    /// For how long nothing has come back of what was sent, µs; `None` while nothing is awaited.
+    pub fn unanswered_for(&self, now: Micros) -> Option<Micros> {
+        self.unanswered.map(|since| now.saturating_sub(since))
+    }
+
     /// Whether the path was found to take no more lately ([`LIMITED`]).
     pub fn is_limited(&self, now: Micros) -> bool {
         self.rate.slowed() > 0 && now < self.rate.slowed() + LIMITED
