@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::crowd::Taking;
+use crate::edge::args::EdgeArgs;
 use crate::flood::Kind;
 use crate::link::args::LinkArgs;
 use crate::plane::args::{AttachArgs, CommandArgs, FailoverArgs, ImportArgs, PlaneArgs, WatchArgs};
@@ -24,6 +25,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 ///   muster-bench attach --endpoints 2000        everybody comes back at once after a restart
 ///   muster-bench import --sites 10000           a city from one file
 ///   muster-bench failover --agents 50           the relay of a meeting is killed
+///   muster-bench edge                           an agent that passes a camera on: memory and CPU time
 ///   muster-bench link --profile loss30          the link from an agent over a path that loses a third
 ///   muster-bench cascade --relays 3 --sites 30  relays above one another, and what crosses the links between them
 ///
@@ -57,6 +59,7 @@ pub enum Command {
     Attach(AttachArgs),
     Import(ImportArgs),
     Failover(FailoverArgs),
+    Edge(EdgeArgs),
     Link(LinkArgs),
     Cascade(CascadeArgs),
     #[command(hide = true)]
@@ -313,6 +316,9 @@ pub struct RelayArgs {
     /// It belongs to this control plane
     #[arg(long)]
     pub control_plane: Option<String>,
+    /// It says that its ports are at this address
+    #[arg(long)]
+    pub announce_ip: Option<std::net::IpAddr>,
     /// A link port of the relay above
     #[arg(long)]
     pub uplink: Option<String>,

@@ -10,6 +10,7 @@ mod cascade;
 mod churn;
 mod client;
 mod crowd;
+mod edge;
 mod flood;
 mod forward;
 mod http;
@@ -53,6 +54,7 @@ fn main() -> anyhow::Result<()> {
         Command::Attach(args) => plane::attach(&args),
         Command::Import(args) => plane::import(&args),
         Command::Failover(args) => plane::failover(&args),
+        Command::Edge(args) => edge::run(&args),
         Command::Link(args) => link::run(&args),
         Command::Cascade(args) => cascade::run(&args),
         Command::Plane(args) => plane::serve(&args),

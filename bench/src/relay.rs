@@ -127,6 +127,7 @@ pub fn serve(args: &RelayArgs) -> anyhow::Result<()> {
         max_legs: 10_000,
         control_plane: args.control_plane.iter().cloned().collect(),
         uplink: args.uplink.clone(),
+        announce_ip: args.announce_ip,
         ..RelayConfig::default()
     };
     // The same kind of runtime that `muster-sfu` has.

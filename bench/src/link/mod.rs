@@ -7,7 +7,7 @@
 pub mod args;
 mod sink;
 mod source;
-mod targets;
+pub mod targets;
 mod webrtc;
 
 use std::cell::RefCell;
@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use muster_identity::{Authority, Credentials, Identity};
+use muster_identity::{Authority, Identity};
 use muster_link::repair::{Budget, Terms};
 use muster_link::rtp::LinkRtp;
 use muster_link::{EdgeLink, LinkSender, LinkServer, LinkStats, MediaReceiver, RelayLink};
@@ -191,8 +191,8 @@ struct Pair {
 async fn connect(plan: &Plan<'_>, seed: u64) -> anyhow::Result<Pair> {
     let dir = tempfile::tempdir()?;
     let authority = Authority::load_or_create(dir.path())?;
-    let relay = credentials(&authority, Identity::Relay("relay".into()))?;
-    let agent = credentials(&authority, Identity::Agent("site".into()))?;
+    let relay = authority.credentials(Identity::Relay("relay".into()))?;
+    let agent = authority.credentials(Identity::Agent("site".into()))?;
     let server = LinkServer::bind(UdpSocket::bind(LOCALHOST)?, &relay)?;
     let emulator = Relay::start(LOCALHOST, server.local_addr()?, plan.profile.clone(), seed)?;
     if plan.held {
@@ -226,20 +226,6 @@ async fn connect(plan: &Plan<'_>, seed: u64) -> anyhow::Result<Pair> {
         emulator,
         connect: began.elapsed(),
         _server: server,
-    })
-}
-
-fn credentials(authority: &Authority, identity: Identity) -> anyhow::Result<Credentials> {
-    let key = rcgen::KeyPair::generate()?;
-    let request = rcgen::CertificateParams::default()
-        .serialize_request(&key)?
-        .pem()?;
-    Ok(Credentials {
-        cert_pem: authority.issue(&request, &identity)?,
-        key_pem: key.serialize_pem(),
-        ca_pem: authority.ca_pem().to_owned(),
-        token_key_pem: authority.token_key_pem(),
-        identity,
     })
 }
 

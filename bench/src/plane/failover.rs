@@ -53,14 +53,26 @@ pub fn run(args: &FailoverArgs) -> anyhow::Result<()> {
 }
 
 /// A relay that belongs to the control plane. Dropping it kills it.
-struct FleetRelay {
+pub struct FleetRelay {
     child: Child,
-    link: SocketAddr,
+    /// Where it says that its first link port is.
+    pub link: SocketAddr,
 }
 
 impl FleetRelay {
     /// Starts the relay with this id, whose certificate is made if it has none.
     fn start(id: &str, data: &Path, authority: &Authority, agents_addr: SocketAddr) -> anyhow::Result<Self> {
+        Self::start_at(id, data, authority, agents_addr, None)
+    }
+
+    /// The same, and it says that its ports are at `announced`.
+    pub fn start_at(
+        id: &str,
+        data: &Path,
+        authority: &Authority,
+        agents_addr: SocketAddr,
+        announced: Option<&str>,
+    ) -> anyhow::Result<Self> {
         let identity_dir = data.join(id);
         if !identity_dir.exists() {
             let identity = Identity::Relay(id.to_owned());
@@ -76,6 +88,7 @@ impl FleetRelay {
             ])
             .arg("--identity-dir")
             .arg(&identity_dir)
+            .args(announced.iter().flat_map(|ip| ["--announce-ip", ip]))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

@@ -6,13 +6,13 @@
 
 pub mod args;
 mod attach;
-mod clients;
+pub mod clients;
 mod command;
-mod failover;
+pub mod failover;
 mod import;
 mod inject;
 mod seat;
-mod tree;
+pub mod tree;
 mod watch;
 
 pub use attach::run as attach;
@@ -120,7 +120,7 @@ impl Drop for Plane {
 }
 
 /// The authority of the control plane that lives on this data.
-fn authority(data: &Path) -> anyhow::Result<Authority> {
+pub fn authority(data: &Path) -> anyhow::Result<Authority> {
     Ok(Authority::load_or_create(&data.join("ca"))?)
 }
 
