@@ -18,6 +18,8 @@ pub(super) struct Frame {
     pub first: u64,
     pub packets: u32,
     pub deadline: Micros,
+    /// By when it is wanted: later it is in time, but seen as a stop.
+    pub wanted: Micros,
     /// Symbols on their way, fate unknown.
     pub flying: u32,
     /// Of these, those of the first round.
@@ -36,6 +38,11 @@ pub(super) struct Frame {
 impl Frame {
     pub fn end(&self) -> u64 {
         self.first + u64::from(self.packets)
+    }
+
+    /// Whether nothing of it is on its way or waits.
+    pub fn is_idle(&self) -> bool {
+        self.flying + self.queued == 0
     }
 
     /// Shards that are made for so many packets.
@@ -65,7 +72,7 @@ impl Frame {
 pub(super) struct Frames(VecDeque<Frame>);
 
 impl Frames {
-    pub fn add(&mut self, first: u64, packets: u32, deadline: Micros) {
+    pub fn add(&mut self, first: u64, packets: u32, deadline: Micros, wanted: Micros) {
         if self.0.len() == MOST_FRAMES {
             self.0.pop_front();
         }
@@ -73,6 +80,7 @@ impl Frames {
             first,
             packets,
             deadline,
+            wanted,
             flying: 0,
             opening: 0,
             queued: 0,
@@ -96,6 +104,11 @@ impl Frames {
         while self.0.front().is_some_and(|frame| frame.deadline + longest < now) {
             self.0.pop_front();
         }
+    }
+
+    #[cfg(test)]
+    pub fn len(&self) -> usize {
+        self.0.len()
     }
 
     pub fn clear_queued(&mut self) {

@@ -20,6 +20,9 @@ mod receiver;
 mod sender;
 pub mod wire;
 
+#[cfg(test)]
+mod hostile;
+
 pub use receiver::{Receiver, ReceiverStats};
 pub use sender::{Packet, Sender, SenderStats};
 

@@ -8,7 +8,9 @@ use super::Micros;
 /// How long a least delay is believed, at least, µs.
 const EPOCH: Micros = 10_000_000;
 /// The queue's delay is the least of the samples of this long, µs: jitter adds to a delay and takes nothing away.
-const WINDOW: Micros = 80_000;
+const WINDOW: Micros = 50_000;
+/// And of no fewer than so many, as long as they are not stale.
+const FEWEST: usize = 1;
 /// A queue that was not seen for so long may be gone, µs.
 const STALE: Micros = 400_000;
 /// Samples kept for it.
@@ -34,8 +36,16 @@ pub struct Path {
 
 impl Path {
     /// One arrival that was told: sent at `sent` of our clock, arrived at `arrived` of the receiver's; told now, the receiver
-    /// having waited `age`. `ahead`: how long our own sending kept it waiting at the bottleneck, as far as is known, µs.
-    pub fn sample(&mut self, now: Micros, sent: Micros, arrived: Micros, age: Micros, ahead: Micros) {
+    /// having waited `age`. `takes`: how long itself takes at the bottleneck; `ahead`: how long our own sending kept it waiting at the bottleneck, as far as is known, µs.
+    pub fn sample(
+        &mut self,
+        now: Micros,
+        sent: Micros,
+        arrived: Micros,
+        age: Micros,
+        takes: Micros,
+        ahead: Micros,
+    ) {
         let rtt = now.saturating_sub(sent).saturating_sub(age);
         self.rtt = Some(self.rtt.map_or(rtt, |old| (old * 7 + rtt) / 8));
         self.least_rtt = if self.least_rtt == 0 {
@@ -43,7 +53,10 @@ impl Path {
         } else {
             self.least_rtt.min(rtt)
         };
-        let delay = arrived.cast_signed().wrapping_sub(sent.cast_signed());
+        let delay = arrived
+            .cast_signed()
+            .wrapping_sub(sent.cast_signed())
+            .wrapping_sub(takes.cast_signed());
         if let Some(last) = self.last.replace(delay) {
             let moved = delay.abs_diff(last);
             self.jitter = (self.jitter * 15 + moved.min(200_000)) / 16;
@@ -56,11 +69,13 @@ impl Path {
         let (old, current) = self.least.unwrap_or((i64::MAX, i64::MAX));
         self.least = Some((old, current.min(delay)));
         let least = old.min(current).min(delay);
-        let residual = (delay - least - ahead.cast_signed()).clamp(-500_000, 500_000);
+        let residual = (delay - least - ahead.saturating_sub(takes).cast_signed()).clamp(0, 500_000);
         self.deviation += (residual.abs_diff(self.residual).cast_signed() - self.deviation) / 16;
         self.residual += (residual - self.residual) / 8;
         self.recent.push_back((now, delay));
-        while self.recent.len() > MOST || self.recent.front().is_some_and(|&(at, _)| at + WINDOW < now) {
+        while self.recent.len() > MOST
+            || self.recent.len() > FEWEST && self.recent.front().is_some_and(|&(at, _)| at + WINDOW < now)
+        {
             self.recent.pop_front();
         }
     }
@@ -103,10 +118,18 @@ impl Path {
         now.map_or(0, |now| now.saturating_sub(least).max(0).unsigned_abs())
     }
 
+    /// How much longer than the least the newest took, µs.
+    pub fn waited(&self) -> Micros {
+        let (Some(least), Some(last)) = (self.least(), self.last) else {
+            return 0;
+        };
+        last.saturating_sub(least).max(0).unsigned_abs()
+    }
+
     /// By when a datagram sent at `sent`, with `ahead` of our own before it, has arrived, by the receiver's clock, if it is
-    /// not lost: four deviations over what is expected, as a retransmission timer (RFC 6298). `None` before the first sample.
+    /// not lost: a deviation over what is expected. `None` before the first sample.
     pub fn arrival(&self, sent: Micros, ahead: Micros) -> Option<Micros> {
-        let delay = self.least()? + self.residual.max(0) + self.deviation + 200;
+        let delay = self.least()? + self.residual + self.deviation;
         Some(sent.saturating_add_signed(delay) + ahead)
     }
 

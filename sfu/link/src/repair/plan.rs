@@ -12,8 +12,6 @@ pub const COST_OF_MISS: f64 = 120.0;
 pub const MOST_COPIES: u32 = 8;
 /// Most rounds that are looked ahead.
 const MOST_ROUNDS: u32 = 6;
-/// Most parity, as a share of the packets that it covers.
-pub const MOST_PARITY: f64 = 0.45;
 
 /// Rounds that fit after one that is sent now: `left` until the deadline, one way and from one send to the next in `round`, all µs.
 pub fn rounds_after(left: Micros, one_way: Micros, round: Micros) -> u32 {
@@ -52,7 +50,9 @@ const MOST_COST_OF_FRAME: f64 = 200.0;
 /// Needs up to this are planned exactly.
 const EXACT: usize = 28;
 /// More than needed, at most.
-const SLACK: usize = 14;
+const SLACK: usize = 12;
+/// Tables that are kept.
+const MOST_TABLES: usize = 8;
 /// Rounds that are looked ahead for frames.
 const FRAME_ROUNDS: usize = 4;
 
@@ -62,7 +62,13 @@ const FRAME_ROUNDS: usize = 4;
 /// in the last round what remains costs what a miss does.
 #[derive(Debug, Clone, Default)]
 pub struct Planner {
-    /// Hundredths of loss that the tables are for.
+    /// For the losses that were last asked for, the newest last.
+    tables: Vec<Table>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Table {
+    /// Half hundredths of loss that the tables are for.
     bucket: u32,
     /// What a frame that misses costs at that loss.
     miss: f64,
@@ -73,31 +79,51 @@ pub struct Planner {
 }
 
 impl Planner {
-    fn prepare(&mut self, loss: f64) {
+    /// The table for a loss; one that was not asked for lately is made.
+    fn table(&mut self, loss: f64) -> &Table {
         let bucket = ((loss.clamp(0.002, 0.6) * 200.0).round() as u32).max(1);
-        if bucket == self.bucket {
-            return;
+        let place = self.tables.iter().position(|table| table.bucket == bucket);
+        if let Some(place) = place {
+            return &self.tables[place];
         }
-        self.bucket = bucket;
-        self.miss = (COST_OF_FRAME * 200.0 / f64::from(bucket)).min(MOST_COST_OF_FRAME);
+        if self.tables.len() == MOST_TABLES {
+            self.tables.remove(0);
+        }
+        self.tables.push(Table::new(bucket));
+        &self.tables[self.tables.len() - 1]
+    }
+
+    /// Symbols to be on their way now where `need` are wanted: those that fly already count. Times as in [`copies`].
+    pub fn symbols(&mut self, loss: f64, need: usize, spare: Micros, round: Micros, spread: Micros) -> usize {
+        self.table(loss).symbols(need, spare, round, spread)
+    }
+}
+
+impl Table {
+    fn new(bucket: u32) -> Self {
+        let mut table = Self {
+            bucket,
+            miss: (COST_OF_FRAME * 200.0 / f64::from(bucket)).min(MOST_COST_OF_FRAME),
+            arrive: vec![vec![1.0]],
+            value: Vec::new(),
+        };
         let through = 1.0 - f64::from(bucket) / 200.0;
         // Pascal's triangle with weights.
-        self.arrive = vec![vec![1.0]];
         for sent in 1..=EXACT + SLACK {
-            let before = &self.arrive[sent - 1];
+            let before = &table.arrive[sent - 1];
             let chance = |arrived: usize| before.get(arrived).copied().unwrap_or(0.0);
             let row = (0..=sent).map(|arrived| {
                 let this = arrived.checked_sub(1).map_or(0.0, chance);
                 chance(arrived) * (1.0 - through) + this * through
             });
             let row = row.collect();
-            self.arrive.push(row);
+            table.arrive.push(row);
         }
-        self.value.clear();
         for rounds in 0..=FRAME_ROUNDS {
-            let row = (0..=EXACT).map(|need| self.least(rounds, need).1).collect();
-            self.value.push(row);
+            let row = (0..=EXACT).map(|need| table.least(rounds, need).1).collect();
+            table.value.push(row);
         }
+        table
     }
 
     /// The cost of `sent` symbols where `need` are wanted and `rounds` follow.
@@ -119,23 +145,23 @@ impl Planner {
         costs.min_by(|a, b| a.1.total_cmp(&b.1)).unwrap_or((need, 0.0))
     }
 
-    /// Symbols to be on their way now where `need` are wanted: those that fly already count. Times as in [`copies`].
-    pub fn symbols(&mut self, loss: f64, need: usize, spare: Micros, round: Micros, spread: Micros) -> usize {
-        self.prepare(loss);
+    fn symbols(&self, need: usize, spare: Micros, round: Micros, spread: Micros) -> usize {
         if need == 0 {
             return 0;
         }
         if need > EXACT {
-            let part = self.symbols(loss, EXACT, spare, round, spread);
+            let part = self.symbols(EXACT, spare, round, spread);
             return need * part / EXACT;
         }
-        let rounds = (spare / round.max(1)).min(FRAME_ROUNDS as u64) as usize;
+        // As many rounds as fit, to the nearest whole number: the last fits by chance.
+        let near = (spare + round / 2) / round.max(1);
+        let rounds = near.min(FRAME_ROUNDS as u64) as usize;
         let over = spare as f64 - rounds as f64 * round as f64;
-        // The chance that the last of them fits.
+        let wide = spread.max(300) as f64 * (rounds as f64).sqrt();
         let fits = if rounds == 0 {
             1.0
         } else {
-            1.0 / (1.0 + (-over / spread.max(300) as f64).exp())
+            1.0 / (1.0 + (-over / wide).exp())
         };
         let fewer = rounds.saturating_sub(1);
         let costs = (need..=need + SLACK).map(|sent| {
@@ -145,16 +171,6 @@ impl Planner {
         costs
             .min_by(|a, b| a.1.total_cmp(&b.1))
             .map_or(need, |(sent, _)| sent)
-    }
-}
-
-/// Parity shards for `packets` packets, where `lost` of a window of that length may be lost and must be made up for.
-pub fn parity(packets: usize, lost: usize) -> usize {
-    let most = (packets as f64 * MOST_PARITY).ceil() as usize;
-    if packets == 0 {
-        0
-    } else {
-        lost.clamp(1, most.max(1))
     }
 }
 

@@ -1,20 +1,41 @@
 //! Congestion control of the link: delay first, loss hardly at all.
 //!
-//! The rate rises while the queue's delay stays small, and falls to what is delivered when it does not. Random loss does not
-//! lower it: a queue that overflows shows its delay before. What is delivered bounds the rate from above when the source
-//! sends less than it might, so that an estimate is never far from what was seen.
+//! The rate rises while the queue's delay stays small, the faster the longer it did, and falls below what is delivered when it
+//! does not, the further the longer the queue is. Random loss does not lower it: a queue that overflows shows its delay before.
+//! What is delivered bounds the rate from above when the source sends less than it might, so that an estimate is never far
+//! from what was seen. At first little is sent, and the rate doubles quickly until a queue is seen.
 
 use std::collections::VecDeque;
 
 use super::Micros;
 
-/// Delay in queues that is aimed at, at most, µs.
-const TARGET_QUEUE: Micros = 40_000;
-/// Window of the delivered rate, µs.
-const WINDOW: Micros = 400_000;
+/// Delay in queues that is aimed at, at most, µs; more where one packet takes long, or delays wander by themselves.
+const TARGET_QUEUE: Micros = 30_000;
+/// Bits of a packet.
+const PACKET: f64 = 9_600.0;
+/// A queue a packet's time over what is aimed at, at most so much, is not that of one frame, µs.
+const FAR_OVER: Micros = 60_000;
+/// A packet that takes longer is not believed to, µs.
+const MOST_TAKEN: Micros = 100_000;
+/// A wait that is more than chance before jitter is known, µs.
+const SEEN_AT_FIRST: Micros = 10_000;
+/// Window of the delivered rate, µs, and arrivals that are wanted for it.
+const WINDOW: Micros = 200_000;
+const FEWEST: usize = 16;
 const MOST_SAMPLES: usize = 4096;
-/// Between two decisions to slow down at least this, µs.
-const HOLD: Micros = 80_000;
+/// A queue is drained in so long and a round trip, µs.
+const DRAIN: f64 = 300_000.0;
+/// Rise of the logarithm in a second: at first, below the last limit, at most above it, and just after a queue was seen.
+const AT_FIRST: f64 = 2.8;
+const BELOW: f64 = 1.4;
+const MOST: f64 = 1.4;
+const CAREFUL: f64 = 0.1;
+/// Most paths take so much, bits a second: above it the first rise is slower where it takes long to see what it does.
+const ORDINARY: f64 = 1e6;
+/// Fall of the logarithm in a second where less is sent than the rate allows.
+const FADE: f64 = 0.1;
+/// The careful rise doubles in so long without a queue and twenty packets' times, or three round trips, µs.
+const BOLDER: f64 = 500_000.0;
 
 /// Bits a second.
 pub type Bps = u64;
@@ -30,8 +51,8 @@ pub struct Bounds {
 impl Default for Bounds {
     fn default() -> Self {
         Self {
-            start: 1_000_000,
-            least: 40_000,
+            start: 250_000,
+            least: 64_000,
             most: 100_000_000,
         }
     }
@@ -48,10 +69,10 @@ pub struct Rate {
     /// Loss while queues were short: what is random.
     random: f64,
     updated: Option<Micros>,
-    slowed: Micros,
-    /// The rate at the last slowing down: near it, it rises slower.
-    ceiling: f64,
+    /// What was delivered when a queue was last too long; `None` before.
+    ceiling: Option<f64>,
     calm_since: Micros,
+    slowed: Micros,
 }
 
 impl Rate {
@@ -63,9 +84,9 @@ impl Rate {
             arrived: 0,
             random: 0.0,
             updated: None,
-            slowed: 0,
-            ceiling: f64::INFINITY,
+            ceiling: None,
             calm_since: 0,
+            slowed: 0,
         }
     }
 
@@ -78,17 +99,24 @@ impl Rate {
     pub fn arrived(&mut self, at: Micros, bytes: usize) {
         self.arrivals.push_back((at, bytes));
         self.arrived += bytes;
-        let newest = at;
         while self.arrivals.len() > MOST_SAMPLES
-            || self
-                .arrivals
-                .front()
-                .is_some_and(|&(first, _)| first + WINDOW < newest)
+            || self.arrivals.len() > FEWEST
+                && self
+                    .arrivals
+                    .front()
+                    .is_some_and(|&(first, _)| first + WINDOW < at)
         {
             if let Some((_, bytes)) = self.arrivals.pop_front() {
                 self.arrived -= bytes;
             }
         }
+    }
+
+    /// How long a packet of so many bytes takes at the bottleneck, as far as one was seen, µs.
+    pub fn takes(&self, bytes: usize) -> Micros {
+        self.ceiling
+            .map_or(0, |ceiling| (bytes as f64 * 8e6 / ceiling) as Micros)
+            .min(MOST_TAKEN)
     }
 
     /// When the rate was last found too high, µs; 0 for never.
@@ -98,54 +126,95 @@ impl Rate {
 
     /// What was delivered lately, bits a second.
     pub fn delivered(&self) -> f64 {
-        let (Some(&(first, _)), Some(&(last, _))) = (self.arrivals.front(), self.arrivals.back()) else {
+        let (Some(&(first, size)), Some(&(last, _))) = (self.arrivals.front(), self.arrivals.back()) else {
             return 0.0;
         };
-        let span = last.saturating_sub(first).max(100_000);
-        self.arrived as f64 * 8e6 / span as f64
+        let span = last.saturating_sub(first).max(WINDOW / 5);
+        (self.arrived - size) as f64 * 8e6 / span as f64
+    }
+
+    /// What the first arrivals say: where the path took less than was sent and kept it waiting so long (µs), it takes no more.
+    pub fn begin(&mut self, waited: Micros, jitter: Micros, rtt: Micros, loss: f64) {
+        let through = self.delivered() / (1.0 - loss.min(0.9));
+        if waited > SEEN_AT_FIRST + 3 * jitter + rtt / 10 && through < 0.75 * self.rate {
+            self.ceiling = Some(through.max(1.0));
+            self.rate = (through * 0.8).max(self.bounds.least as f64);
+        }
+    }
+
+    /// After a long silence the path may be another: half of the rate is tried.
+    pub fn resume(&mut self) {
+        self.rate = (self.rate / 2.0).max((self.bounds.start as f64).min(self.rate));
+        self.arrivals.clear();
+        self.arrived = 0;
     }
 
     /// Decides anew after a feedback. `queue`, `jitter` and `rtt` in µs; `loss` is the share that is lost now.
     pub fn update(&mut self, now: Micros, queue: Micros, jitter: Micros, rtt: Micros, loss: f64) {
-        // A longer path's delay wanders more without any queue of ours.
         let passed = self.updated.map_or(0, |at| now.saturating_sub(at)).min(100_000);
         self.updated = Some(now);
-        let target = TARGET_QUEUE + jitter.min(30_000) + (rtt / 10).min(50_000);
-        if queue < target / 2 {
-            self.random += (loss - self.random) * (passed as f64 / 2e6).min(1.0);
+        // A longer path's delay wanders more without any queue of ours.
+        let packet = (PACKET * 1e6 / self.rate.max(1.0)) as Micros;
+        let target = TARGET_QUEUE + jitter.min(15_000) + (rtt / 6).min(90_000) + (packet / 3).min(40_000);
+        if queue < target * 7 / 10 {
+            self.random = loss;
+        } else {
+            self.calm_since = now;
         }
         // What the sender must put in for so much to come out.
         let through = self.delivered() / (1.0 - self.random.min(0.9));
         if queue > target {
-            self.calm_since = now;
-            if now >= self.slowed + HOLD.max(rtt) {
-                self.slowed = now;
-                self.ceiling = through.max(1.0);
-                // The longer the queue, the more is left to drain it.
-                let over = (queue - target) as f64 / 400_000.0;
-                let factor = (0.92 - over).clamp(0.5, 0.92);
-                self.rate = (through * factor).min(self.rate);
-            }
-        } else if queue < target / 2 || now >= self.calm_since + 200_000 {
-            self.rise(now, passed, through, rtt);
+            self.slow(now, queue, target, through, rtt, packet);
+        } else {
+            let calm = now.saturating_sub(self.calm_since) as f64
+                / (BOLDER + 20.0 * packet as f64).max(3.0 * rtt as f64);
+            let room = 1.0 - queue as f64 / target as f64;
+            self.rise(passed as f64 / 1e6, calm, through, rtt, room);
         }
         self.rate = self.rate.clamp(self.bounds.least as f64, self.bounds.most as f64);
     }
 
-    fn rise(&mut self, now: Micros, passed: Micros, through: f64, rtt: Micros) {
-        let seconds = passed as f64 / 1e6;
+    fn slow(
+        &mut self,
+        now: Micros,
+        queue: Micros,
+        target: Micros,
+        through: f64,
+        rtt: Micros,
+        packet: Micros,
+    ) {
+        let over = (queue - target / 2) as f64 / (DRAIN + rtt as f64);
+        let slower = through * (1.0 - over).max(0.3);
+        if queue > target + packet.min(FAR_OVER) {
+            self.slowed = now;
+            self.ceiling = Some(through.max(1.0));
+            self.rate = slower.min(self.rate);
+        } else if now >= self.slowed + rtt.max(100_000) {
+            // A short queue may be that of one frame after a pause, and what was delivered in the pause says little.
+            self.slowed = now;
+            let slower = slower.max(self.rate * 0.85);
+            self.ceiling = Some(through.max(slower));
+            self.rate = slower.min(self.rate);
+        }
+    }
+
+    fn rise(&mut self, seconds: f64, calm: f64, through: f64, rtt: Micros, room: f64) {
         // The longer it takes to see what a rise does, the slower it goes.
         let pace = (150_000.0 / rtt.max(1) as f64).min(1.0);
-        let near = self.rate > self.ceiling * 0.85 && self.rate < self.ceiling * 1.1;
-        // Near the last limit 12 % a second; elsewhere it doubles in half a second.
-        let factor = if near && now < self.slowed + 6_000_000 {
-            0.12
-        } else {
-            1.4
+        let (factor, reach) = match self.ceiling {
+            None if self.rate < ORDINARY => (BELOW + (AT_FIRST - BELOW) * pace, 1.2),
+            None => (BELOW * pace.sqrt() + (AT_FIRST - BELOW) * pace * pace, 1.2),
+            Some(ceiling) if self.rate < ceiling * 0.85 => (BELOW, 0.1),
+            Some(_) => ((CAREFUL * calm.exp2()).min(MOST), 0.1),
         };
-        let risen = self.rate * (factor * pace * seconds).exp();
+        let risen = self.rate * (factor * pace * room * seconds).exp();
         // Not further from what is seen to get through than this.
-        let bound = (through * (1.2 + 0.4 * pace)).max(self.bounds.start as f64);
-        self.rate = risen.min(bound.max(self.rate));
+        let bound = (through * (1.2 + reach * pace)).max(self.bounds.start as f64);
+        self.rate = if self.rate < bound {
+            risen.min(bound)
+        } else {
+            // What was seen long ago is believed less and less.
+            (self.rate * (-FADE * seconds).exp()).max(bound)
+        };
     }
 }

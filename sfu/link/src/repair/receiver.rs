@@ -111,6 +111,15 @@ impl Receiver {
         self.stats
     }
 
+    /// Numbers and blocks that are remembered.
+    #[cfg(test)]
+    pub(super) fn sizes(&self) -> [usize; 2] {
+        [
+            self.places.len(),
+            self.blocks.iter().map(|block| block.shards.len()).sum(),
+        ]
+    }
+
     /// Takes a packet or parity; packets that are there now go to `out`.
     ///
     /// # Errors

@@ -6,6 +6,7 @@
 
 mod audio;
 mod block;
+mod demand;
 mod fate;
 mod frame;
 
@@ -16,15 +17,19 @@ use bytes::{Bytes, BytesMut};
 use super::frames::Frames;
 use super::loss::Loss;
 use super::path::Path;
-use super::plan::{self, Planner};
+use super::plan::Planner;
 use super::rate::{Bounds, Bps, Rate};
 use super::wire::{self, BlockId};
 use super::{Budget, Class, Micros, Terms};
+use frame::GRACE;
 
 /// Packets held for sending again.
 const MOST_HELD: usize = 4096;
 /// Transmissions remembered.
 const MOST_SENT: usize = 8192;
+/// Copies and shards that wait to be sent again, and shards of parity.
+const MOST_AGAIN: usize = 4096;
+const MOST_SHARDS: usize = 512;
 /// Bytes of UDP, IP, QUIC and its datagram frame on a packet.
 pub const WIRE_OVERHEAD: usize = 28 + 29;
 /// Packets of a frame that are repaired together: with their shards they fit the code's 255 symbols.
@@ -39,24 +44,29 @@ const MOST_SPEECH: usize = 64;
 const FULL: usize = 8;
 /// Packets that overtake each other are waited for so long at most, µs.
 const MOST_REORDER: Micros = 20_000;
+/// And those that are overdue, µs.
+const MOST_PATIENCE: Micros = 40_000;
 /// Below this rate packets of audio travel [`TOGETHER`] to a datagram, bits a second: headers cost as much as they do.
 const THRIFTY: Bps = 300_000;
-const TOGETHER: usize = 3;
+const TOGETHER: usize = 2;
 /// They wait for each other so long at most, µs.
-const HOLD: Micros = 60_000;
+const HOLD: Micros = 40_000;
+/// Audio may take this much of the rate with all its copies, and so much a time that each packet goes out, bits a second.
+const MOST_OF_RATE: f64 = 0.6;
+const EACH_TIME: f64 = 62_000.0;
+/// Behind a longer queue than this, and a tenth of the round trip, what is lost did not fit a buffer, µs.
+const FULL_BUFFER: Micros = 100_000;
 /// Between two sends of a packet of audio that goes out several times, µs.
 const AUDIO_APART: (Micros, Micros) = (8_000, 120_000);
-/// What is asked of the source then, bits a second: audio alone.
-const SPEECH: Bps = 40_000;
-/// Over this loss there is no picture: what is sent again would be most of all, and still miss.
-const NO_PICTURE: f64 = 0.55;
-/// Without feedback for so long, while something is sent, the path is dark, µs.
-const DARK: Micros = 250_000;
+/// Each packet of audio goes out so often until the path is known.
+const TRAIN: u32 = 4;
+/// One packet goes out so often while the path is dark, µs.
 const PROBE: Micros = 40_000;
+/// After so long in the dark the rate is not what it was, µs.
+const LONG_DARK: Micros = 1_000_000;
+
 /// A rate that was found too high is a limit for so long, µs.
 const LIMITED: Micros = 10_000_000;
-/// Datagrams leave at this much of the rate: a frame is not spread over more time than it must.
-const PACE: f64 = 1.25;
 
 /// One packet to be sent.
 #[derive(Debug, Clone)]
@@ -121,6 +131,8 @@ struct Sent {
     opening: bool,
     /// Of a packet that was sent before.
     again: bool,
+    /// Taken for lost as it was overdue.
+    overdue: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -165,20 +177,23 @@ pub struct Sender {
     clock: Option<u64>,
     /// Packets of audio that may still be of use.
     speech: VecDeque<u64>,
-    video: VecDeque<Item>,
+    /// New video and its parity, and the bytes of each.
+    video: VecDeque<(Item, usize)>,
     video_bytes: usize,
     /// By when, and a count.
     again: BTreeMap<(Micros, u64), Item>,
     agains: u64,
     frames: Frames,
-    /// Frames whose first round is known now.
-    opened: Vec<u64>,
+    /// Frames to be looked at: their first round is known now, or nothing of them is on its way any more.
+    touched: Vec<u64>,
     planner: Planner,
     /// The first number of the frame that is being pushed, and its deadline.
     frame: Option<(u64, Micros)>,
     parity: VecDeque<(Micros, BlockId, u8, Bytes)>,
     /// The first number of the block that is being filled, and its first capture.
     block: Option<(u64, Micros)>,
+    /// The first transmission after the last block.
+    block_since: u64,
     path: Path,
     loss: Loss,
     rate: Rate,
@@ -198,8 +213,14 @@ pub struct Sender {
     dither: u32,
     /// The next transmission is of a frame's first round.
     opening: bool,
-    /// How long packets that were overtaken are waited for, µs.
+    /// How long packets that were overtaken are waited for, and those that are overdue, µs: longer after each that came
+    /// after all, shorter with each that came in time.
     reorder: Micros,
+    patience: Micros,
+    /// Transmissions that arrived, until the path is known.
+    heard: u32,
+    /// Since when there is audio.
+    spoken: Option<Micros>,
     parity_share: f64,
     stats: SenderStats,
 }
@@ -222,11 +243,12 @@ impl Sender {
             again: BTreeMap::new(),
             agains: 0,
             frames: Frames::default(),
-            opened: Vec::new(),
+            touched: Vec::new(),
             planner: Planner::default(),
             frame: None,
             parity: VecDeque::new(),
             block: None,
+            block_since: 0,
             path: Path::default(),
             loss: Loss::default(),
             rate: Rate::new(bounds),
@@ -241,6 +263,9 @@ impl Sender {
             dither: 0,
             opening: false,
             reorder: 0,
+            patience: 2_000,
+            heard: 0,
+            spoken: None,
             parity_share: 0.0,
             stats: SenderStats::default(),
         }
@@ -274,33 +299,6 @@ impl Sender {
         self.rate.get()
     }
 
-    /// Bits a second of RTP that a source should make now, audio included; 0 while the path is dark.
-    pub fn source_rate(&self, now: Micros) -> Bps {
-        if self.is_dark(now) {
-            return 0;
-        }
-        let loss = self.loss.share().min(0.9);
-        if loss > NO_PICTURE {
-            return SPEECH;
-        }
-        let repair = if self.parity_share > 0.0 {
-            self.parity_share
-        } else {
-            loss / (1.0 - loss) * 1.1
-        };
-        let backlog = self.video_bytes as f64 * 8.0 / 0.25;
-        let rate = (self.rate.get() as f64 * 0.92 - backlog) / (1.06 + repair);
-        rate.max(0.0) as Bps
-    }
-
-    /// Whether nothing was heard for so long that the path is thought to be down.
-    pub fn is_dark(&self, now: Micros) -> bool {
-        // Feedback is lost as well.
-        let lost = (1.0 / (1.0 - self.loss.share().min(0.9)) * 1000.0) as u64;
-        let patience = DARK.max(self.path.rtt() * 2 + 50_000) * lost / 1000;
-        self.unanswered.is_some_and(|since| since + patience < now)
-    }
-
     /// For how long nothing has come back of what was sent, µs; `None` while nothing is awaited.
     pub fn unanswered_for(&self, now: Micros) -> Option<Micros> {
         self.unanswered.map(|since| now.saturating_sub(since))
@@ -317,15 +315,20 @@ impl Sender {
         let deadline = packet.captured + self.terms.deadline(packet.class);
         let displaced = self.held.len() >= MOST_HELD;
         self.stats.packets += 1;
+        let mut queued = 0;
         match packet.class {
             // Numbers of a frame are neighbours: what comes between ends it, and the rest is a frame of its own.
             Class::Audio => {
                 self.close_frame(now);
                 self.speech.push_back(number);
+                self.spoken.get_or_insert(now);
+                if self.is_probing(now) {
+                    queued = TRAIN - 1;
+                }
             }
             Class::Video => {
                 self.video_bytes += packet.body.len();
-                self.video.push_back(Item::Packet(number));
+                self.video.push_back((Item::Packet(number), packet.body.len()));
                 self.frame.get_or_insert((number, deadline));
             }
         }
@@ -337,8 +340,12 @@ impl Sender {
             sent: 0,
             last: 0,
             last_at: 0,
-            queued: 0,
+            queued,
         });
+        for _ in 0..queued {
+            self.agains += 1;
+            self.again.insert((now + 1, self.agains), Item::Packet(number));
+        }
         self.block.get_or_insert((number, captured));
         if end
             || self
@@ -351,6 +358,7 @@ impl Sender {
             self.close_block(now);
         }
         self.forget(now);
+        self.expire(now);
         self.frames.forget(now, self.terms.longest());
         displaced
     }
@@ -371,9 +379,10 @@ impl Sender {
             self.held_base += 1;
         }
         let base = self.held_base;
-        while let Some(&(Item::Packet(number) | Item::Shard(number))) = self.video.front()
+        while let Some(&(Item::Packet(number) | Item::Shard(number), bytes)) = self.video.front()
             && number < base
         {
+            self.video_bytes -= bytes;
             self.video.pop_front();
         }
     }
@@ -383,19 +392,18 @@ impl Sender {
         self.held.get_mut(usize::try_from(index).ok()?)
     }
 
-    /// One way with a margin for jitter, µs.
-    fn reach(&self) -> Micros {
-        self.path.one_way() + self.path.deviation().min(30_000) + 1_000
-    }
-
-    fn round(&self) -> Micros {
-        let least = self.path.rtt() + 2_000;
-        self.round.map_or(least + 10_000, |round| round.max(least))
-    }
-
-    /// Rounds after the first that a new packet of video has.
-    fn rounds(&self) -> u32 {
-        plan::rounds_after(self.terms.video_deadline, self.reach(), self.round())
+    /// Packets held, transmissions, audio, video, what waits to go again, frames and parity.
+    #[cfg(test)]
+    pub(super) fn sizes(&self) -> [usize; 7] {
+        [
+            self.held.len(),
+            self.sent.len(),
+            self.speech.len(),
+            self.video.len(),
+            self.again.len(),
+            self.frames.len(),
+            self.parity.len(),
+        ]
     }
 
     /// The next datagram to be sent now, if any.
@@ -438,17 +446,25 @@ impl Sender {
         Some(if lacking > 0.0 { next.max(tokens) } else { next })
     }
 
-    fn depth(&self) -> f64 {
-        // 4 ms at the rate, and no less than two packets.
-        (self.rate.get() as f64 / 8.0 * 0.004).max(2_500.0)
-    }
-
-    fn fill(&mut self, now: Micros) {
-        let passed = self.filled.map_or(0, |at| now.saturating_sub(at));
-        self.filled = Some(now);
-        let more = self.rate.get() as f64 / 8e6 * passed as f64;
-        self.tokens = (self.tokens + more * PACE).min(self.depth());
-        self.ahead = (self.ahead - more).max(0.0);
+    /// Video that cannot arrive in time is not sent.
+    fn expire(&mut self, now: Micros) {
+        let reach = self.path.one_way();
+        while let Some(&(item, bytes)) = self.video.front() {
+            let (Item::Packet(number) | Item::Shard(number)) = item;
+            let Some(held) = self.get(number) else { break };
+            if held.deadline >= now + reach {
+                break;
+            }
+            if let Item::Packet(_) = item {
+                held.state = State::Gone;
+                self.stats.expired += 1;
+            }
+            self.video.pop_front();
+            self.video_bytes -= bytes;
+            if let Some(frame) = self.frames.of(number) {
+                frame.queued = frame.queued.saturating_sub(1);
+            }
+        }
     }
 
     /// While the path is dark: what is too late goes, and the newest packet is sent now and then.
@@ -457,24 +473,7 @@ impl Sender {
             return None;
         }
         self.probed = now;
-        let reach = self.reach();
-        let (held, base) = (&self.held, self.held_base);
-        let of = |item: &Item| match item {
-            Item::Packet(number) => number
-                .checked_sub(base)
-                .and_then(|index| held.get(index as usize)),
-            Item::Shard(_) => None,
-        };
-        let before = self.video.len();
-        self.video
-            .retain(|item| of(item).is_some_and(|held| held.deadline >= now + reach));
-        self.stats.expired += (before - self.video.len()) as u64;
-        self.video_bytes = self
-            .video
-            .iter()
-            .filter_map(of)
-            .map(|held| held.packet.body.len())
-            .sum();
+        self.expire(now);
         self.parity.clear();
         self.again.clear();
         self.frames.clear_queued();
@@ -491,9 +490,11 @@ impl Sender {
             let number = match item {
                 Item::Packet(number) | Item::Shard(number) => number,
             };
+            let mut grace = 0;
             if let Some(frame) = self.frames.of(number) {
+                grace = GRACE;
                 frame.queued = frame.queued.saturating_sub(1);
-                if frame.over || frame.deadline < now + least {
+                if frame.over || frame.deadline + grace < now + least {
                     continue;
                 }
             }
@@ -501,9 +502,18 @@ impl Sender {
                 Item::Packet(number) => {
                     let Some(held) = self.get(number) else { continue };
                     held.queued = held.queued.saturating_sub(1);
-                    if held.state == State::Waiting && held.deadline >= now + least {
+                    if held.state == State::Waiting && held.deadline + grace >= now + least {
                         self.stats.again += 1;
                         return Some(self.send_one(now, number, scratch));
+                    }
+                    // It came after all; what else its frame lacks must not wait for it.
+                    if let Some(first) = self
+                        .frames
+                        .of(number)
+                        .filter(|frame| frame.is_idle())
+                        .map(|frame| frame.first)
+                    {
+                        self.mend(now, first);
                     }
                 }
                 Item::Shard(first) => {
@@ -516,31 +526,27 @@ impl Sender {
     }
 
     fn next_video(&mut self, now: Micros, scratch: &mut BytesMut) -> Option<Bytes> {
-        let reach = self.path.one_way();
-        while let Some(item) = self.video.pop_front() {
-            let number = match item {
-                Item::Packet(number) | Item::Shard(number) => number,
-            };
+        self.expire(now);
+        while let Some((item, bytes)) = self.video.pop_front() {
+            self.video_bytes -= bytes;
+            let (Item::Packet(number) | Item::Shard(number)) = item;
+            if self.get(number).is_none() {
+                continue;
+            }
             if let Some(frame) = self.frames.of(number) {
                 frame.queued = frame.queued.saturating_sub(1);
                 frame.opening += 1;
                 self.opening = true;
             }
-            let Some(held) = self.get(number) else { continue };
-            let (late, bytes) = (held.deadline < now + reach, held.packet.body.len());
-            if let Item::Shard(first) = item {
-                match self.send_shard(now, first, scratch).filter(|_| !late) {
-                    Some(sent) => return Some(sent),
-                    None => continue,
-                }
-            }
-            if late {
-                held.state = State::Gone;
-                self.stats.expired += 1;
-            }
-            self.video_bytes = self.video_bytes.saturating_sub(bytes);
-            if !late {
+            let Item::Shard(first) = item else {
                 return Some(self.send_one(now, number, scratch));
+            };
+            if let Some(sent) = self.send_shard(now, first, scratch) {
+                return Some(sent);
+            }
+            self.opening = false;
+            if let Some(frame) = self.frames.of(number) {
+                frame.opening -= 1;
             }
         }
         None
@@ -585,6 +591,7 @@ impl Sender {
             ahead: (self.ahead * 8e6 / self.rate.get().max(1) as f64) as Micros,
             opening,
             again,
+            overdue: false,
         });
         if self.sent.len() > MOST_SENT {
             self.sent.pop_front();

@@ -6,8 +6,8 @@ use bytes::{Bytes, BytesMut};
 
 use super::super::{Micros, plan, wire};
 use super::{
-    AUDIO_APART, AUDIO_MISS, BUNDLE_ROOM, Carried, FULL, HOLD, Held, MOST_SPEECH, Sender, State, THRIFTY,
-    TOGETHER,
+    AUDIO_APART, AUDIO_MISS, BUNDLE_ROOM, Carried, EACH_TIME, FULL, HOLD, Held, MOST_OF_RATE, MOST_SPEECH,
+    Sender, State, THRIFTY, TOGETHER,
 };
 
 impl Sender {
@@ -18,7 +18,12 @@ impl Sender {
         let loss = self.loss.share().clamp(0.001, 0.95);
         let times = (AUDIO_MISS.ln() / loss.ln()).ceil() as u32;
         let apart = (room / u64::from(times + 1)).clamp(AUDIO_APART.0, AUDIO_APART.1);
-        (times > rounds + 1).then_some((times.max(2), apart))
+        let affordable = if self.is_thrifty() {
+            (self.rate.get() as f64 * MOST_OF_RATE / EACH_TIME) as u32
+        } else {
+            u32::MAX
+        };
+        (times > rounds + 1 && affordable > 1).then_some((times.max(2).min(affordable), apart))
     }
 
     /// Sends audio: the next packet alone, or as many as are due in one datagram.

@@ -2,7 +2,7 @@
 
 use super::super::wire::{self, Feedback};
 use super::super::{Class, Micros, plan, unwrap16, unwrap32};
-use super::{Carried, Item, MOST_REORDER, Sender, State};
+use super::{Carried, FULL_BUFFER, Item, LONG_DARK, MOST_AGAIN, MOST_PATIENCE, MOST_REORDER, Sender, State};
 
 impl Sender {
     /// Takes feedback of the other end.
@@ -17,6 +17,9 @@ impl Sender {
             return;
         }
         self.clock = Some(clock);
+        if self.is_dark(now) && self.unanswered.is_some_and(|since| since + LONG_DARK < now) {
+            self.rate.resume();
+        }
         self.fed = Some(now);
         self.unanswered = None;
         self.stats.feedback += 1;
@@ -27,13 +30,19 @@ impl Sender {
             let sent = &self.sent[(newest - self.sent_base) as usize];
             // An age that does not fit its field says nothing of when.
             if feedback.age < u16::MAX {
-                self.path.sample(now, sent.at, arrival, age, sent.ahead);
+                let takes = self.rate.takes(sent.bytes);
+                self.path.sample(now, sent.at, arrival, age, takes, sent.ahead);
             }
         }
+        let probing = self.is_probing(now);
         self.mark_arrived(newest, arrival, feedback.before);
+        if probing && !self.is_probing(now) {
+            let (waited, jitter, rtt) = (self.path.waited(), self.path.jitter(), self.path.least_rtt());
+            self.rate.begin(waited, jitter, rtt, self.loss.share());
+        }
         self.mark_done(feedback);
         self.decide(now, clock);
-        while let Some(first) = self.opened.pop() {
+        while let Some(first) = self.touched.pop() {
             self.mend(now, first);
         }
         self.terms = self.budget.terms(self.path.least_rtt(), self.rate.get());
@@ -65,6 +74,9 @@ impl Sender {
             if there && !sent.arrived {
                 sent.arrived = true;
                 self.rate.arrived(arrival, sent.bytes);
+                self.heard = self.heard.saturating_add(1);
+                self.patience -= self.patience / 512;
+                self.reorder -= self.reorder / 512;
                 let late = newest - back < self.undecided;
                 let (number, shard) = match sent.carried {
                     Carried::One(number) => (number, 0),
@@ -75,13 +87,19 @@ impl Sender {
                     frame.flying = frame.flying.saturating_sub(u32::from(!late));
                     frame.opening = frame.opening.saturating_sub(u32::from(!late && sent.opening));
                     frame.shards_arrived += shard;
-                    if sent.opening && !late && frame.opening == 0 && !frame.over {
-                        self.opened.push(frame.first);
+                    let opened = sent.opening && !late && frame.opening == 0;
+                    if !frame.over && (opened || frame.is_idle()) {
+                        self.touched.push(frame.first);
                     }
                 }
-                if newest - back < self.undecided && back > 0 {
-                    // It was taken for lost: others overtook it.
-                    self.reorder = (self.reorder * 2).clamp(2_000, MOST_REORDER);
+                if late {
+                    // It was taken for lost.
+                    if sent.overdue {
+                        self.patience = (self.patience + 4_000).min(MOST_PATIENCE);
+                    } else {
+                        self.reorder = (self.reorder + 1_000).min(MOST_REORDER);
+                    }
+                    self.loss.undo((self.undecided - 1 - (newest - back)) as usize);
                 }
             }
         }
@@ -119,6 +137,7 @@ impl Sender {
             return;
         };
         self.undecided = self.undecided.max(self.sent_base);
+        let full = self.path.queue() > FULL_BUFFER + self.path.least_rtt() / 10;
         while let Some(sent) = self.sent.get((self.undecided - self.sent_base) as usize).cloned() {
             let number = self.undecided;
             if !sent.arrived {
@@ -127,13 +146,17 @@ impl Sender {
                 let overdue = self
                     .path
                     .arrival(sent.at, sent.ahead)
-                    .is_some_and(|expected| expected < clock);
+                    .is_some_and(|expected| expected + self.patience < clock);
                 if !overtaken && !overdue {
                     break;
                 }
+                let index = (number - self.sent_base) as usize;
+                self.sent[index].overdue = !overtaken;
             }
             self.undecided += 1;
-            self.loss.add(!sent.arrived);
+            if sent.arrived || !full {
+                self.loss.add(sent.at, !sent.arrived, sent.again);
+            }
             if sent.arrived {
                 continue;
             }
@@ -184,9 +207,10 @@ impl Sender {
         self.dither = thousandths % 1000;
         let copies = thousandths / 1000;
         let gap = ((left - reach) / u64::from(copies)).min(4_000);
+        let room = (MOST_AGAIN - self.again.len().min(MOST_AGAIN)) as u32;
         let Some(held) = self.get(number) else { return };
-        held.queued = copies;
-        for copy in 0..copies {
+        held.queued = copies.min(room);
+        for copy in 0..copies.min(room) {
             self.agains += 1;
             self.again
                 .insert((now + gap * u64::from(copy), self.agains), Item::Packet(number));

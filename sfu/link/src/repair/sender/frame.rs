@@ -3,7 +3,17 @@
 use bytes::{Bytes, BytesMut};
 
 use super::super::{Micros, wire};
-use super::{Carried, Item, Sender, State};
+use super::demand::PACE;
+use super::{Carried, Item, MOST_AGAIN, Sender, State};
+
+/// A deadline that is nearer than this is all that counts, µs.
+const SHORT: Micros = 250_000;
+/// A frame that comes so much later than others is seen as a stop, µs.
+const SMOOTH: Micros = 150_000;
+/// A frame that is late is not given up for so long, µs: those that follow cannot be shown without it.
+pub(super) const GRACE: Micros = 150_000;
+/// Between copies where losses come together, µs; elsewhere less.
+const APART: (Micros, Micros) = (8_000, 250);
 
 impl Sender {
     /// Ends the frame that is being pushed: it is repaired as one where rounds fit, with parity ahead where that saves rounds.
@@ -17,7 +27,12 @@ impl Sender {
         if self.rounds() == 0 {
             return;
         }
-        self.frames.add(first, packets, deadline);
+        let wanted = if deadline > now + SHORT {
+            now + self.reach() + self.takes() + SMOOTH
+        } else {
+            deadline
+        };
+        self.frames.add(first, packets, deadline, wanted.min(deadline));
         if let Some(frame) = self.frames.of(first) {
             frame.queued = packets;
         }
@@ -26,17 +41,27 @@ impl Sender {
             frame.queued += more;
         }
         for _ in 0..more {
-            self.video.push_back(Item::Shard(first));
+            self.video.push_back((Item::Shard(first), 0));
         }
+    }
+
+    /// How long what waits takes to leave, µs.
+    fn takes(&self) -> Micros {
+        (self.video_bytes as f64 * 8e6 / PACE / self.rate.get().max(1) as f64) as Micros
     }
 
     /// Symbols of a frame that have to go out, beyond those that fly or wait.
     pub(super) fn lacking(&mut self, now: Micros, first: u64) -> u32 {
-        let (reach, round, loss, spread) = (self.reach(), self.round(), self.loss.share(), self.spread);
+        let (reach, round, spread) = (self.reach(), self.round(), self.spread);
+        let (loss, one_way) = (self.loss.share(), self.path.one_way());
         let Some(frame) = self.frames.of(first) else {
             return 0;
         };
         let opening = frame.opening;
+        let (wanted, first_round_over) = (
+            frame.wanted,
+            frame.shards_arrived + frame.flying > 0 || !frame.lost.is_empty(),
+        );
         let (packets, there, under_way, deadline) = (
             frame.packets,
             frame.shards_arrived,
@@ -52,7 +77,7 @@ impl Sender {
             .count();
         let there = there as usize + done;
         let left = deadline.saturating_sub(now);
-        if there >= packets as usize || left < reach {
+        if there >= packets as usize || left + GRACE < reach + now.saturating_sub(deadline) {
             if let Some(frame) = self.frames.of(first) {
                 self.stats.abandoned += u64::from(!frame.over && there < packets as usize && under_way == 0);
                 frame.over = there >= packets as usize || under_way == 0;
@@ -60,24 +85,33 @@ impl Sender {
             return 0;
         }
         let need = packets as usize - there;
+        if left < reach {
+            return (need as u32).saturating_sub(under_way);
+        }
         // While the first round's fates come in, only what surely lacks goes out; the rest when they are known.
         if opening > 0 && left - reach > round {
             return (need as u32).saturating_sub(under_way);
         }
-        let wanted = self.planner.symbols(loss, need, left - reach, round, spread);
-        (wanted as u32).saturating_sub(under_way)
+        let mut symbols = self.planner.symbols(loss, need, left - reach, round, spread);
+        // The last that comes before it is seen as a stop has one to spare, or two where losses come together.
+        if first_round_over && now + one_way <= wanted && wanted < now + one_way + round {
+            symbols = symbols.max(need + 1 + usize::from(self.loss.is_clustered()));
+        }
+        (symbols as u32).saturating_sub(under_way)
     }
 
     /// A symbol of a frame was lost: more go out where they are needed.
     pub(super) fn mend(&mut self, now: Micros, first: u64) {
         let more = self.lacking(now, first);
         let reach = self.reach();
+        let clustered = self.loss.is_clustered();
         let held_base = self.held_base;
         let Some(frame) = self.frames.of(first) else {
             return;
         };
         let left = frame.deadline.saturating_sub(now).saturating_sub(reach);
-        let gap = (left / u64::from(more.max(1))).min(1_000);
+        let apart = if clustered { APART.0 } else { APART.1 };
+        let gap = (left / u64::from(more.max(1))).min(apart);
         for place in 0..more {
             let mut item = Item::Shard(first);
             while let Some(lost) = frame.lost.pop_front() {
@@ -88,6 +122,9 @@ impl Sender {
                     item = Item::Packet(lost);
                     break;
                 }
+            }
+            if self.again.len() >= MOST_AGAIN {
+                break;
             }
             frame.queued += 1;
             self.agains += 1;
