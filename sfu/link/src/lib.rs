@@ -17,6 +17,7 @@ mod media;
 pub mod repair;
 pub mod rtp;
 mod server;
+mod timer;
 mod transport;
 mod uplinks;
 mod window;

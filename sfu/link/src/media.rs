@@ -21,6 +21,7 @@ use crate::repair::rate::{Bounds, Bps};
 use crate::repair::wire::{Datagram, PARITY_HEADER};
 use crate::repair::{Budget, Class, Micros, Packet, Receiver, ReceiverStats, Sender, SenderStats};
 use crate::rtp::PT_OPUS;
+use crate::timer::Timer;
 use crate::uplinks::Uplinks;
 use crate::window::{LinkWindow, Shared as Window};
 
@@ -33,6 +34,8 @@ const IDLE: Duration = Duration::from_secs(1);
 /// An uplink that brings nothing back for so long is left for the next, where there is one.
 const UPLINK_PATIENCE: Duration = Duration::from_millis(120);
 const UPLINK_LOOK: Duration = Duration::from_millis(20);
+/// What is due earlier waits so long, µs: it goes out together.
+const SOONEST: Micros = 100;
 /// Datagrams taken in one go, so that sending is not held up.
 const BATCH: usize = 64;
 
@@ -203,6 +206,7 @@ impl Media {
         let mut window = self.window();
         let mut looked = Instant::now();
         let mut switched = looked;
+        let timer = Timer::new();
         loop {
             let now = Instant::now();
             if now.saturating_duration_since(looked) > IDLE {
@@ -216,7 +220,7 @@ impl Media {
             let patience = self.look_at_uplinks(now, &mut switched);
             let next = self.send_due(now, window.as_ref());
             let wait = next.map_or(now + patience, |at| at.min(now + patience));
-            let wait = tokio::time::sleep_until(wait.into());
+            let wait = timer.until(wait);
             tokio::select! {
                 biased;
                 datagram = self.connection.read_datagram() => match datagram {
@@ -289,7 +293,7 @@ impl Media {
             window.follow(sender.rate(), Duration::from_micros(sender.path().rtt()));
         }
         let next = [sender.wake(now), receiver.wake()].into_iter().flatten().min();
-        next.map(|next| self.began + Duration::from_micros(next.max(now + 200)))
+        next.map(|next| self.began + Duration::from_micros(next.max(now + SOONEST)))
     }
 
     /// Takes what has arrived so far, in one batch.

@@ -306,7 +306,8 @@ impl Sender {
 
     /// Whether the path was found to take no more lately ([`LIMITED`]).
     pub fn is_limited(&self, now: Micros) -> bool {
-        self.rate.slowed() > 0 && now < self.rate.slowed() + LIMITED
+        let slowed = self.rate.slowed() > 0 && now < self.rate.slowed() + LIMITED;
+        slowed || self.loss.share() > demand::NO_PICTURE
     }
 
     /// Takes a packet; says whether an older one had to go.

@@ -5,7 +5,7 @@ use super::super::{Micros, plan};
 use super::{LONG_DARK, Sender, THRIFTY};
 
 /// Over this loss there is no picture: what is sent again would be most of all, and still miss.
-const NO_PICTURE: f64 = 0.55;
+pub(super) const NO_PICTURE: f64 = 0.55;
 /// What is asked of the source for audio alone, bits a second.
 const SPEECH: Bps = 40_000;
 /// And what it takes on the wire, two packets to a datagram.
