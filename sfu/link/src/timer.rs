@@ -3,7 +3,7 @@
 //!
 //! A timerfd (Linux) that the runtime waits for as for a socket. Where none can be made, the runtime's own timer does.
 
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::time::{Duration, Instant};
 
 use nix::sys::time::TimeSpec;
@@ -16,6 +16,12 @@ const LEAST: Duration = Duration::from_micros(50);
 
 #[derive(Debug)]
 struct Fd(TimerFd);
+
+impl AsFd for Fd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
 
 impl AsRawFd for Fd {
     fn as_raw_fd(&self) -> RawFd {
@@ -34,7 +40,7 @@ impl Timer {
         let flags = TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC;
         let exact = TimerFd::new(ClockId::CLOCK_MONOTONIC, flags)
             .ok()
-            .and_then(|timer| AsyncFd::with_interest(Fd(timer), Interest::READABLE).ok());
+            .and_then(|timer| AsyncFd::register_with_interest(Fd(timer), Interest::READABLE).ok());
         Self { exact }
     }
 
@@ -46,7 +52,11 @@ impl Timer {
         }
         let set = |timer: &AsyncFd<Fd>| {
             let expiration = Expiration::OneShot(TimeSpec::from(wait));
-            timer.get_ref().0.set(expiration, TimerSetTimeFlags::empty()).is_ok()
+            timer
+                .get_ref()
+                .0
+                .set(expiration, TimerSetTimeFlags::empty())
+                .is_ok()
         };
         let Some(timer) = self.exact.as_ref().filter(|timer| set(timer)) else {
             tokio::time::sleep_until(at.into()).await;
@@ -54,7 +64,9 @@ impl Timer {
         };
         // An expiry of a wait that was dropped may be there still: setting the timer anew has cleared it.
         loop {
-            let Ok(mut ready) = timer.readable().await else { return };
+            let Ok(mut ready) = timer.readable().await else {
+                return;
+            };
             let mut count = [0u8; 8];
             if nix::unistd::read(timer.get_ref().0.as_fd(), &mut count).is_ok() {
                 return;

@@ -23,8 +23,8 @@ const RESIDUE: f64 = 0.001;
 const CAREFUL_FOR: usize = 4000;
 /// An outage is a run of at least so many losses over at least so long, µs.
 const OUTAGE: (usize, Micros) = (24, 200_000);
-/// Fates of what was sent again are counted over about so many.
-const AGAIN: f64 = 100.0;
+/// What follows a loss is counted over about so many.
+const FOLLOWING: f64 = 100.0;
 
 /// The fates of the transmissions of one direction.
 #[derive(Debug, Clone, Default)]
@@ -36,14 +36,13 @@ pub struct Loss {
     /// Losses since the last arrival, and when the first of them was sent.
     run: usize,
     run_since: Micros,
-    again: Option<f64>,
     /// The share of what follows a loss that is lost.
     following: f64,
 }
 
 impl Loss {
-    /// Adds the fate of the next transmission, which was sent at `at`; `again` if it carried what had been lost.
-    pub fn add(&mut self, at: Micros, lost: bool, again: bool) {
+    /// Adds the fate of the next transmission, which was sent at `at`.
+    pub fn add(&mut self, at: Micros, lost: bool) {
         if lost {
             if self.run == 0 {
                 self.run_since = at;
@@ -57,11 +56,7 @@ impl Loss {
             self.run = 0;
         }
         if self.fates.back() == Some(&true) {
-            self.following += (f64::from(u8::from(lost)) - self.following) / AGAIN;
-        }
-        if again {
-            let old = self.again.unwrap_or_else(|| self.share());
-            self.again = Some(old + (f64::from(u8::from(lost)) - old) / AGAIN);
+            self.following += (f64::from(u8::from(lost)) - self.following) / FOLLOWING;
         }
         self.fates.push_back(lost);
         if self.fates.len() > MOST {
@@ -112,14 +107,6 @@ impl Loss {
         } else {
             long
         }
-    }
-
-    /// The share of what is sent again that is lost: more than of all where losses last longer than a round trip.
-    pub fn share_again(&self) -> f64 {
-        let share = self.share();
-        self.again
-            .filter(|&again| again > share * 1.4 + 0.02)
-            .unwrap_or(share)
     }
 
     /// Whether losses come together, so that copies are better sent apart.
@@ -175,11 +162,11 @@ mod tests {
     fn the_share_is_that_of_the_recent_where_it_has_changed() {
         let mut loss = Loss::default();
         for number in 0..4000 {
-            loss.add(number * 1000, number % 10 < 3, false);
+            loss.add(number * 1000, number % 10 < 3);
         }
         assert!((loss.share() - 0.3).abs() < 0.02, "{}", loss.share());
         for number in 4000..4400 {
-            loss.add(number * 1000, false, false);
+            loss.add(number * 1000, false);
         }
         assert!(loss.share() < 0.01);
     }
@@ -188,13 +175,13 @@ mod tests {
     fn an_outage_is_no_loss() {
         let mut loss = Loss::default();
         for number in 0..2000 {
-            loss.add(number * 3000, false, false);
+            loss.add(number * 3000, false);
         }
         let before = loss.share();
         for number in 2000..2600 {
-            loss.add(number * 3000, true, false);
+            loss.add(number * 3000, true);
         }
-        loss.add(2600 * 3000, false, false);
+        loss.add(2600 * 3000, false);
         assert!(loss.share() <= before, "{} {before}", loss.share());
     }
 
@@ -202,7 +189,7 @@ mod tests {
     fn what_arrives_late_was_not_lost() {
         let mut loss = Loss::default();
         for number in 0..400 {
-            loss.add(number * 3000, number == 390, false);
+            loss.add(number * 3000, number == 390);
         }
         let before = loss.share();
         loss.undo(9);
@@ -213,13 +200,13 @@ mod tests {
     fn bursts_are_covered_though_the_mean_is_small() {
         let mut loss = Loss::default();
         for number in 0..8000 {
-            loss.add(number * 3000, number % 1000 < 20, false);
+            loss.add(number * 3000, number % 1000 < 20);
         }
         let shards = loss.shards(60, 90, 40, 60);
         assert!((10..=16).contains(&shards), "{shards}");
         let mut clean = Loss::default();
         for number in 0..8000 {
-            clean.add(number * 3000, false, false);
+            clean.add(number * 3000, false);
         }
         assert_eq!(clean.shards(60, 90, 40, 60), 1);
         assert_eq!(Loss::default().shards(60, 90, 40, 60), 30);

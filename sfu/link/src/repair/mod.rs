@@ -50,7 +50,7 @@ pub struct Terms {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Budget {
     Fixed(Terms),
-    /// By the path: three round trips and a little, 200 to 800 ms; a second where the rate is so small that a picture takes
+    /// By the path: three round trips and a little, 250 to 800 ms; a second where the rate is so small that a picture takes
     /// long to send.
     #[default]
     Auto,
@@ -73,7 +73,7 @@ impl Budget {
         match self {
             Self::Fixed(terms) => terms,
             Self::Auto => {
-                let by_path = (least_rtt * 3 + 50_000).clamp(200_000, 800_000);
+                let by_path = (least_rtt * 3 + 100_000).clamp(250_000, 800_000);
                 Terms {
                     video_deadline: if rate < SLOW { 1_000_000 } else { by_path },
                     audio_deadline: by_path.max(400_000),

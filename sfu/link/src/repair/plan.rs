@@ -1,8 +1,8 @@
-//! How a packet's deadline is met for the least bytes: rounds of single copies, several in the last round, parity where
-//! rounds do not fit.
+//! How a packet's deadline is met for the least bytes: rounds of single copies, several in the last round. Parity where no
+//! rounds fit is reckoned from the losses that were ([`super::loss`]).
 //!
 //! With loss `p`, single copies in every round cost p/(1-p) over the source, the least that any scheme can do; what is still
-//! missing in the last round is little, so several copies of it cost little. All here are plain functions.
+//! missing in the last round is little, so several copies of it cost little. Nothing here keeps more than tables of what it reckoned.
 
 use super::Micros;
 

@@ -179,7 +179,7 @@ fn flap() {
     for run in &runs.0 {
         assert_eq!(run.back.len(), 4);
         assert!(
-            run.back[..3].iter().all(|&back| back <= 350_000),
+            run.back[..3].iter().all(|&back| back <= 450_000),
             "{:?}",
             run.back
         );

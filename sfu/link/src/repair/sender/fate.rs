@@ -155,7 +155,7 @@ impl Sender {
             }
             self.undecided += 1;
             if sent.arrived || !full {
-                self.loss.add(sent.at, !sent.arrived, sent.again);
+                self.loss.add(sent.at, !sent.arrived);
             }
             if sent.arrived {
                 continue;
