@@ -9,7 +9,8 @@ use anyhow::{bail, ensure};
 use muster_identity::{Authority, Identity, JoinClaims};
 use muster_link::EdgeLink;
 use muster_proto::media::v1::{
-    LinkJoin, LinkSlot, LinkUp, SetViewRequest, SlotWish, SourceKind, SourceRef, link_down, link_up, slot_wish,
+    LinkJoin, LinkSlot, LinkUp, SetViewRequest, SlotWish, SourceKind, SourceRef, link_down, link_up,
+    slot_wish,
 };
 
 const NAME: &str = "desk:bench";
@@ -28,9 +29,17 @@ impl Drop for Desk {
 
 impl Desk {
     /// Joins `meeting` at the relay's link port and wishes for the camera of `site`, as large as it is.
-    pub async fn join(relay: SocketAddr, authority: &Authority, meeting: &str, site: &str) -> anyhow::Result<Self> {
+    pub async fn join(
+        relay: SocketAddr,
+        authority: &Authority,
+        meeting: &str,
+        site: &str,
+    ) -> anyhow::Result<Self> {
         let credentials = authority.credentials(Identity::Agent(NAME.into()))?;
-        let now_s = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs().try_into()?;
+        let now_s = SystemTime::now()
+            .duration_since(UNIX_EPOCH)?
+            .as_secs()
+            .try_into()?;
         let claims = JoinClaims::new(meeting, NAME, false, false, now_s);
         let token = authority.token_signer()?.sign(&claims)?;
         let mut link = EdgeLink::connect(&relay.to_string(), &credentials).await?;
@@ -57,7 +66,11 @@ impl Desk {
             link_up::Message::Join(join),
             link_up::Message::SetView(SetViewRequest { wishes: vec![wish] }),
         ] {
-            link.sender.send_control(&LinkUp { message: Some(message) }).await?;
+            link.sender
+                .send_control(&LinkUp {
+                    message: Some(message),
+                })
+                .await?;
         }
         loop {
             match link.control.recv().await?.message {

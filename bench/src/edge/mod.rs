@@ -98,7 +98,9 @@ async fn measure(args: &EdgeArgs) -> anyhow::Result<()> {
     let emulator = Emulator::start(announced, real, path.clone(), 1)?;
     let site = tree::site(0);
     let identity = data.path().join("agent");
-    authority.credentials(Identity::Agent(site.clone()))?.save(&identity)?;
+    authority
+        .credentials(Identity::Agent(site.clone()))?
+        .save(&identity)?;
     let program = std::env::current_exe()?.with_file_name("muster-edge");
     ensure!(
         program.exists(),

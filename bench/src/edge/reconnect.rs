@@ -19,7 +19,9 @@ struct Line {
 }
 
 pub fn run(times: u32) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(async {
         let folder = tempfile::tempdir()?;
         let authority = Authority::load_or_create(folder.path())?;

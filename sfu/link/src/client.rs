@@ -58,11 +58,11 @@ impl EdgeLink {
     }
 }
 
+/// The interfaces that a link goes over, where they were named.
+type Over = Option<Arc<Uplinks>>;
+
 /// A socket by the system's routes, or over these interfaces.
-fn open(
-    to: SocketAddr,
-    interfaces: &[String],
-) -> std::io::Result<(Arc<dyn AsyncUdpSocket>, Option<Arc<Uplinks>>)> {
+fn open(to: SocketAddr, interfaces: &[String]) -> std::io::Result<(Arc<dyn AsyncUdpSocket>, Over)> {
     if !interfaces.is_empty() {
         let uplinks = Arc::new(Uplinks::open(interfaces, to)?);
         return Ok((uplinks.clone(), Some(uplinks)));

@@ -3,7 +3,7 @@
 //!
 //! A timerfd (Linux) that the runtime waits for as for a socket. Where none can be made, the runtime's own timer does.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::time::{Duration, Instant};
 
 use nix::sys::time::TimeSpec;
@@ -16,12 +16,6 @@ const LEAST: Duration = Duration::from_micros(50);
 
 #[derive(Debug)]
 struct Fd(TimerFd);
-
-impl AsFd for Fd {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-}
 
 impl AsRawFd for Fd {
     fn as_raw_fd(&self) -> RawFd {
@@ -36,11 +30,15 @@ pub(crate) struct Timer {
 }
 
 impl Timer {
+    #[expect(
+        deprecated,
+        reason = "its successor is unsafe; the descriptor is owned and never exchanged"
+    )]
     pub fn new() -> Self {
         let flags = TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC;
         let exact = TimerFd::new(ClockId::CLOCK_MONOTONIC, flags)
             .ok()
-            .and_then(|timer| AsyncFd::register_with_interest(Fd(timer), Interest::READABLE).ok());
+            .and_then(|timer| AsyncFd::with_interest(Fd(timer), Interest::READABLE).ok());
         Self { exact }
     }
 
