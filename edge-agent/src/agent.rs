@@ -74,8 +74,15 @@ pub async fn run(mut config: Config, stop: impl Future<Output = ()>) -> Result<E
     let outbox = reports::open(config.state_dir.as_deref()).await;
     let recorder = record::open(&config);
     reports::serve_page(&mut config, outbox.as_ref(), recorder.as_ref());
-    let mut writer = StatusWriter::new(config.status.clone(), config.watchers.clone());
     let now_ms = epoch_ms();
+    let mut writer = StatusWriter::new(
+        config.status.clone(),
+        config.watchers.clone(),
+        config.notifier.clone(),
+    );
+    if let Some(notifier) = &config.notifier {
+        notifier.ready();
+    }
     let mut status = Status {
         since_ms: now_ms,
         detached_since_ms: now_ms,
@@ -347,6 +354,9 @@ impl Agent {
     /// Closes the link without a leave: the site does not hang up because its agent restarts, and is called again
     /// as soon as an agent of it is back.
     async fn stop_in_good_order(mut self) {
+        if let Some(notifier) = &self.config.notifier {
+            notifier.stopping();
+        }
         self.uplink.close("the agent ends");
         self.leave_meeting(None);
         tokio::time::sleep(Duration::from_millis(20)).await;

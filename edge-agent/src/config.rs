@@ -1,5 +1,7 @@
 //! What an agent is told at its start: flags over environment over one TOML file over defaults.
 
+mod places;
+
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::{Path, PathBuf};
@@ -11,37 +13,37 @@ use muster_testcard::PictureSize;
 use serde::Deserialize;
 use tokio::sync::watch;
 
+use crate::notify::Notifier;
 use crate::publisher::capture::Capture;
 use crate::publisher::rtsp::{CameraAddress, NoAddress};
 use crate::recorder::Limits;
 use crate::status::Status;
 
-/// What to do instead of running the agent.
-#[derive(Clone, Copy, PartialEq, Eq, Subcommand)]
-pub enum Task {
-    /// List what was recorded here while the link was away: begin, end, size, file
-    Recordings,
-}
+use places::Places;
 
 /// The flags and the environment.
 #[derive(Parser)]
 #[command(name = "muster-edge", version, about = "The edge agent of a site: joins the meetings that its site is summoned to.",
     after_long_help = TEACHING)]
 pub struct Args {
+    #[command(subcommand)]
+    pub task: Option<Task>,
     /// Address of the control plane's port for agents, HOST:PORT; of several replicas, more of them, by comma or one flag each.
     #[arg(
         long,
+        global = true,
         value_name = "HOST:PORT",
         env = "MUSTER_CONTROL_PLANE",
         value_delimiter = ','
     )]
     pub control_plane: Vec<String>,
     /// Folder of the agent's certificate and key; made and filled at the first start.
-    #[arg(long, value_name = "DIR", env = "MUSTER_IDENTITY")]
+    #[arg(long, global = true, value_name = "DIR", env = "MUSTER_IDENTITY")]
     pub identity: Option<PathBuf>,
     /// One-time token for the first start, met1.SECRET.FINGERPRINT. Better by the environment, where `ps` does not show it.
     #[arg(
         long,
+        global = true,
         value_name = "TOKEN",
         env = "MUSTER_ENROL_TOKEN",
         hide_env_values = true
@@ -49,39 +51,61 @@ pub struct Args {
     pub enrol_token: Option<String>,
     /// What to publish: testcard[:180p5|360p15|720p30|1080p30], the main stream of a network camera, rtsp://NAME:PASSWORD@HOST/PATH (better
     /// by the environment or in the file, where `ps` does not show it), or a camera at the box, v4l2:/dev/video0.
-    #[arg(long, value_name = "SOURCE", env = "MUSTER_SOURCE", hide_env_values = true)]
+    #[arg(
+        long,
+        global = true,
+        value_name = "SOURCE",
+        env = "MUSTER_SOURCE",
+        hide_env_values = true
+    )]
     pub source: Option<String>,
     /// The sub stream of the same network camera, rtsp://…: the small layer of its picture.
     #[arg(
         long,
+        global = true,
         value_name = "SOURCE",
         env = "MUSTER_SOURCE_LOW",
         hide_env_values = true
     )]
     pub source_low: Option<String>,
     /// ALSA device of the microphone beside a camera at the box, such as `default` or `hw:1`.
-    #[arg(long, value_name = "DEVICE", env = "MUSTER_MICROPHONE")]
+    #[arg(long, global = true, value_name = "DEVICE", env = "MUSTER_MICROPHONE")]
     pub microphone: Option<String>,
     /// Write the agent's state here as JSON, each second and on change; `-` prints a line for each change.
-    #[arg(long, value_name = "FILE", env = "MUSTER_STATUS")]
+    #[arg(long, global = true, value_name = "FILE", env = "MUSTER_STATUS")]
     pub status: Option<PathBuf>,
     /// Read settings from this TOML file.
-    #[arg(long, value_name = "FILE", env = "MUSTER_CONFIG")]
+    #[arg(long, global = true, value_name = "FILE", env = "MUSTER_CONFIG")]
     pub config: Option<PathBuf>,
     /// Folder of what people at the site wrote and is not sent yet [default: the identity folder].
-    #[arg(long, value_name = "DIR", env = "MUSTER_STATE")]
+    #[arg(long, global = true, value_name = "DIR", env = "MUSTER_STATE")]
     pub state: Option<PathBuf>,
     /// Where the site's own page is served: HOST:PORT, or `off` [default: 127.0.0.1:8088, this box alone].
-    #[arg(long, value_name = "HOST:PORT", env = "MUSTER_PAGE")]
+    #[arg(long, global = true, value_name = "HOST:PORT", env = "MUSTER_PAGE")]
     pub page: Option<String>,
     /// What to log to standard error: error, warn, info, debug, trace, or a filter such as `muster_edge=debug`.
-    #[arg(long, value_name = "FILTER", env = "MUSTER_LOG")]
+    #[arg(long, global = true, value_name = "FILTER", env = "MUSTER_LOG")]
     pub log: Option<String>,
-    #[command(subcommand)]
-    pub task: Option<Task>,
     /// End when the process that started this one dies.
     #[arg(long)]
     pub die_with_parent: bool,
+    /// Print the settings as they came together from flags, environment, file and defaults, and end. Secrets are left out.
+    #[arg(long)]
+    pub print_config: bool,
+}
+
+/// What to do instead of running the agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Subcommand)]
+pub enum Task {
+    /// List what was recorded here while the link was away: begin, end, size, file
+    Recordings,
+    /// Look at certificate, names, control plane, clock, UDP and camera, and say in plain words what is wrong; ends with 1 if
+    /// anything is. Takes the same settings as the agent.
+    Doctor {
+        /// Print the findings as JSON.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 const TEACHING: &str = "\
@@ -110,7 +134,9 @@ A camera at the box is captured by ffmpeg:
   kbps = 2000
   input = [\"-f\", \"v4l2\", \"-i\", \"/dev/video0\"]     # ffmpeg's arguments, where the usual ones do not do; so microphone_input
 
-Exit codes: 0 ended by Ctrl-C or SIGTERM, 1 failure, 2 bad settings or a source that this version has not,
+Something does not work: muster-edge --config edge.toml doctor
+
+Exit codes: 0 ended by Ctrl-C or SIGTERM, 1 failure (doctor: something is wrong), 2 bad settings or a source that this version has not,
 3 enrolment refused (ask for a new token).";
 
 /// Reached from this box alone.
@@ -173,6 +199,8 @@ pub struct Config {
     pub watchers: Option<watch::Sender<Status>>,
     pub log: String,
     pub utc_offset_minutes: i32,
+    /// Who started the agent and wants to hear that it lives.
+    pub notifier: Option<Notifier>,
 }
 
 /// What is published.
@@ -319,12 +347,12 @@ impl Config {
     /// # Errors
     /// [`ConfigError`], for the first thing that cannot be used.
     pub fn from_args(args: Args) -> Result<Self, ConfigError> {
-        let file = args
-            .config
-            .as_deref()
-            .map(read_file)
-            .transpose()?
-            .unwrap_or_default();
+        let places = Places::of(&args)?;
+        let file = places.settings()?;
+        Self::join(args, file).map_err(|error| places.find(error))
+    }
+
+    fn join(args: Args, file: FileSettings) -> Result<Self, ConfigError> {
         let control_plane = addresses(if args.control_plane.is_empty() {
             file.control_plane
         } else {
@@ -335,6 +363,18 @@ impl Config {
             .or(file.identity_dir)
             .ok_or(ConfigError::Missing("identity folder"))?;
         let state_dir = args.state.or(file.state_dir);
+        // What the file says of its own source does not hold for another.
+        let own = args.source.is_none();
+        let low = args.source_low.or(file.source_low.filter(|_| own));
+        let source = args.source.or(file.source);
+        let source = source.as_deref().unwrap_or("testcard").parse::<Source>();
+        let source = source.and_then(|source| {
+            let suits = own || matches!(source, Source::Capture(_));
+            let microphone = args.microphone.or(file.microphone.filter(|_| suits));
+            source
+                .with_low(low.as_deref())?
+                .captured(microphone, file.capture.filter(|_| suits))
+        });
         let token = args.enrol_token.filter(|token| !token.trim().is_empty());
         Ok(Self {
             control_plane,
@@ -346,19 +386,67 @@ impl Config {
                 .map(|token| token.trim().parse())
                 .transpose()
                 .map_err(|error: muster_identity::EnrolError| ConfigError::Token(error.to_string()))?,
-            source: args
-                .source
-                .or(file.source)
-                .as_deref()
-                .unwrap_or("testcard")
-                .parse::<Source>()?
-                .with_low(args.source_low.or(file.source_low).as_deref())?
-                .captured(args.microphone.or(file.microphone), file.capture)?,
+            source: source?,
             status: args.status.or(file.status_file),
             watchers: None,
             log: args.log.or(file.log).unwrap_or_else(|| "info".into()),
             utc_offset_minutes: file.utc_offset_minutes.unwrap_or(480).clamp(-1440, 1440),
+            notifier: None,
         })
+    }
+
+    /// As a TOML file that says the same, but for what is secret.
+    pub fn to_toml(&self) -> String {
+        let text = |value: &dyn fmt::Display| toml::Value::String(value.to_string()).to_string();
+        let path = |path: &Path| text(&path.display());
+        let addresses: Vec<_> = self.control_plane.iter().map(|address| text(address)).collect();
+        let mut lines = vec![
+            format!("control_plane = [{}]", addresses.join(", ")),
+            format!("identity_dir = {}", path(&self.identity_dir)),
+            format!("source = {}", text(&self.source)),
+        ];
+        match &self.source {
+            Source::Rtsp(streams) if streams.len() > 1 => {
+                lines.push(format!("source_low = {}", text(&streams[0])));
+            }
+            Source::Capture(capture) => {
+                lines.extend(
+                    capture
+                        .microphone
+                        .iter()
+                        .map(|device| format!("microphone = {}", text(device))),
+                );
+            }
+            _ => {}
+        }
+        lines.extend(
+            self.state_dir
+                .iter()
+                .map(|dir| format!("state_dir = {}", path(dir))),
+        );
+        lines.extend(
+            self.status
+                .iter()
+                .map(|file| format!("status_file = {}", path(file))),
+        );
+        let page = self
+            .page
+            .map_or_else(|| "off".to_owned(), |page| page.to_string());
+        lines.push(format!("page = {}", text(&page)));
+        let limits = self
+            .recordings
+            .map(|limits| (limits.most / MIB, limits.keep_free / MIB));
+        let (most, keep_free) = limits.unwrap_or((0, KEEP_FREE_MIB));
+        lines.push(format!("recordings_mib = {most}\nkeep_free_mib = {keep_free}"));
+        lines.push(format!("log = {}", text(&self.log)));
+        lines.push(format!("utc_offset_minutes = {}", self.utc_offset_minutes));
+        if let Source::Capture(capture) = &self.source {
+            let size = format!("{}x{}", capture.width, capture.height);
+            lines.push(format!("[capture]\nsize = {}", text(&size)));
+            lines.push(format!("fps = {}\nkbps = {}", capture.fps, capture.kbps));
+            lines.push(format!("program = {}", path(&capture.program)));
+        }
+        lines.join("\n") + "\n"
     }
 }
 
@@ -382,12 +470,7 @@ impl Args {
     /// # Errors
     /// [`ConfigError`]: the file cannot be read, or no folder is named.
     pub fn state_dir(&self) -> Result<PathBuf, ConfigError> {
-        let file = self
-            .config
-            .as_deref()
-            .map(read_file)
-            .transpose()?
-            .unwrap_or_default();
+        let file = Places::of(self)?.settings()?;
         [&self.state, &file.state_dir, &self.identity, &file.identity_dir]
             .into_iter()
             .flatten()
@@ -433,179 +516,5 @@ fn one_or_more<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<String>,
     })
 }
 
-fn read_file(path: &Path) -> Result<FileSettings, ConfigError> {
-    let failed = |why: String| ConfigError::File {
-        file: path.to_owned(),
-        why,
-    };
-    let text = std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
-    toml::from_str(&text).map_err(|error| failed(error.to_string()))
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn config(flags: &[&str]) -> Result<Config, ConfigError> {
-        let args = [
-            "muster-edge",
-            "--control-plane",
-            "cp:8443",
-            "--identity",
-            "/tmp/id",
-        ]
-        .iter()
-        .chain(flags);
-        Config::from_args(Args::try_parse_from(args).expect("flags"))
-    }
-
-    #[test]
-    fn sources_are_named_with_their_size() {
-        assert_eq!("testcard".parse(), Ok(Source::TestCard(PictureSize::P180_5)));
-        assert_eq!(
-            "testcard:1080p30".parse(),
-            Ok(Source::TestCard(PictureSize::P1080_30))
-        );
-        for source in ["rtsps://user:secret@10.0.0.9/1", "page"] {
-            let error = source.parse::<Source>().expect_err(source);
-            assert!(matches!(error, ConfigError::SourceNotYet(_)));
-            assert!(error.to_string().contains("not in this version"));
-            assert!(!error.to_string().contains("secret"));
-        }
-        assert_eq!("camera".parse::<Source>(), Err(ConfigError::UnknownSource));
-        assert!(matches!(
-            "testcard:4k".parse::<Source>(),
-            Err(ConfigError::Size(_))
-        ));
-    }
-
-    #[test]
-    fn a_network_camera_has_one_stream_or_two() {
-        let both = [
-            "--source",
-            "rtsp://admin:hush@cam/1",
-            "--source-low",
-            "rtsp://admin:hush@cam:8554/2",
-        ];
-        let config = config(&both).expect("settings");
-        let Source::Rtsp(streams) = &config.source else {
-            panic!("another source")
-        };
-        let hosts: Vec<_> = streams.iter().map(CameraAddress::host).collect();
-        assert_eq!(hosts, ["cam:8554", "cam:554"], "the smallest first");
-        assert!(!format!("{config:?} {}", config.source).contains("hush"));
-        let error = super::tests::config(&both[2..]).expect_err("no main stream");
-        assert_eq!(error, ConfigError::NoSecondStream);
-        let error = super::tests::config(&["--source", "rtsp:admin:hush@cam"]).expect_err("no address");
-        assert!(!error.to_string().contains("hush"), "{error}");
-    }
-
-    #[test]
-    fn a_camera_at_the_box_is_captured_as_the_file_says() {
-        let dir = tempfile::tempdir().expect("a folder");
-        let path = dir.path().join("edge.toml");
-        let told = |text: &str| {
-            std::fs::write(&path, text).expect("written");
-            config(&["--config", path.to_str().expect("a name")])
-        };
-        let text = "source = \"v4l2:/dev/video2\"\nmicrophone = \"hw:1\"\n[capture]\nsize = \"640x480\"\nfps = 15\nkbps = 800";
-        let Source::Capture(capture) = told(text).expect("settings").source else {
-            panic!("another source")
-        };
-        assert_eq!(
-            (capture.width, capture.height, capture.fps, capture.kbps),
-            (640, 480, 15, 800)
-        );
-        assert_eq!(capture.microphone.as_deref(), Some("hw:1"));
-        for (wrong, says) in [
-            ("source = \"v4l2:video0\"", "v4l2:/dev/videoN"),
-            ("microphone = \"hw:1\"", "v4l2:/dev/videoN"),
-            (
-                "source = \"v4l2:/dev/video0\"\n[capture]\nsize = \"big\"",
-                "capture.size: expected WIDTHxHEIGHT",
-            ),
-            (
-                "source = \"v4l2:/dev/video0\"\n[capture]\nfps = 0",
-                "capture.fps: expected 1 to 120",
-            ),
-            (
-                "source = \"v4l2:/dev/video0\"\n[capture]\nframerate = 25",
-                "framerate",
-            ),
-        ] {
-            let error = told(wrong).expect_err(wrong).to_string();
-            assert!(error.contains(says), "{error}");
-        }
-    }
-
-    #[test]
-    fn flags_win_over_the_file_and_unknown_keys_are_refused() {
-        let dir = tempfile::tempdir().expect("a folder");
-        let path = dir.path().join("edge.toml");
-        let file = path.to_str().expect("a name");
-        std::fs::write(
-            &path,
-            "source = \"testcard:360p15\"\nlog = \"debug\"\nutc_offset_minutes = 0",
-        )
-        .expect("written");
-        let both = config(&["--config", file, "--source", "testcard:720p30"]).expect("settings");
-        assert_eq!(both.source, Source::TestCard(PictureSize::P720_30));
-        assert_eq!((both.log.as_str(), both.utc_offset_minutes), ("debug", 0));
-        std::fs::write(&path, "sorce = \"testcard\"").expect("written");
-        let error = config(&["--config", file])
-            .expect_err("a misspelt key")
-            .to_string();
-        assert!(error.contains("sorce"), "{error}");
-    }
-
-    #[test]
-    fn replicas_stand_in_one_text_in_several_flags_or_in_a_list() {
-        let several = config(&["--control-plane", "b:1,cp:8443"]).expect("settings");
-        assert_eq!(several.control_plane, ["cp:8443", "b:1"]);
-        let dir = tempfile::tempdir().expect("a folder");
-        let path = dir.path().join("edge.toml");
-        for text in ["\"a:1, b:2\"", "[\"a:1\", \"b:2\"]"] {
-            std::fs::write(&path, format!("identity_dir = \"x\"\ncontrol_plane = {text}")).expect("written");
-            let flags = ["muster-edge", "--config", path.to_str().expect("a name")];
-            let args = Args::try_parse_from(flags).expect("flags");
-            let config = Config::from_args(args).expect("settings");
-            assert_eq!(config.control_plane, ["a:1", "b:2"]);
-        }
-    }
-
-    #[test]
-    fn the_page_is_for_this_box_alone_unless_told_otherwise() {
-        let page = |flags: &[&str]| config(flags).map(|config| config.page);
-        let default = page(&[]).expect("settings").expect("served");
-        assert!(default.ip().is_loopback());
-        assert_eq!(page(&["--page", "off"]), Ok(None));
-        assert_eq!(page(&["--page", "0.0.0.0:80"]), Ok("0.0.0.0:80".parse().ok()));
-        assert_eq!(page(&["--page", "localhost"]), Err(ConfigError::Page));
-        assert_eq!(config(&[]).expect("settings").state_dir, Some("/tmp/id".into()));
-        let elsewhere = config(&["--state", "/tmp/state"]).expect("settings");
-        assert_eq!(elsewhere.state_dir, Some("/tmp/state".into()));
-        let limits = elsewhere.recordings.expect("recorded");
-        assert_eq!((limits.most, limits.keep_free), (2048 * MIB, 1024 * MIB));
-        assert!(recordings(Some(0), None).is_none());
-    }
-
-    #[test]
-    fn addresses_and_tokens_are_checked_at_once() {
-        for address in ["cp", ":8443", "cp:0", "cp:x"] {
-            let args =
-                Args::try_parse_from(["muster-edge", "--control-plane", address, "--identity", "/tmp/id"]);
-            assert_eq!(
-                Config::from_args(args.expect("flags")).err(),
-                Some(ConfigError::Address),
-                "{address}"
-            );
-        }
-        let error = config(&["--enrol-token", "met1.hush"])
-            .expect_err("cut short")
-            .to_string();
-        assert!(
-            error.contains("met1.SECRET") && !error.contains("hush"),
-            "{error}"
-        );
-    }
-}
+mod tests;

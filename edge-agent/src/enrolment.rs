@@ -1,10 +1,14 @@
 //! The first start: trading the one-time token for a certificate, which is kept in the identity folder.
 
+use std::time::Duration;
+
 use muster_identity::{Credentials, EnrolError, Identity, IdentityError};
 
 use crate::backoff::Backoff;
 use crate::config::Config;
 use crate::status::{Status, StatusWriter};
+
+const TELL_EACH: Duration = Duration::from_secs(1);
 
 /// Why the agent has no identity to run with.
 #[derive(Debug, thiserror::Error)]
@@ -56,7 +60,8 @@ async fn enrol(
     let mut backoff = Backoff::default();
     // Any replica gives out certificates.
     for address in config.control_plane.iter().cycle() {
-        match muster_identity::enrol(address, token).await {
+        let attempt = muster_identity::enrol(address, token);
+        match while_told(attempt, status, writer).await {
             Ok(credentials) => {
                 credentials.save(&config.identity_dir)?;
                 tracing::info!(identity = %credentials.identity, "enrolled");
@@ -66,10 +71,23 @@ async fn enrol(
                 tracing::warn!(%error, "not enrolled yet, trying again");
                 status.last_error = Some(error.to_string());
                 writer.write(status, true);
-                tokio::time::sleep(backoff.next(rand::random())).await;
+                let wait = tokio::time::sleep(backoff.next(rand::random()));
+                while_told(wait, status, writer).await;
             }
             Err(error) => return Err(EnrolmentError::Refused(error)),
         }
     }
     Err(EnrolmentError::NoAddress)
+}
+
+/// Waits, and goes on telling meanwhile that the agent lives.
+async fn while_told<T>(wait: impl Future<Output = T>, status: &Status, writer: &mut StatusWriter) -> T {
+    let mut each = tokio::time::interval(TELL_EACH);
+    tokio::pin!(wait);
+    loop {
+        tokio::select! {
+            done = &mut wait => return done,
+            _ = each.tick() => writer.write(status, false),
+        }
+    }
 }

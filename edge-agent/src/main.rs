@@ -7,6 +7,8 @@ use clap::Parser as _;
 use muster_edge::agent::EnrolmentError;
 use muster_edge::agent::RECORDINGS;
 use muster_edge::config::{Args, Config, Task};
+use muster_edge::doctor;
+use muster_edge::notify::Notifier;
 use muster_edge::recorder::disk;
 use nix::sys::signal::Signal;
 use tokio::signal::unix::{SignalKind, signal};
@@ -29,10 +31,15 @@ fn main() -> ExitCode {
             Err(error) => fail(BAD_SETTINGS, &error.to_string()),
         };
     }
-    let config = match Config::from_args(args) {
+    let (task, print) = (args.task, args.print_config);
+    let mut config = match Config::from_args(args) {
         Ok(config) => config,
         Err(error) => return fail(BAD_SETTINGS, &error.to_string()),
     };
+    if print {
+        print!("{}", config.to_toml());
+        return ExitCode::SUCCESS;
+    }
     let filter = match EnvFilter::try_new(&config.log) {
         Ok(filter) => filter,
         Err(error) => return fail(BAD_SETTINGS, &format!("log filter: {error}")),
@@ -46,6 +53,12 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(FAILED, &format!("cannot start: {error}")),
     };
+    if let Some(Task::Doctor { json }) = task {
+        let report = runtime.block_on(doctor::examine(&config));
+        runtime.shutdown_background();
+        return tell(&report, json);
+    }
+    config.notifier = Notifier::from_environment();
     let ended = runtime.block_on(async {
         let stop = stop_signal().map_err(|error| format!("cannot take signals: {error}"))?;
         Ok::<_, String>(muster_edge::run(config, stop).await)
@@ -80,6 +93,18 @@ fn list_recordings(dir: &std::path::Path) -> ExitCode {
         );
     }
     ExitCode::SUCCESS
+}
+
+fn tell(report: &doctor::Report, json: bool) -> ExitCode {
+    if json {
+        match serde_json::to_string_pretty(report) {
+            Ok(text) => println!("{text}"),
+            Err(error) => return fail(FAILED, &error.to_string()),
+        }
+    } else {
+        print!("{}", report.in_words());
+    }
+    ExitCode::from(if report.ok { 0 } else { FAILED })
 }
 
 fn fail(code: u8, why: &str) -> ExitCode {

@@ -20,6 +20,7 @@ pub mod feed;
 mod flv;
 mod gop;
 pub mod h264;
+mod layer;
 pub mod rtsp;
 mod sound;
 

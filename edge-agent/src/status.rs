@@ -10,6 +10,7 @@ use serde::Serialize;
 use tokio::sync::watch;
 
 use crate::ladder::{Rung, Why};
+use crate::notify::Notifier;
 
 /// Where the agent is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -161,6 +162,24 @@ impl Default for Notice {
 }
 
 impl Status {
+    /// For `systemctl status`.
+    fn in_words(&self) -> String {
+        let state = match self.state {
+            State::Enrolling => "enrolling",
+            State::Offline => "offline",
+            State::Attached => "attached",
+            State::Ringing => "ringing",
+            State::Joining => "joining",
+            State::OnAir => "on air",
+        };
+        let camera = self.camera_fault.map(|word| format!(", camera {word}"));
+        let error = self.last_error.as_ref().map(|error| format!(", {error}"));
+        [Some(state.to_owned()), camera, error]
+            .into_iter()
+            .flatten()
+            .collect()
+    }
+
     /// Whether something changed that a person would call a change; counters and ages are not.
     pub fn differs(&self, other: &Self) -> bool {
         let plain = |status: &Self| Self {
@@ -188,15 +207,21 @@ impl Status {
 pub struct StatusWriter {
     target: Option<PathBuf>,
     watchers: Option<watch::Sender<Status>>,
+    notifier: Option<Notifier>,
     failed: bool,
 }
 
 impl StatusWriter {
     /// `None` writes to no file; `-` is standard output.
-    pub fn new(target: Option<PathBuf>, watchers: Option<watch::Sender<Status>>) -> Self {
+    pub fn new(
+        target: Option<PathBuf>,
+        watchers: Option<watch::Sender<Status>>,
+        notifier: Option<Notifier>,
+    ) -> Self {
         Self {
             target,
             watchers,
+            notifier,
             failed: false,
         }
     }
@@ -205,6 +230,9 @@ impl StatusWriter {
     pub fn write(&mut self, status: &Status, changed: bool) {
         if let Some(watchers) = &self.watchers {
             watchers.send_replace(status.clone());
+        }
+        if let Some(notifier) = &self.notifier {
+            notifier.alive(&status.in_words());
         }
         let Some(target) = self.target.as_deref() else {
             return;
@@ -251,7 +279,7 @@ mod tests {
     fn the_file_is_replaced_whole() {
         let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().join("status.json");
-        let mut writer = StatusWriter::new(Some(path.clone()), None);
+        let mut writer = StatusWriter::new(Some(path.clone()), None, None);
         for (state, text) in [(State::Attached, "attached"), (State::OnAir, "on_air")] {
             writer.write(
                 &Status {

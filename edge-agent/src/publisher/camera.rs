@@ -1,33 +1,22 @@
 //! A camera as a source: its H.264 passed on as it comes, in one or two layers, and its sound made into Opus.
 //!
-//! A camera obeys no request for a key frame. So of each layer the last group of pictures is kept, and sent again, at once
-//! and in a burst, for who comes late: the pictures before the last get timestamps a tick apart, so that a viewer decodes
-//! them and shows the last. Packets leave in bursts of at most [`BURST`]; a queue that a slow link leaves too long is let
-//! go up to the next key frame, and counted. A plain value: what the camera says comes in as [`FeedEvent`].
+//! A camera obeys no request for a key frame. So of each layer the last group of pictures is kept, and sent again at once,
+//! for who comes late (see [`Layer`]). A plain value: what the camera says comes in as [`FeedEvent`].
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use muster_link::rtp::{LinkRtp, PT_H264};
 use muster_proto::media::v1::{LinkLayer, LinkSource, SourceKind};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::clock::Clock;
 use super::feed::{FeedEvent, Picture};
-use super::gop::Gop;
+use super::layer::Layer;
 use super::sound::{self, Sound};
-use super::{AUDIO_FLOW, CAMERA_FLOW, Checked, Fault, Publish, Seed, Send, Stream, h264};
+use super::{AUDIO_FLOW, Checked, Fault, Publish, Seed, Send, Stream};
 
-/// Packets that leave at once, of each layer.
-const BURST: usize = 24;
-const BURST_GAP: Duration = Duration::from_millis(5);
-/// A group of pictures is sent again at most this often.
-const AGAIN_GAP: Duration = Duration::from_secs(1);
-/// Bytes that wait to be sent in a layer, at most.
-const LARGEST_QUEUE: usize = 3 * 1024 * 1024;
 /// Sound packets that wait, at most; older ones are let go.
 const MOST_SOUND: usize = 50;
 
@@ -63,29 +52,10 @@ pub struct Camera {
 impl Camera {
     /// Of `layers` streams, fed by `tasks`.
     pub fn new(layers: usize, demand: watch::Sender<Demand>, tasks: JoinSet<()>, seed: Seed) -> Self {
-        let layer = |index: usize| Layer {
-            flow: CAMERA_FLOW + index as u64,
-            size: (0, 0),
-            stream: Stream {
-                seq: seed[index & 1],
-                timestamp: u32::from(seed[2]) << 8,
-            },
-            clock: Clock::new(90_000),
-            gop: Gop::default(),
-            queue: VecDeque::new(),
-            queued: 0,
-            outgoing: VecDeque::new(),
-            last: None,
-            paused: false,
-            needs_key: true,
-            again: None,
-            next: None,
-            fault: None,
-            seen: false,
-            dropped: 0,
-        };
         Self {
-            layers: (0..layers).map(layer).collect(),
+            layers: (0..layers)
+                .map(|index| Layer::new(index, index + 1 == layers, seed))
+                .collect(),
             sound: Sound::new(Stream {
                 seq: seed[4],
                 timestamp: u32::from(seed[5]) << 8,
@@ -123,8 +93,7 @@ impl Camera {
         let since_start = self.since_start(now);
         let wanted = self.live && !self.audio_only;
         if let Some(layer) = self.layers.get_mut(layer) {
-            (layer.fault, layer.seen) = (None, true);
-            layer.gop.push(&picture);
+            layer.keep(&picture);
             if wanted && !layer.paused {
                 layer.enqueue(now, since_start, picture);
             }
@@ -151,7 +120,7 @@ impl Publish for Camera {
             flow: layer.flow,
             width: layer.size.0,
             height: layer.size.1,
-            max_bps: 0,
+            max_bps: layer.most_bps(),
         });
         let camera = LinkSource {
             kind: SourceKind::Camera.into(),
@@ -337,143 +306,12 @@ impl Publish for Camera {
     }
 }
 
-/// A picture that waits, and when it is shown.
-#[derive(Debug)]
-struct Queued {
-    data: Bytes,
-    ticks: i64,
-}
-
-#[derive(Debug)]
-struct Layer {
-    flow: u64,
-    size: (u32, u32),
-    stream: Stream,
-    clock: Clock,
-    gop: Gop,
-    queue: VecDeque<Queued>,
-    /// Bytes in the queue.
-    queued: usize,
-    /// Packets of the picture under way.
-    outgoing: VecDeque<Bytes>,
-    /// Ticks of the last picture that was queued.
-    last: Option<i64>,
-    paused: bool,
-    /// What depends on earlier pictures is of no use to anybody.
-    needs_key: bool,
-    /// When the group of pictures was sent again last.
-    again: Option<Instant>,
-    next: Option<Instant>,
-    fault: Option<Fault>,
-    /// A picture came since the last fault.
-    seen: bool,
-    /// Pictures let go since the queue was too long.
-    dropped: u64,
-}
-
-impl Layer {
-    fn enqueue(&mut self, now: Instant, since_start: Duration, picture: Picture) {
-        if self.needs_key && !picture.key {
-            return;
-        }
-        self.needs_key = false;
-        let ticks = self.clock.map(since_start, picture.ticks).0;
-        self.put(now, picture.data, ticks);
-        if self.queued > LARGEST_QUEUE {
-            self.dropped += self.queue.len() as u64;
-            tracing::warn!(
-                flow = self.flow,
-                dropped = self.dropped,
-                "the link is too slow: waiting for a key frame"
-            );
-            self.queue.clear();
-            (self.queued, self.needs_key) = (0, true);
-        }
-    }
-
-    fn put(&mut self, now: Instant, data: Bytes, ticks: i64) {
-        self.queued += data.len();
-        self.queue.push_back(Queued { data, ticks });
-        self.last = Some(ticks);
-        self.next.get_or_insert(now);
-    }
-
-    /// Somebody cannot go on without a key frame: sends the kept pictures, unless they have just been sent.
-    fn begin_again(&mut self, now: Instant, since_start: Duration) {
-        if self
-            .again
-            .is_some_and(|again| now.saturating_duration_since(again) < AGAIN_GAP)
-        {
-            return;
-        }
-        let pictures = self.gop.pictures();
-        let Some(newest) = pictures.last() else {
-            return;
-        };
-        let newest = self.clock.map(since_start, newest.ticks).0;
-        let first = newest - (pictures.len() as i64 - 1);
-        let first = self.last.map_or(first, |last| first.max(last + 1));
-        let pictures: Vec<_> = pictures.iter().map(|picture| picture.data.clone()).collect();
-        // What waits is among them.
-        self.queue.clear();
-        self.queued = 0;
-        for (data, ticks) in pictures.into_iter().zip(first..) {
-            self.put(now, data, ticks);
-        }
-        (self.again, self.needs_key) = (Some(now), false);
-    }
-
-    /// Nothing more is sent of what waits.
-    fn stop(&mut self) {
-        self.queue.clear();
-        self.outgoing.clear();
-        (self.queued, self.needs_key) = (0, true);
-        (self.again, self.next) = (None, None);
-    }
-
-    /// Sends a burst; returns the number of pictures that were begun.
-    fn run(&mut self, now: Instant, scratch: &mut BytesMut, send: Send<'_>) -> u64 {
-        let mut pictures = 0;
-        for _ in 0..BURST {
-            if self.outgoing.is_empty() {
-                let Some(picture) = self.queue.pop_front() else {
-                    break;
-                };
-                self.queued -= picture.data.len();
-                self.packetize(&picture, scratch);
-                pictures += 1;
-            }
-            if let Some(packet) = self.outgoing.pop_front() {
-                send(packet);
-            }
-        }
-        let waits = !(self.outgoing.is_empty() && self.queue.is_empty());
-        self.next = waits.then(|| now + BURST_GAP);
-        pictures
-    }
-
-    fn packetize(&mut self, picture: &Queued, scratch: &mut BytesMut) {
-        let timestamp = self.stream.timestamp.wrapping_add(picture.ticks as u32);
-        let (flow, stream, outgoing) = (self.flow, &mut self.stream, &mut self.outgoing);
-        h264::packetize(&picture.data, |payload, marker| {
-            let packet = LinkRtp {
-                payload_type: PT_H264,
-                marker,
-                seq: stream.seq,
-                timestamp,
-                audio_level: None,
-                payload,
-            };
-            stream.seq = stream.seq.wrapping_add(1);
-            outgoing.push_back(packet.to_datagram(flow, scratch));
-        });
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use muster_link::framing::split_flow;
+    use muster_link::rtp::LinkRtp;
 
+    use super::super::layer::LARGEST_QUEUE;
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -619,6 +457,16 @@ mod tests {
             assert!(bench.camera.layers[0].queued <= LARGEST_QUEUE);
         }
         assert!(bench.camera.layers[0].dropped > 0);
+    }
+
+    #[test]
+    fn what_a_layer_takes_is_measured() {
+        let mut bench = Bench::new();
+        let told = |bench: &Bench| bench.camera.sources(false)[0].layers[0].max_bps;
+        assert_eq!(told(&bench), 2_500_000);
+        bench.run(101);
+        // 25 pictures of 2000 bytes a second, and a fifth.
+        assert!((470_000..500_000).contains(&told(&bench)), "{}", told(&bench));
     }
 
     #[test]

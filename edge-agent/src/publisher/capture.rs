@@ -188,6 +188,38 @@ pub fn spawn(
     tasks
 }
 
+/// Captures until there is a picture, to see whether there is one.
+///
+/// # Errors
+/// What is wrong with the camera, and what the program said.
+pub async fn look(capture: &Capture) -> Result<(), (Fault, String)> {
+    let (_wanted, demand) = watch::channel(Demand {
+        pictures: true,
+        sound: false,
+    });
+    let (inputs, mut told) = mpsc::channel(16);
+    let mut camera = Supervisor {
+        what: What::Camera,
+        capture: capture.clone(),
+        demand,
+        inputs,
+    };
+    let picture = async {
+        while let Some(input) = told.recv().await {
+            if matches!(input, Input::Feed(FeedEvent::Picture { .. })) {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        end = camera.run() => match end {
+            End::Fault { fault, detail, .. } => Err((fault, detail)),
+            End::Unwanted | End::Over => Err((Fault::Silent, String::new())),
+        },
+        () = picture => Ok(()),
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum What {
     Camera,

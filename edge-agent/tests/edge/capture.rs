@@ -10,7 +10,7 @@ use muster_proto::command::v1::{Check, DrillCall, SummonsReason, SummonsState, a
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::h264::{begins_key_frame, decode, loudest, of};
+use crate::h264::{begins_key_frame, decode, in_order, loudest, of};
 use crate::world::{RunningAgent, World};
 
 const CAMERA: u64 = 1;
@@ -72,7 +72,7 @@ async fn a_captured_camera_is_seen_and_heard_and_only_while_it_is_wanted() {
             of(&seen.h264, CAMERA).filter(|packet| packet.marker).count() > 60 && seen.sounds.len() > 60
         })
         .await;
-    let packets: Vec<_> = of(&world.seen().h264, CAMERA).cloned().collect();
+    let packets = in_order(&world.seen().h264, CAMERA);
     let whole = packets
         .iter()
         .rposition(|packet| packet.marker)
@@ -111,10 +111,6 @@ async fn a_child_that_dies_is_told_of_and_started_again() {
         .await;
     let seen = world.seen().h264.clone();
     assert!(seen[before..].iter().any(begins_key_frame));
-    assert!(
-        seen.windows(2)
-            .all(|pair| pair[1].seq == pair[0].seq.wrapping_add(1))
-    );
     agent.stop().await;
 }
 

@@ -9,6 +9,14 @@ pub fn of(packets: &[H264Packet], flow: u64) -> impl Iterator<Item = &H264Packet
     packets.iter().filter(move |packet| packet.flow == flow)
 }
 
+/// Packets of a flow as they were sent: the link may bring one late.
+pub fn in_order(packets: &[H264Packet], flow: u64) -> Vec<H264Packet> {
+    let mut packets: Vec<_> = of(packets, flow).cloned().collect();
+    let first = packets.first().map_or(0, |packet| packet.seq);
+    packets.sort_by_key(|packet| packet.seq.wrapping_sub(first).cast_signed());
+    packets
+}
+
 /// The parameter sets come first, in a packet of their own kind.
 pub fn begins_key_frame(packet: &H264Packet) -> bool {
     packet.payload[0] & 0x1F == 24 && packet.payload[3] & 0x1F == 7

@@ -2,6 +2,7 @@
 
 mod capture;
 mod command;
+mod doctor;
 mod failover;
 mod h264;
 mod meeting;

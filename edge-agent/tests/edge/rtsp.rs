@@ -14,7 +14,7 @@ use muster_proto::media::v1::{KeyFrameRequest, LayerPause, link_down};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::h264::{begins_key_frame, decode, loudest, of};
+use crate::h264::{begins_key_frame, decode, in_order, loudest, of};
 use crate::world::{RunningAgent, World};
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/edge/camera.py");
@@ -23,9 +23,9 @@ const SUB: u64 = 1;
 const MAIN: u64 = 2;
 
 /// A camera; it ends with its handle.
-struct Camera {
+pub struct Camera {
     child: Child,
-    port: u16,
+    pub port: u16,
 }
 
 impl Drop for Camera {
@@ -41,7 +41,7 @@ fn free_port() -> u16 {
 }
 
 impl Camera {
-    fn start(flags: &[&str]) -> Self {
+    pub fn start(flags: &[&str]) -> Self {
         Self::start_at(free_port(), flags)
     }
 
@@ -152,7 +152,7 @@ async fn a_cameras_h264_arrives_in_two_layers_and_decodes() {
         .collect();
     assert_eq!(sizes, [(SUB, 320, 180), (MAIN, 640, 360)]);
     for flow in [SUB, MAIN] {
-        let packets: Vec<_> = of(&world.seen().h264, flow).cloned().collect();
+        let packets = in_order(&world.seen().h264, flow);
         let whole = packets
             .iter()
             .rposition(|packet| packet.marker)
@@ -239,7 +239,7 @@ async fn who_comes_late_or_back_gets_a_key_frame_at_once() {
             .is_some_and(begins_key_frame)
     );
     // All of it, with what was sent twice, is one stream.
-    let packets: Vec<_> = of(&world.seen().h264, MAIN).cloned().collect();
+    let packets = in_order(&world.seen().h264, MAIN);
     let whole = packets
         .iter()
         .rposition(|packet| packet.marker)

@@ -45,6 +45,8 @@ pub struct Seen {
     pub handed_in: Vec<pb::HandInReportRequest>,
     /// When the agent tried to attach.
     pub attempts: Vec<Instant>,
+    /// How far the control plane's clock is ahead, milliseconds.
+    pub clock_ahead_ms: i64,
     /// Attaching is refused once with this wait, milliseconds.
     pub crowded_ms: Option<u64>,
     pub attached: u32,
@@ -202,7 +204,7 @@ impl EndpointService for Desk {
         let attached = Attached {
             site: Some(site),
             relay_link,
-            server_time_ms: 0,
+            server_time_ms: epoch_ms() + self.lock()?.clock_ahead_ms,
         };
         let hello = AttachResponse {
             event: Some(attach_response::Event::Attached(attached)),
@@ -415,6 +417,7 @@ impl World {
             watchers: None,
             log: "info".into(),
             utc_offset_minutes: 480,
+            notifier: None,
         }
     }
 
@@ -519,6 +522,11 @@ impl RunningAgent {
             Ended::Stopped
         );
     }
+}
+
+fn epoch_ms() -> i64 {
+    let age = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    age.expect("after 1970").as_millis() as i64
 }
 
 fn serve(desk: &Desk) -> (SocketAddr, Runtime) {

@@ -1,0 +1,228 @@
+use super::*;
+
+fn config(flags: &[&str]) -> Result<Config, ConfigError> {
+    let args = [
+        "muster-edge",
+        "--control-plane",
+        "cp:8443",
+        "--identity",
+        "/tmp/id",
+    ]
+    .iter()
+    .chain(flags);
+    Config::from_args(Args::try_parse_from(args).expect("flags"))
+}
+
+#[test]
+fn sources_are_named_with_their_size() {
+    assert_eq!("testcard".parse(), Ok(Source::TestCard(PictureSize::P180_5)));
+    assert_eq!(
+        "testcard:1080p30".parse(),
+        Ok(Source::TestCard(PictureSize::P1080_30))
+    );
+    for source in ["rtsps://user:secret@10.0.0.9/1", "page"] {
+        let error = source.parse::<Source>().expect_err(source);
+        assert!(matches!(error, ConfigError::SourceNotYet(_)));
+        assert!(error.to_string().contains("not in this version"));
+        assert!(!error.to_string().contains("secret"));
+    }
+    assert_eq!("camera".parse::<Source>(), Err(ConfigError::UnknownSource));
+    assert!(matches!(
+        "testcard:4k".parse::<Source>(),
+        Err(ConfigError::Size(_))
+    ));
+}
+
+#[test]
+fn a_network_camera_has_one_stream_or_two() {
+    let both = [
+        "--source",
+        "rtsp://admin:hush@cam/1",
+        "--source-low",
+        "rtsp://admin:hush@cam:8554/2",
+    ];
+    let config = config(&both).expect("settings");
+    let Source::Rtsp(streams) = &config.source else {
+        panic!("another source")
+    };
+    let hosts: Vec<_> = streams.iter().map(CameraAddress::host).collect();
+    assert_eq!(hosts, ["cam:8554", "cam:554"], "the smallest first");
+    assert!(!format!("{config:?} {}", config.source).contains("hush"));
+    let error = super::tests::config(&both[2..]).expect_err("no main stream");
+    assert_eq!(error, ConfigError::NoSecondStream);
+    let error = super::tests::config(&["--source", "rtsp:admin:hush@cam"]).expect_err("no address");
+    assert!(!error.to_string().contains("hush"), "{error}");
+}
+
+#[test]
+fn a_camera_at_the_box_is_captured_as_the_file_says() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("edge.toml");
+    let told = |text: &str| {
+        std::fs::write(&path, text).expect("written");
+        config(&["--config", path.to_str().expect("a name")])
+    };
+    let text = "source = \"v4l2:/dev/video2\"\nmicrophone = \"hw:1\"\n[capture]\nsize = \"640x480\"\nfps = 15\nkbps = 800";
+    let Source::Capture(capture) = told(text).expect("settings").source else {
+        panic!("another source")
+    };
+    assert_eq!(
+        (capture.width, capture.height, capture.fps, capture.kbps),
+        (640, 480, 15, 800)
+    );
+    assert_eq!(capture.microphone.as_deref(), Some("hw:1"));
+    for (wrong, says) in [
+        ("source = \"v4l2:video0\"", "v4l2:/dev/videoN"),
+        ("microphone = \"hw:1\"", "v4l2:/dev/videoN"),
+        (
+            "source = \"v4l2:/dev/video0\"\n[capture]\nsize = \"big\"",
+            "capture.size: expected WIDTHxHEIGHT",
+        ),
+        (
+            "source = \"v4l2:/dev/video0\"\n[capture]\nfps = 0",
+            "capture.fps: expected 1 to 120",
+        ),
+        (
+            "source = \"v4l2:/dev/video0\"\n[capture]\nframerate = 25",
+            "framerate",
+        ),
+    ] {
+        let error = told(wrong).expect_err(wrong).to_string();
+        assert!(error.contains(says), "{error}");
+    }
+}
+
+#[test]
+fn flags_win_over_the_file_and_unknown_keys_are_refused() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("edge.toml");
+    let file = path.to_str().expect("a name");
+    std::fs::write(
+        &path,
+        "source = \"testcard:360p15\"\nlog = \"debug\"\nutc_offset_minutes = 0",
+    )
+    .expect("written");
+    let both = config(&["--config", file, "--source", "testcard:720p30"]).expect("settings");
+    assert_eq!(both.source, Source::TestCard(PictureSize::P720_30));
+    assert_eq!((both.log.as_str(), both.utc_offset_minutes), ("debug", 0));
+    std::fs::write(&path, "sorce = \"testcard\"").expect("written");
+    let error = config(&["--config", file])
+        .expect_err("a misspelt key")
+        .to_string();
+    assert!(error.contains("sorce"), "{error}");
+}
+
+#[test]
+fn an_error_in_the_file_names_its_line_and_no_secret() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("edge.toml");
+    let check = |text: &str, flags: &[&str], says: &[&str]| {
+        std::fs::write(&path, text).expect("written");
+        let flags = [&["--config", path.to_str().expect("a name")], flags].concat();
+        let error = config(&flags).expect_err(text).to_string();
+        for words in says {
+            assert!(error.contains(words), "{error}");
+        }
+        assert!(!error.contains("hush"), "{error}");
+    };
+    check(
+        "log = \"info\"\n\nsorce = \"rtsp://a:hush@cam\"",
+        &[],
+        &["edge.toml: line 3: sorce", "unknown field `sorce`", "`source`"],
+    );
+    check("source = rtsp://a:hush@cam", &[], &["edge.toml: line 1: source"]);
+    check(
+        "log = \"x\"\nutc_offset_minutes = \"hush\"",
+        &[],
+        &["line 2: utc_offset_minutes", "expected i32"],
+    );
+    check(
+        "log = \"x\"\nsource = \"camera:hush\"",
+        &[],
+        &["line 2: source", "expected testcard"],
+    );
+    check(
+        "source = \"v4l2:/dev/video0\"\n[capture]\n fps = 999",
+        &[],
+        &["line 3: fps", "expected 1 to 120"],
+    );
+    check(
+        "source_low = \"rtsp://a:hush@cam/2\"",
+        &[],
+        &["line 1: source_low"],
+    );
+    // The flag is at fault, not the file.
+    std::fs::write(&path, "source = \"testcard\"").expect("written");
+    let flags = ["--config", path.to_str().expect("a name"), "--source", "camera"];
+    assert_eq!(config(&flags).err(), Some(ConfigError::UnknownSource));
+}
+
+#[test]
+fn the_settings_that_are_printed_say_the_same_again() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("edge.toml");
+    let flags = [
+        "--source",
+        "v4l2:/dev/video1",
+        "--microphone",
+        "hw:\"1",
+        "--log",
+        "debug",
+    ];
+    let told = config(&flags).expect("settings");
+    std::fs::write(&path, told.to_toml()).expect("written");
+    let args = Args::try_parse_from(["muster-edge", "--config", path.to_str().expect("a name")]);
+    let again = Config::from_args(args.expect("flags")).expect("settings");
+    assert_eq!(again.to_toml(), told.to_toml());
+    assert_eq!(again.source, told.source);
+}
+
+#[test]
+fn replicas_stand_in_one_text_in_several_flags_or_in_a_list() {
+    let several = config(&["--control-plane", "b:1,cp:8443"]).expect("settings");
+    assert_eq!(several.control_plane, ["cp:8443", "b:1"]);
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("edge.toml");
+    for text in ["\"a:1, b:2\"", "[\"a:1\", \"b:2\"]"] {
+        std::fs::write(&path, format!("identity_dir = \"x\"\ncontrol_plane = {text}")).expect("written");
+        let flags = ["muster-edge", "--config", path.to_str().expect("a name")];
+        let args = Args::try_parse_from(flags).expect("flags");
+        let config = Config::from_args(args).expect("settings");
+        assert_eq!(config.control_plane, ["a:1", "b:2"]);
+    }
+}
+
+#[test]
+fn the_page_is_for_this_box_alone_unless_told_otherwise() {
+    let page = |flags: &[&str]| config(flags).map(|config| config.page);
+    let default = page(&[]).expect("settings").expect("served");
+    assert!(default.ip().is_loopback());
+    assert_eq!(page(&["--page", "off"]), Ok(None));
+    assert_eq!(page(&["--page", "0.0.0.0:80"]), Ok("0.0.0.0:80".parse().ok()));
+    assert_eq!(page(&["--page", "localhost"]), Err(ConfigError::Page));
+    assert_eq!(config(&[]).expect("settings").state_dir, Some("/tmp/id".into()));
+    let elsewhere = config(&["--state", "/tmp/state"]).expect("settings");
+    assert_eq!(elsewhere.state_dir, Some("/tmp/state".into()));
+    let limits = elsewhere.recordings.expect("recorded");
+    assert_eq!((limits.most, limits.keep_free), (2048 * MIB, 1024 * MIB));
+    assert!(recordings(Some(0), None).is_none());
+}
+
+#[test]
+fn addresses_and_tokens_are_checked_at_once() {
+    for address in ["cp", ":8443", "cp:0", "cp:x"] {
+        let args = Args::try_parse_from(["muster-edge", "--control-plane", address, "--identity", "/tmp/id"]);
+        assert_eq!(
+            Config::from_args(args.expect("flags")).err(),
+            Some(ConfigError::Address),
+            "{address}"
+        );
+    }
+    let error = config(&["--enrol-token", "met1.hush"])
+        .expect_err("cut short")
+        .to_string();
+    assert!(
+        error.contains("met1.SECRET") && !error.contains("hush"),
+        "{error}"
+    );
+}

@@ -1,0 +1,333 @@
+//! `muster-edge doctor`: looks at everything that an agent needs, one after the other, and says in plain words what is
+//! wrong and what to do about it.
+//!
+//! It uses what the agent uses: its settings, its certificate, its way to the control plane, its link and its camera.
+//! It answers no call and joins no meeting. While it asks the control plane, for a moment, the site counts as online. No
+//! finding holds a password.
+
+use std::error::Error as _;
+use std::fmt::Write as _;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use muster_identity::{Credentials, Identity};
+use muster_link::{EdgeLink, LinkError};
+use muster_proto::command::v1::endpoint_service_client::EndpointServiceClient;
+use muster_proto::command::v1::{AttachRequest, Attached, attach_response};
+use serde::Serialize;
+use tokio::time::{Instant, timeout};
+
+use crate::config::{Config, Source};
+use crate::publisher::{capture, rtsp};
+
+/// How long each question may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// A clock that is off by more is wrong, milliseconds.
+const CLOCK_OFF_MS: i64 = 1000;
+const DAY_S: i64 = 86_400;
+
+/// What was found of one thing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// `certificate`, `names`, `control_plane`, `clock`, `udp` or `camera`.
+    pub check: &'static str,
+    pub ok: bool,
+    pub says: String,
+}
+
+/// Everything that was found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// Nothing is wrong.
+    pub ok: bool,
+    pub checks: Vec<Finding>,
+}
+
+impl Report {
+    /// A line for each finding.
+    pub fn in_words(&self) -> String {
+        let mut text = String::new();
+        for Finding { check, ok, says } in &self.checks {
+            let mark = if *ok { "ok   " } else { "WRONG" };
+            let _ = writeln!(text, "{mark}  {check:<14} {says}");
+        }
+        text
+    }
+
+    fn add(&mut self, check: &'static str, found: Result<String, String>) {
+        let ok = found.is_ok();
+        self.ok &= ok;
+        let says = found.unwrap_or_else(|why| why);
+        self.checks.push(Finding { check, ok, says });
+    }
+}
+
+/// Looks at everything.
+pub async fn examine(config: &Config) -> Report {
+    let mut report = Report {
+        ok: true,
+        checks: Vec::new(),
+    };
+    let credentials = look_at_certificate(config, &mut report);
+    report.add("names", look_up(&config.control_plane).await);
+    if let Some(credentials) = &credentials {
+        look_at_network(config, credentials, &mut report).await;
+    }
+    report.add("camera", look_at_camera(&config.source).await);
+    report
+}
+
+fn look_at_certificate(config: &Config, report: &mut Report) -> Option<Credentials> {
+    let folder = config.identity_dir.display();
+    let found = match Credentials::load(&config.identity_dir) {
+        Ok(Some(credentials)) => judge(&credentials).map(|says| (says, credentials)),
+        Ok(None) => Err(format!(
+            "{folder} holds none: ask an engineer for the site's token and start the agent once with MUSTER_ENROL_TOKEN=met1..."
+        )),
+        Err(error) => Err(format!("{folder}: {error}")),
+    };
+    let (says, credentials) = match found {
+        Ok((says, credentials)) => (Ok(says), Some(credentials)),
+        Err(why) => (Err(why), None),
+    };
+    report.add("certificate", says);
+    credentials
+}
+
+fn judge(credentials: &Credentials) -> Result<String, String> {
+    let Identity::Agent(site) = &credentials.identity else {
+        return Err(format!(
+            "it is of {}, expected one of an agent",
+            credentials.identity
+        ));
+    };
+    let certificate = credentials
+        .live_certificate()
+        .map_err(|error| error.to_string())?;
+    let days = (certificate.ends_s() - now_ms() / 1000).div_euclid(DAY_S);
+    if days < 0 {
+        return Err(format!(
+            "it ran out {} days ago, or the clock is wrong: take a new token, remove the folder and enrol again",
+            -days
+        ));
+    }
+    Ok(format!("of site {site}, good for {days} more days"))
+}
+
+/// Finds the addresses of the control plane's names.
+async fn look_up(addresses: &[String]) -> Result<String, String> {
+    let mut found = Vec::new();
+    for address in addresses {
+        match timeout(PATIENCE, tokio::net::lookup_host(address)).await {
+            Ok(Ok(mut resolved)) => match resolved.next() {
+                Some(first) => found.push(format!("{address} is {}", first.ip())),
+                None => return Err(format!("{address} has no address")),
+            },
+            Ok(Err(error)) => {
+                return Err(format!(
+                    "{address} is not found: {error}; look at the box's DNS server"
+                ));
+            }
+            Err(_) => return Err(format!("{address}: the DNS server does not answer within 5 s")),
+        }
+    }
+    Ok(found.join(", "))
+}
+
+async fn look_at_network(config: &Config, credentials: &Credentials, report: &mut Report) {
+    let mut attached = None;
+    for address in &config.control_plane {
+        let asked = ask(address, credentials).await;
+        if let Ok(greeting) = &asked {
+            attached = Some(greeting.clone());
+        }
+        report.add(
+            "control_plane",
+            asked.map(|_| format!("{address} answers and takes the certificate")),
+        );
+    }
+    let Some((attached, took)) = attached else { return };
+    report.add("clock", judge_clock(&attached, took));
+    report.add("udp", look_at_udp(&attached.relay_link, credentials).await);
+}
+
+/// What the control plane says first, and how long that took.
+async fn ask(address: &str, credentials: &Credentials) -> Result<(Attached, Duration), String> {
+    match timeout(PATIENCE, tokio::net::TcpStream::connect(address)).await {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => {
+            return Err(format!(
+                "{address} cannot be reached by TCP: {error}; look at the address, the network and firewalls"
+            ));
+        }
+        Err(_) => {
+            return Err(format!(
+                "{address} does not answer by TCP within 5 s; look at the network and firewalls"
+            ));
+        }
+    }
+    let greet = async {
+        let channel = muster_identity::connect(address, credentials)
+            .await
+            .map_err(|error| error.to_string())?;
+        let mut client = EndpointServiceClient::new(channel);
+        let request = AttachRequest {
+            endpoint: "agent".into(),
+            version: env!("CARGO_PKG_VERSION").into(),
+        };
+        let asked = Instant::now();
+        let refused = |status: tonic::Status| format!("{address}: {}", why(&status));
+        let mut stream = client.attach(request).await.map_err(refused)?.into_inner();
+        let first = stream.message().await.map_err(refused)?;
+        match first.and_then(|message| message.event) {
+            Some(attach_response::Event::Attached(attached)) => Ok((attached, asked.elapsed())),
+            _ => Err(format!(
+                "{address} says something unexpected: is it the control plane's port for agents?"
+            )),
+        }
+    };
+    let late = |_| {
+        Err(format!(
+            "{address} takes the connection and says nothing within 5 s"
+        ))
+    };
+    timeout(PATIENCE, greet).await.unwrap_or_else(late)
+}
+
+/// A refusal in plain words; that of TLS is deep in its sources.
+fn why(status: &tonic::Status) -> String {
+    let mut told = status.message().to_owned();
+    let mut source = status.source();
+    while let Some(error) = source {
+        let _ = write!(told, ": {error}");
+        source = error.source();
+    }
+    let has = |words: &[&str]| words.iter().any(|word| told.contains(word));
+    if has(&["UnknownIssuer", "UnknownCA", "BadSignature", "DecryptError"]) {
+        return format!(
+            "certificates of different authorities: the box is enrolled with another control plane ({told})"
+        );
+    }
+    if has(&["Expired", "NotValidYet"]) {
+        return format!(
+            "a certificate has run out or is not valid yet: look at the clock, then enrol again ({told})"
+        );
+    }
+    match status.code() {
+        tonic::Code::Unauthenticated | tonic::Code::PermissionDenied => {
+            format!("it does not take the certificate: {told}; enrol again with a new token")
+        }
+        tonic::Code::NotFound | tonic::Code::InvalidArgument => format!("it does not know the site: {told}"),
+        _ => told,
+    }
+}
+
+fn judge_clock(attached: &Attached, took: Duration) -> Result<String, String> {
+    // The answer was written somewhere on its way.
+    let half = i64::try_from(took.as_millis() / 2).unwrap_or(i64::MAX);
+    let off = now_ms()
+        .saturating_sub(half)
+        .saturating_sub(attached.server_time_ms);
+    if off.unsigned_abs() <= CLOCK_OFF_MS.unsigned_abs() {
+        return Ok(format!("{off} ms from the control plane's"));
+    }
+    let direction = if off > 0 { "ahead of" } else { "behind" };
+    let seconds = off.unsigned_abs() / 1000;
+    Err(format!(
+        "{seconds} s {direction} the control plane's: set it, and keep it by NTP (timedatectl set-ntp true)"
+    ))
+}
+
+async fn look_at_udp(relay: &str, credentials: &Credentials) -> Result<String, String> {
+    if relay.is_empty() {
+        return Err("the control plane has no relay online to try it with".into());
+    }
+    let asked = Instant::now();
+    match EdgeLink::connect(relay, credentials).await {
+        Ok(link) => {
+            link.sender.close("the doctor has seen enough");
+            Ok(format!(
+                "the relay {relay} answers, linked in {} ms",
+                asked.elapsed().as_millis()
+            ))
+        }
+        Err(error) if is_silence(&error) => Err(format!(
+            "no answer from the relay {relay}: UDP to this port is blocked on the way, or the relay is away"
+        )),
+        Err(error) => Err(format!("the relay {relay}: {error}")),
+    }
+}
+
+async fn look_at_camera(source: &Source) -> Result<String, String> {
+    match source {
+        Source::TestCard(_) => Ok(format!("none: {source} is published")),
+        Source::Rtsp(streams) => {
+            for address in streams {
+                rtsp::look(address).await.map_err(|(fault, detail)| {
+                    let detail = if detail.is_empty() {
+                        detail
+                    } else {
+                        format!(" ({detail})")
+                    };
+                    format!("{address}: {}{detail}", fault.in_words())
+                })?;
+            }
+            Ok(format!("{source} sends H.264 in {} streams", streams.len()))
+        }
+        Source::Capture(capture) => capture::look(capture)
+            .await
+            .map(|()| format!("{source} sends pictures"))
+            .map_err(|(fault, detail)| format!("{source}: {} ({detail})", fault.in_words())),
+    }
+}
+
+/// Nothing came back, as against a refusal.
+fn is_silence(error: &LinkError) -> bool {
+    match error {
+        LinkError::Timeout(_) => true,
+        LinkError::Lost(lost) => lost.to_string().contains("timed out"),
+        _ => false,
+    }
+}
+
+fn now_ms() -> i64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |age| i64::try_from(age.as_millis()).unwrap_or(i64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_clock_says_by_how_much_and_which_way() {
+        let attached = |off: i64| Attached {
+            server_time_ms: now_ms() - off,
+            ..Attached::default()
+        };
+        let took = Duration::from_millis(20);
+        assert!(judge_clock(&attached(300), took).is_ok());
+        let ahead = judge_clock(&attached(90_500), took).expect_err("wrong");
+        assert!(ahead.starts_with("90 s ahead of"), "{ahead}");
+        let behind = judge_clock(&attached(-3_600_000), took).expect_err("wrong");
+        assert!(
+            behind.starts_with("3600 s behind") || behind.starts_with("3599 s behind"),
+            "{behind}"
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_stands_in_its_line() {
+        let mut report = Report {
+            ok: true,
+            checks: Vec::new(),
+        };
+        report.add("names", Ok("cp is 10.0.0.5".into()));
+        report.add("udp", Err("blocked".into()));
+        assert!(!report.ok);
+        assert_eq!(
+            report.in_words(),
+            "ok     names          cp is 10.0.0.5\nWRONG  udp            blocked\n"
+        );
+    }
+}
