@@ -110,8 +110,9 @@ async fn measure(args: &EdgeArgs) -> anyhow::Result<()> {
     let agent = Owned(
         Command::new(&program)
             .args(["--control-plane", &plane.agents_addr.to_string()])
-            .arg("--identity-dir")
+            .arg("--identity")
             .arg(&identity)
+            .args(["--page", "off"])
             .args(["--source", &address])
             .env("MUSTER_LOG", "warn")
             .stdin(Stdio::null())

@@ -1,6 +1,7 @@
 //! What links that came and went leave behind in memory: both ends, in this process.
 
 use std::net::UdpSocket;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use muster_identity::{Authority, Identity};
@@ -8,6 +9,9 @@ use muster_link::{EdgeLink, LinkServer};
 use serde::Serialize;
 
 use crate::procfs;
+
+/// What was closed is remembered for a few round trips.
+const REMEMBERED: Duration = Duration::from_secs(5);
 
 #[derive(Serialize)]
 struct Line {
@@ -40,11 +44,11 @@ pub fn run(times: u32) -> anyhow::Result<()> {
             edge.sender.close("again");
             relay.sender.closed().await;
             if time == times / 10 {
+                tokio::time::sleep(REMEMBERED).await;
                 before = procfs::resident_mb(std::process::id())?;
             }
         }
-        // What was closed is remembered for a few round trips.
-        tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+        tokio::time::sleep(REMEMBERED).await;
         let rss_mb = procfs::resident_mb(std::process::id())?;
         let line = Line {
             bench: "edge",
