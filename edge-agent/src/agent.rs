@@ -103,7 +103,7 @@ pub async fn run(mut config: Config, stop: impl Future<Output = ()>) -> Result<E
         recorder,
         out_since: None,
         reached,
-        uplink: Uplink::new(Arc::new(credentials), inputs),
+        uplink: Uplink::new(Arc::new(credentials), inputs, config.uplinks.clone()),
         control,
         config,
         names: None,

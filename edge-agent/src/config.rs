@@ -83,6 +83,16 @@ pub struct Args {
     /// Where the site's own page is served: HOST:PORT, or `off` [default: 127.0.0.1:8088, this box alone].
     #[arg(long, global = true, value_name = "HOST:PORT", env = "MUSTER_PAGE")]
     pub page: Option<String>,
+    /// Network interface that the link goes over, such as `eth0`; given twice, the second is kept warm and used when nothing comes
+    /// back over the first [default: as the system routes].
+    #[arg(
+        long,
+        global = true,
+        value_name = "INTERFACE",
+        env = "MUSTER_UPLINK",
+        value_delimiter = ','
+    )]
+    pub uplink: Vec<String>,
     /// What to log to standard error: error, warn, info, debug, trace, or a filter such as `muster_edge=debug`.
     #[arg(long, global = true, value_name = "FILTER", env = "MUSTER_LOG")]
     pub log: Option<String>,
@@ -123,6 +133,7 @@ Settings can stand in a file (--config edge.toml); flags and environment win ove
   page = \"127.0.0.1:8088\"     # http://localhost:8088 on the box: how the link fares, and a form for reports
   recordings_mib = 2048     # what is recorded here while the link is away in a meeting; 0: nothing
   keep_free_mib = 1024     # of the disk, whatever is recorded
+  uplink = [\"eth0\", \"wwan0\"]     # the link goes over the first; the second is kept warm, and taken when nothing comes back
   log = \"info\"
   utc_offset_minutes = 480     # the clock in the picture
 A camera at the box is captured by ffmpeg:
@@ -162,6 +173,8 @@ struct FileSettings {
     page: Option<String>,
     recordings_mib: Option<u64>,
     keep_free_mib: Option<u64>,
+    #[serde(default, deserialize_with = "one_or_more")]
+    uplink: Vec<String>,
     log: Option<String>,
     utc_offset_minutes: Option<i32>,
 }
@@ -195,6 +208,8 @@ pub struct Config {
     /// How much the recordings of outages may take, in the folder `recordings` of the state folder; none: nothing is
     /// recorded.
     pub recordings: Option<Limits>,
+    /// Network interfaces that the link goes over, in the order of preference; none: the system's routes decide.
+    pub uplinks: Vec<String>,
     /// Where a program that runs the agent in itself reads its state.
     pub watchers: Option<watch::Sender<Status>>,
     pub log: String,
@@ -238,6 +253,8 @@ pub enum ConfigError {
     Address,
     #[error("page: expected HOST:PORT with a number for the host, such as 127.0.0.1:8088, or off")]
     Page,
+    #[error("uplink `{0}`: expected the name of a network interface, 1 to 15 bytes, such as eth0, each once")]
+    Uplink(String),
     #[error("{0}")]
     Token(String),
     #[error("{file}: {why}")]
@@ -341,6 +358,17 @@ impl CaptureSettings {
     }
 }
 
+/// Names of interfaces as Linux has them (at most 15 bytes, no slash, no space), each once.
+fn interfaces(names: Vec<String>) -> Result<Vec<String>, ConfigError> {
+    for (index, name) in names.iter().enumerate() {
+        let fits = (1..=15).contains(&name.len()) && !name.contains(['/', ' ', '\0']);
+        if !fits || names[..index].contains(name) {
+            return Err(ConfigError::Uplink(name.clone()));
+        }
+    }
+    Ok(names)
+}
+
 impl Config {
     /// Joins flags, environment (both in `args`), file and defaults.
     ///
@@ -382,6 +410,11 @@ impl Config {
             identity_dir,
             recordings: recordings(file.recordings_mib, file.keep_free_mib),
             page: page(args.page.or(file.page).as_deref())?,
+            uplinks: interfaces(if args.uplink.is_empty() {
+                file.uplink
+            } else {
+                args.uplink
+            })?,
             enrol_token: token
                 .map(|token| token.trim().parse())
                 .transpose()
@@ -433,6 +466,10 @@ impl Config {
             .page
             .map_or_else(|| "off".to_owned(), |page| page.to_string());
         lines.push(format!("page = {}", text(&page)));
+        if !self.uplinks.is_empty() {
+            let names: Vec<_> = self.uplinks.iter().map(|name| text(name)).collect();
+            lines.push(format!("uplink = [{}]", names.join(", ")));
+        }
         let limits = self
             .recordings
             .map(|limits| (limits.most / MIB, limits.keep_free / MIB));

@@ -68,6 +68,10 @@ pub struct Status {
     pub rung_why: Option<Why>,
     /// How the way to the relay is, in a meeting.
     pub way: Option<Way>,
+    /// The network interface that is sent by, where some were named.
+    pub interface: Option<String>,
+    /// Further ones over which the relay answers.
+    pub warm_interfaces: usize,
     /// The site sends sound alone, as it was asked to.
     pub audio_only: bool,
     /// The chair has muted the site.

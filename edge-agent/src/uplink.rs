@@ -4,6 +4,7 @@
 //! buffer drops the oldest datagrams then). Each link has a number, so that late words of an old one are known as such.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -18,6 +19,9 @@ use crate::backoff::Backoff;
 
 /// A link that lasted this long was a good one: after its loss the first wait is short again.
 const GOOD_AFTER: Duration = Duration::from_secs(2);
+
+/// Between two tries to warm an interface.
+const STANDBY_AGAIN: Duration = Duration::from_secs(3);
 
 /// What a link says.
 #[derive(Debug)]
@@ -39,10 +43,16 @@ pub struct Uplink {
     live: Option<(EdgeSender, Instant)>,
     backoff: Backoff,
     try_at_ms: i64,
+    /// Network interfaces in the order of preference; none: the system's routes decide.
+    interfaces: Vec<String>,
+    /// Keeps the ways over the other interfaces warm.
+    standby: Option<JoinHandle<()>>,
+    /// Of them, those over which the relay answers.
+    warm: Arc<AtomicUsize>,
 }
 
 impl Uplink {
-    pub fn new(credentials: Arc<Credentials>, inputs: mpsc::Sender<Input>) -> Self {
+    pub fn new(credentials: Arc<Credentials>, inputs: mpsc::Sender<Input>, interfaces: Vec<String>) -> Self {
         let backoff = Backoff::default();
         Self {
             credentials,
@@ -53,6 +63,9 @@ impl Uplink {
             live: None,
             backoff,
             try_at_ms: 0,
+            interfaces,
+            standby: None,
+            warm: Arc::default(),
         }
     }
 
@@ -109,6 +122,11 @@ impl Uplink {
         self.live.as_ref().map(|(sender, _)| sender)
     }
 
+    /// Other interfaces over which the relay answers now.
+    pub fn warm(&self) -> usize {
+        self.warm.load(Ordering::Relaxed)
+    }
+
     /// Sends a control message if the link is up; a relay that does not read loses its link.
     pub fn send(&self, message: link_up::Message) {
         let Some(sender) = self.sender() else { return };
@@ -128,6 +146,10 @@ impl Uplink {
         if let Some(task) = self.task.take() {
             task.abort();
         }
+        if let Some(standby) = self.standby.take() {
+            standby.abort();
+        }
+        self.warm.store(0, Ordering::Relaxed);
     }
 
     fn restart(&mut self, wait: Duration) {
@@ -137,14 +159,29 @@ impl Uplink {
         };
         self.number += 1;
         self.try_at_ms = epoch_ms().saturating_add(i64::try_from(wait.as_millis()).unwrap_or(i64::MAX));
-        let (credentials, inputs) = (self.credentials.clone(), self.inputs.clone());
-        self.task = Some(tokio::spawn(pump(
-            self.number,
+        // Each attempt begins with the next interface: the first may be the one that is dead.
+        let mut interfaces = self.interfaces.clone();
+        if !interfaces.is_empty() {
+            let first = (self.number as usize - 1) % interfaces.len();
+            interfaces.rotate_left(first);
+        }
+        if let [_, others @ ..] = &self.interfaces[..]
+            && !others.is_empty()
+        {
+            let standby = keep_warm(
+                address.clone(),
+                self.credentials.clone(),
+                others.to_vec(),
+                self.warm.clone(),
+            );
+            self.standby = Some(tokio::spawn(standby));
+        }
+        let way = Way {
             address,
-            credentials,
-            wait,
-            inputs,
-        )));
+            credentials: self.credentials.clone(),
+            interfaces,
+        };
+        self.task = Some(tokio::spawn(pump(self.number, way, wait, self.inputs.clone())));
     }
 }
 
@@ -154,15 +191,49 @@ impl Drop for Uplink {
     }
 }
 
-async fn pump(
-    number: u64,
+/// How a link is made.
+struct Way {
     address: String,
     credentials: Arc<Credentials>,
-    wait: Duration,
-    inputs: mpsc::Sender<Input>,
+    interfaces: Vec<String>,
+}
+
+/// Holds an idle link over each of these interfaces, so that the way over it is known to work, and its radio and the
+/// address translation on it are awake, when the link needs it. Counts those that are up.
+async fn keep_warm(
+    address: String,
+    credentials: Arc<Credentials>,
+    interfaces: Vec<String>,
+    warm: Arc<AtomicUsize>,
 ) {
+    let each = interfaces.into_iter().map(|interface| {
+        let (address, credentials, warm) = (&address, &credentials, &warm);
+        async move {
+            let interface = [interface];
+            loop {
+                match EdgeLink::connect_over(address, credentials, &interface).await {
+                    Ok(link) => {
+                        warm.fetch_add(1, Ordering::Relaxed);
+                        tracing::info!(interface = interface[0], "standby is warm");
+                        let ended = link.sender.closed().await;
+                        warm.fetch_sub(1, Ordering::Relaxed);
+                        tracing::warn!(interface = interface[0], %ended, "standby lost");
+                    }
+                    Err(error) => {
+                        tracing::debug!(interface = interface[0], %error, "standby does not answer");
+                    }
+                }
+                tokio::time::sleep(STANDBY_AGAIN).await;
+            }
+        }
+    });
+    futures_util::future::join_all(each).await;
+}
+
+async fn pump(number: u64, way: Way, wait: Duration, inputs: mpsc::Sender<Input>) {
     tokio::time::sleep(wait).await;
-    let mut link = match EdgeLink::connect(&address, &credentials).await {
+    let link = EdgeLink::connect_over(&way.address, &way.credentials, &way.interfaces).await;
+    let mut link = match link {
         Ok(link) => link,
         Err(error) => {
             let _ = inputs

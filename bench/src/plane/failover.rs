@@ -149,6 +149,7 @@ async fn measure(args: &FailoverArgs) -> anyhow::Result<()> {
             watchers: Some(told),
             log: String::new(),
             utc_offset_minutes: 0,
+            uplinks: Vec::new(),
             notifier: None,
         };
         tasks.spawn(muster_edge::run(config, std::future::pending()));

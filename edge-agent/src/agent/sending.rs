@@ -51,6 +51,7 @@ impl Sending {
 impl Agent {
     /// Looks at the link, in a meeting: says when to look again.
     pub(super) fn look_at_link(&mut self, now: Instant) -> Option<Instant> {
+        self.status.warm_interfaces = self.uplink.warm();
         let (Some(sending), Some(sender)) = (&mut self.sending, self.uplink.sender()) else {
             self.status.way = None;
             return None;
@@ -61,6 +62,7 @@ impl Agent {
         sending.next = now + LOOK;
         let next = Some(sending.next);
         let health = sender.health();
+        self.status.interface = sender.interface();
         let returned = !health.dark && sending.dark_since_ms != 0;
         if !health.dark {
             sending.dark_since_ms = 0;

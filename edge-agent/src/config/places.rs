@@ -27,6 +27,7 @@ impl Places {
             ("source_low", args.source_low.is_some()),
             ("microphone", args.microphone.is_some()),
             ("page", args.page.is_some()),
+            ("uplink", !args.uplink.is_empty()),
         ];
         Ok(Self {
             text: args.config.as_ref().map(read).transpose()?.unwrap_or_default(),
@@ -73,6 +74,7 @@ impl Places {
             ConfigError::Capture(key, _) => &[*key],
             ConfigError::Address => &["control_plane"],
             ConfigError::Page => &["page"],
+            ConfigError::Uplink(_) => &["uplink"],
             ConfigError::Missing(_) | ConfigError::Token(_) | ConfigError::File { .. } => &[],
         };
         let known = |key: &&&str| !self.flags.contains(*key);

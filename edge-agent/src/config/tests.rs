@@ -226,3 +226,40 @@ fn addresses_and_tokens_are_checked_at_once() {
         "{error}"
     );
 }
+
+#[test]
+fn uplinks_are_interfaces_by_name_in_their_order() {
+    let config = |words: &[&str], file: &str| {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("edge.toml");
+        let base = "control_plane = \"a:1\"\nidentity_dir = \"/i\"\n";
+        std::fs::write(&path, format!("{base}{file}\n")).expect("written");
+        let path = path.display().to_string();
+        let all = [&["muster-edge", "--config", path.as_str()], words].concat();
+        Config::from_args(Args::try_parse_from(all).expect("flags"))
+    };
+    let uplinks = |words: &[&str], file: &str| config(words, file).expect("good").uplinks;
+    assert_eq!(uplinks(&[], ""), [""; 0]);
+    assert_eq!(uplinks(&[], "uplink = [\"eth0\", \"wwan0\"]"), ["eth0", "wwan0"]);
+    assert_eq!(uplinks(&[], "uplink = \"eth0\""), ["eth0"]);
+    let flags = ["--uplink", "wwan0", "--uplink", "eth0"];
+    assert_eq!(
+        uplinks(&flags, "uplink = \"eth1\""),
+        ["wwan0", "eth0"],
+        "flags win"
+    );
+    assert!(
+        config(&flags, "")
+            .expect("good")
+            .to_toml()
+            .contains("uplink = [\"wwan0\", \"eth0\"]")
+    );
+    for bad in ["an-interface-with-a-long-name", "a/b", ""] {
+        let error = config(&[], &format!("uplink = [\"{bad}\"]"))
+            .expect_err("refused")
+            .to_string();
+        assert!(error.contains("line 3: uplink"), "{error}");
+    }
+    let twice = config(&["--uplink", "eth0", "--uplink", "eth0"], "").expect_err("refused");
+    assert!(twice.to_string().contains("each once"), "{twice}");
+}

@@ -417,6 +417,7 @@ impl World {
             watchers: None,
             log: "info".into(),
             utc_offset_minutes: 480,
+            uplinks: Vec::new(),
             notifier: None,
         }
     }
