@@ -48,10 +48,27 @@ pub struct Bounds {
     pub most: Bps,
 }
 
+/// What hardly any path is too narrow for.
+const FEW: Bps = 250_000;
+/// What a short path is thought to take until it shows: a cable or a local network.
+const SHORT_PATH_BPS: Bps = 4_000_000;
+const SHORT_PATH: Micros = 40_000;
+
+impl Bounds {
+    /// For a path with this round trip, µs.
+    pub fn of_path(rtt: Micros) -> Self {
+        let start = if rtt < SHORT_PATH { SHORT_PATH_BPS } else { FEW };
+        Self {
+            start,
+            ..Self::default()
+        }
+    }
+}
+
 impl Default for Bounds {
     fn default() -> Self {
         Self {
-            start: 250_000,
+            start: FEW,
             least: 64_000,
             most: 100_000_000,
         }
@@ -209,7 +226,12 @@ impl Rate {
         };
         let risen = self.rate * (factor * pace * room * seconds).exp();
         // Not further from what is seen to get through than this.
-        let bound = (through * (1.2 + reach * pace)).max(self.bounds.start as f64);
+        let known = if self.ceiling.is_none() {
+            self.bounds.start
+        } else {
+            self.bounds.start.min(FEW)
+        };
+        let bound = (through * (1.2 + reach * pace)).max(known as f64);
         self.rate = if self.rate < bound {
             risen.min(bound)
         } else {
