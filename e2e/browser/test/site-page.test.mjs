@@ -34,12 +34,46 @@ async function write(text) {
   await until("the page says that it is kept", async () => (await page.locator("#said").innerText()).includes("已存在本机"));
 }
 
-/** Nothing is cut off or covers anything on a screen of this size. */
+/** Nothing is wider than a screen of this size. */
 async function fits(width, height) {
   await page.setViewportSize({ width, height });
   const over = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
   assert.ok(over <= 0, `${over} pixels too wide at ${width}`);
   await page.setViewportSize({ width: 1280, height: 720 });
+}
+
+/** The box's own words for what can be wrong with a camera, and for sending less, with how the page begins to say them. */
+const SAYS = [
+  [{ camera_fault: "missing" }, "没有摄像机"],
+  [{ camera_fault: "busy" }, "摄像机被占用"],
+  [{ camera_fault: "silent" }, "摄像机没有画面"],
+  [{ camera_fault: "refused" }, "摄像机拒绝访问"],
+  [{ camera_fault: "unreachable" }, "摄像机连不上"],
+  [{ camera_fault: "format" }, "摄像机的画面格式不能用"],
+  [{ rung: "small" }, "线路慢：只发小画面"],
+  [{ rung: "stills" }, "线路慢：每两秒一张静止画面"],
+  [{ rung: "audio" }, "线路太慢：只发声音"],
+  [{ rung: "text" }, "线路没有回应"],
+];
+
+/** On air, and the box says that something is wrong: the page says it large. */
+async function saysWhatIsWrong() {
+  let wrong;
+  const states = "**/state";
+  await page.route(states, async (route) => {
+    const response = await route.fetch();
+    const json = await response.json();
+    await route.fulfill({ response, json: { ...json, status: { ...json.status, ...wrong } } });
+  });
+  for (const [such, words] of SAYS) {
+    wrong = such;
+    await until(`the page says ${words}`, async () => (await page.locator("#next").innerText()).startsWith(words));
+    assert.equal(await page.locator("#state").getAttribute("data-tone"), "amber");
+  }
+  wrong = { rung: "stills" };
+  await until("the page says stills", async () => (await page.locator("#next").innerText()).includes("静止画面"));
+  await inBothLanguages(page, "site-page-stills");
+  await page.unroute(states);
 }
 
 test("the page of a site goes through an outage, and its reports arrive once", { timeout: 300_000 }, async () => {
@@ -53,17 +87,20 @@ test("the page of a site goes through an outage, and its reports arrive once", {
     await saying("在会中");
     assert.match(await page.locator("#next").innerText(), /防汛会商/);
     await inBothLanguages(page, "site-page-on-air");
+    await saysWhatIsWrong();
 
     const cut = Date.now();
     for (const name of OTHERS) await fleet.kill(name);
-    await saying("会中断线");
+    await saying("已与会议断开");
     const since = /自 (\d\d):(\d\d):(\d\d) 起/.exec(await page.locator("#since").innerText());
     const told = new Date(cut).setHours(Number(since[1]), Number(since[2]), Number(since[3]), 0);
     assert.ok(Math.abs(told - cut) < 6_000, `the link was cut at ${new Date(cut)}, the page says ${since[0]}`);
-    await until("it says what it tries next", async () => /(秒后再次尝试|正在尝试)/.test(await page.locator("#next").innerText()));
+    await until("it says what it tries next", async () => /(秒后再次连接|正在连接)转发节点|可用的转发节点/.test(await page.locator("#next").innerText()));
     await write(TEXT);
     await until("the report waits", async () => (await reports("waiting").count()) === 1);
     await inBothLanguages(page, "site-page-away");
+    const { y, height } = await page.locator("#send").boundingBox();
+    assert.ok(y + height <= 720, `the button that sends ends at ${y + height} on a screen of 720`);
     await fits(360, 640);
     await fits(1920, 1080);
 
