@@ -105,10 +105,10 @@ impl Media {
         uplinks: Option<Arc<Uplinks>>,
     ) -> (Arc<Self>, mpsc::Receiver<(u64, Bytes)>) {
         let (arrivals, queue) = mpsc::channel(ARRIVALS);
-        let rtt = Micros::try_from(connection.rtt().as_micros()).unwrap_or(Micros::MAX);
-        let bounds = Bounds::of_path(rtt);
+        let mut sender = Sender::new(Budget::default(), Bounds::default());
+        sender.explore();
         let core = Core {
-            sender: Sender::new(Budget::default(), bounds),
+            sender,
             receiver: Receiver::new(),
             scratch: BytesMut::new(),
             heard: Instant::now(),

@@ -103,6 +103,10 @@ fn datagram() -> impl Strategy<Value = Datagram> {
             }
         ),
         feedback().prop_map(Datagram::Feedback),
+        any::<u16>().prop_map(|transmission| Datagram::Filling {
+            transmission,
+            bytes: 1100
+        }),
     ]
 }
 

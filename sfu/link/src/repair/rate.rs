@@ -32,6 +32,8 @@ const MOST: f64 = 1.4;
 const CAREFUL: f64 = 0.1;
 /// Most paths take so much, bits a second: above it the first rise is slower where it takes long to see what it does.
 const ORDINARY: f64 = 1e6;
+/// More is not believed by exploring alone, bits a second.
+const EXPLORED: f64 = 6e6;
 /// Fall of the logarithm in a second where less is sent than the rate allows.
 const FADE: f64 = 0.1;
 /// The careful rise doubles in so long without a queue and twenty packets' times, or three round trips, µs.
@@ -50,20 +52,6 @@ pub struct Bounds {
 
 /// What hardly any path is too narrow for.
 const FEW: Bps = 250_000;
-/// What a short path is thought to take until it shows: a cable or a local network.
-const SHORT_PATH_BPS: Bps = 4_000_000;
-const SHORT_PATH: Micros = 40_000;
-
-impl Bounds {
-    /// For a path with this round trip, µs.
-    pub fn of_path(rtt: Micros) -> Self {
-        let start = if rtt < SHORT_PATH { SHORT_PATH_BPS } else { FEW };
-        Self {
-            start,
-            ..Self::default()
-        }
-    }
-}
 
 impl Default for Bounds {
     fn default() -> Self {
@@ -157,6 +145,21 @@ impl Rate {
             self.ceiling = Some(through.max(1.0));
             self.rate = (through * 0.8).max(self.bounds.least as f64);
         }
+    }
+
+    /// The path was seen to take so much; `all`: and no more.
+    pub fn explored(&mut self, bps: f64, all: bool) {
+        let bps = bps.clamp(self.bounds.least as f64, EXPLORED);
+        if all {
+            self.ceiling = Some(bps);
+            self.rate = bps;
+        } else {
+            self.rate = self.rate.max(bps);
+        }
+        self.bounds.start = self.rate as Bps;
+        // A burst is no measure of what gets through for long.
+        self.arrivals.clear();
+        self.arrived = 0;
     }
 
     /// After a long silence the path may be another: half of the rate is tried.

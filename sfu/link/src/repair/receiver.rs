@@ -78,6 +78,7 @@ pub struct Receiver {
     rate_at: Micros,
     last_arrival: Option<Micros>,
     last_feedback: Option<Micros>,
+    /// Feedback is urgent.
     gap: bool,
     stats: ReceiverStats,
 }
@@ -169,6 +170,11 @@ impl Receiver {
                     self.place(now, number, body, false, out);
                 }
                 self.try_blocks(now, out);
+            }
+            Datagram::Filling { transmission, bytes } => {
+                self.arrived(now, transmission, bytes);
+                // Its time is what it is sent for.
+                self.gap = true;
             }
             Datagram::Feedback(_) => return Err(Malformed::Kind(3)),
         }

@@ -7,6 +7,7 @@
 mod audio;
 mod block;
 mod demand;
+mod explore;
 mod fate;
 mod frame;
 
@@ -21,6 +22,7 @@ use super::plan::Planner;
 use super::rate::{Bounds, Bps, Rate};
 use super::wire::{self, BlockId};
 use super::{Budget, Class, Micros, Terms};
+use explore::Train;
 use frame::GRACE;
 
 /// Packets held for sending again.
@@ -138,6 +140,7 @@ struct Sent {
 #[derive(Debug, Clone)]
 enum Carried {
     Nothing,
+    Filling,
     /// A shard of the frame with this first number.
     Shard(u64),
     One(u64),
@@ -147,7 +150,7 @@ enum Carried {
 impl Carried {
     fn numbers(&self) -> &[u64] {
         match self {
-            Self::Nothing | Self::Shard(_) => &[],
+            Self::Nothing | Self::Filling | Self::Shard(_) => &[],
             Self::One(number) => std::slice::from_ref(number),
             Self::Many(numbers) => numbers,
         }
@@ -222,6 +225,8 @@ pub struct Sender {
     /// Since when there is audio.
     spoken: Option<Micros>,
     parity_share: f64,
+    /// While the path is explored.
+    train: Option<Train>,
     stats: SenderStats,
 }
 
@@ -267,6 +272,7 @@ impl Sender {
             heard: 0,
             spoken: None,
             parity_share: 0.0,
+            train: None,
             stats: SenderStats::default(),
         }
     }
@@ -430,6 +436,7 @@ impl Sender {
             return Some(sent);
         }
         self.next_parity(now, scratch)
+            .or_else(|| self.next_filling(now, scratch))
     }
 
     /// When [`Self::poll`] may have something next, if nothing is pushed and no feedback comes.
@@ -441,10 +448,14 @@ impl Sender {
         let parity = self.parity.front().map(|&(due, ..)| due);
         let audio = self.speech.back().map(|_| now + 5_000);
         let ready = (!self.video.is_empty()).then_some(now).or(audio);
-        let next = [again, parity, ready].into_iter().flatten().min()?;
+        let exploring = self.exploring_wakes(now);
+        let Some(next) = [again, parity, ready].into_iter().flatten().min() else {
+            return exploring;
+        };
         let lacking = (1.0 - self.tokens).max(0.0);
         let tokens = now + (lacking * 8e6 / self.rate.get().max(1) as f64) as Micros;
-        Some(if lacking > 0.0 { next.max(tokens) } else { next })
+        let next = if lacking > 0.0 { next.max(tokens) } else { next };
+        Some(exploring.map_or(next, |exploring| exploring.min(next)))
     }
 
     /// Video that cannot arrive in time is not sent.
@@ -576,8 +587,10 @@ impl Sender {
     fn note(&mut self, now: Micros, carried: Carried, scratch: &mut BytesMut) -> Bytes {
         let datagram = scratch.split().freeze();
         let bytes = datagram.len() + WIRE_OVERHEAD;
-        self.tokens -= bytes as f64;
-        self.ahead += bytes as f64;
+        if !matches!(carried, Carried::Filling) {
+            self.tokens -= bytes as f64;
+            self.ahead += bytes as f64;
+        }
         self.stats.datagrams += 1;
         self.stats.wire_bytes += bytes as u64;
         self.unanswered.get_or_insert(now);

@@ -6,6 +6,7 @@
 //! - `4` bundle: transmission u16, then for each of its small packets: number u16, length u16 and what is carried.
 //! - `2` parity: transmission u16, first number u16, packets u8, shards u8, index u8, then the shard. The block is the `packets`
 //!   numbers from `first` on, with so many `shards` of parity in all; each shard is their length (u16) and bytes, padded with zeros to one even length.
+//! - `5` filling: transmission u16, then bytes that say nothing; how far apart such arrive tells what the path takes.
 //! - `3` feedback: clock u32 (µs of the receiver), newest transmission u16, its age u16 (16 µs each), transmissions received
 //!   u16, of the 64 before the newest those that arrived u64 (bit 0 is the nearest), first number wanted u16, then a bitmap from
 //!   that number on, bit 7 of the first byte first: 1 is there, 0 is missing.
@@ -18,6 +19,7 @@ const PACKET: u8 = 1;
 const PARITY: u8 = 2;
 const FEEDBACK: u8 = 3;
 const BUNDLE: u8 = 4;
+const FILLING: u8 = 5;
 /// Packets of a bundle, at most.
 pub const MOST_BUNDLED: usize = 32;
 /// Bytes before what a packet carries.
@@ -34,7 +36,7 @@ pub const AGE_UNIT: u64 = 16;
 pub enum Malformed {
     #[error("empty")]
     Empty,
-    #[error("kind {0}, expected 1 (packet), 2 (parity), 3 (feedback) or 4 (bundle)")]
+    #[error("kind {0}, expected 1 (packet), 2 (parity), 3 (feedback), 4 (bundle) or 5 (filling)")]
     Kind(u8),
     #[error("shorter than its header")]
     Short,
@@ -63,6 +65,10 @@ pub enum Datagram {
     Bundle {
         transmission: u16,
         packets: Vec<(u16, Bytes)>,
+    },
+    Filling {
+        transmission: u16,
+        bytes: usize,
     },
     Feedback(Feedback),
 }
@@ -149,6 +155,13 @@ pub fn write_parity(transmission: u16, block: BlockId, index: u8, shard: &[u8], 
     out.put_slice(shard);
 }
 
+/// Appends a datagram of filling with so many bytes after its header.
+pub fn write_filling(transmission: u16, bytes: usize, out: &mut BytesMut) {
+    out.put_u8(FILLING);
+    out.put_u16(transmission);
+    out.put_bytes(0, bytes);
+}
+
 fn u16_at(bytes: &[u8], at: usize) -> Result<u16, Malformed> {
     let field = bytes.get(at..).and_then(<[u8]>::first_chunk::<2>);
     field
@@ -193,6 +206,10 @@ impl Datagram {
                 })
             }
             BUNDLE => read_bundle(bytes),
+            FILLING => Ok(Self::Filling {
+                transmission: u16_at(bytes, 1)?,
+                bytes: bytes.len() - 3,
+            }),
             FEEDBACK => read_feedback(bytes).map(Self::Feedback),
             kind => Err(Malformed::Kind(kind)),
         }
@@ -300,7 +317,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_read_or_refused(kind in 0u8..6, bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        fn any_bytes_are_read_or_refused(kind in 0u8..7, bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
             let mut bytes = bytes;
             bytes.insert(0, kind);
             let bytes = Bytes::from(bytes);
@@ -313,9 +330,12 @@ mod tests {
                         packets.iter().for_each(|(number, body)| add_to_bundle(*number, body, &mut out));
                     }
                     Datagram::Parity { transmission, block, index, shard } => write_parity(*transmission, *block, *index, shard, &mut out),
+                    Datagram::Filling { transmission, bytes } => write_filling(*transmission, *bytes, &mut out),
                     Datagram::Feedback(feedback) => feedback.write(&mut out),
                 }
-                prop_assert_eq!(&out[..], &bytes[..]);
+                let says_nothing = matches!(read, Datagram::Filling { .. });
+                prop_assert_eq!(out.len(), bytes.len());
+                prop_assert!(says_nothing || out[..] == bytes[..]);
             }
         }
     }

@@ -4,6 +4,7 @@
 //! says so. `SEEDS=8 cargo test -p muster-link --test repair -- --nocapture` prints a line a run, `VERBOSE=1` its course.
 
 mod control;
+mod explore;
 mod sim;
 
 use std::sync::Arc;

@@ -25,21 +25,27 @@ impl Sender {
         self.stats.feedback += 1;
         let age = u64::from(feedback.age) * wire::AGE_UNIT;
         let arrival = clock.saturating_sub(age);
+        // Of a link that rests the same is told again and again.
+        let rests = self.newest == Some(newest) && newest + 1 == self.next_transmission();
         if self.newest.is_none_or(|last| newest > last) {
             self.newest = Some(newest);
-            let sent = &self.sent[(newest - self.sent_base) as usize];
             // An age that does not fit its field says nothing of when.
-            if feedback.age < u16::MAX {
+            let tells =
+                feedback.age < u16::MAX && self.train_arrived(newest, arrival, now.saturating_sub(age));
+            let sent = &self.sent[(newest - self.sent_base) as usize];
+            if tells {
                 let takes = self.rate.takes(sent.bytes);
                 self.path.sample(now, sent.at, arrival, age, takes, sent.ahead);
             }
         }
-        let probing = self.is_probing(now);
+        let exploring = self.is_exploring();
+        let probing = self.is_probing(now) && !exploring;
         self.mark_arrived(newest, arrival, feedback.before);
         if probing && !self.is_probing(now) {
             let (waited, jitter, rtt) = (self.path.waited(), self.path.jitter(), self.path.least_rtt());
             self.rate.begin(waited, jitter, rtt, self.loss.share());
         }
+        self.look_at_train();
         self.mark_done(feedback);
         self.decide(now, clock);
         while let Some(first) = self.touched.pop() {
@@ -48,6 +54,9 @@ impl Sender {
         self.terms = self.budget.terms(self.path.least_rtt(), self.rate.get());
         let queue = self.path.queue();
         let base = self.path.rtt().saturating_sub(queue);
+        if exploring || rests {
+            return;
+        }
         self.rate
             .update(now, queue, self.path.jitter(), base, self.loss.share());
     }
@@ -81,7 +90,7 @@ impl Sender {
                 let (number, shard) = match sent.carried {
                     Carried::One(number) => (number, 0),
                     Carried::Shard(first) => (first, 1),
-                    Carried::Nothing | Carried::Many(_) => (u64::MAX, 0),
+                    Carried::Nothing | Carried::Filling | Carried::Many(_) => (u64::MAX, 0),
                 };
                 if let Some(frame) = self.frames.of(number) {
                     frame.flying = frame.flying.saturating_sub(u32::from(!late));
@@ -143,10 +152,12 @@ impl Sender {
             if !sent.arrived {
                 let overtaken =
                     number < newest && sent.at + self.reorder <= newest_at || number + 64 < newest;
-                let overdue = self
-                    .path
-                    .arrival(sent.at, sent.ahead)
-                    .is_some_and(|expected| expected + self.patience < clock);
+                // A train is in its own way.
+                let overdue = !matches!(sent.carried, Carried::Filling)
+                    && self
+                        .path
+                        .arrival(sent.at, sent.ahead)
+                        .is_some_and(|expected| expected + self.patience < clock);
                 if !overtaken && !overdue {
                     break;
                 }
