@@ -7,6 +7,7 @@
 mod calls;
 mod camera;
 mod leg;
+mod page;
 mod record;
 mod reports;
 mod sending;
@@ -15,11 +16,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use muster_proto::media::v1::{
-    LinkJoin, LinkLeave, LinkSlot, SetViewRequest, SlotWish, StageRef, link_up, slot_wish,
-};
+use muster_proto::command::v1::SummonsCall;
+use muster_proto::media::v1::{LinkJoin, LinkLeave, link_up};
 use tokio::sync::{mpsc, watch};
 
+use self::page::Viewer;
 use self::sending::Sending;
 use crate::config::{Config, Source};
 use crate::control::{ControlEvent, ControlPlane};
@@ -28,7 +29,9 @@ pub use crate::enrolment::EnrolmentError;
 use crate::ladder::Rung;
 use crate::outbox::Outbox;
 use crate::publisher::camera::Demand;
-use crate::publisher::{Camera, Fault, FeedEvent, Publisher, capture, rtsp};
+use crate::publisher::page::desk::{Desk, DriverEnd};
+use crate::publisher::page::driver::{self, Viewing};
+use crate::publisher::{Camera, Fault, FeedEvent, PageCamera, Publisher, capture, rtsp};
 use crate::pulse::Pulse;
 use crate::recorder::Recorder;
 use crate::rendezvous::{Meeting, Step};
@@ -45,7 +48,7 @@ const STATUS_PERIOD: Duration = Duration::from_secs(1);
 const STAGE: &str = "stage";
 const STAGE_SLOT: usize = 0;
 const AUDIO_SLOTS: [&str; 3] = ["a0", "a1", "a2"];
-/// A larger picture is of no use to a status line.
+/// Without a browser that shows it; a larger picture is of no use to a status line.
 const STAGE_SIZE: (u32, u32) = (320, 180);
 
 /// What the tasks report to the loop.
@@ -56,6 +59,10 @@ pub enum Input {
     Feed(FeedEvent),
     /// Of the link with this number.
     Link(u64, LinkEvent),
+    /// Of the browser as a screen.
+    Viewing(Viewing),
+    /// Somebody at the page answers the call to this meeting, or declines it.
+    Touch(String, bool),
 }
 
 /// Why the agent ended without an error.
@@ -73,7 +80,16 @@ pub async fn run(mut config: Config, stop: impl Future<Output = ()>) -> Result<E
     tokio::pin!(stop);
     let outbox = reports::open(config.state_dir.as_deref()).await;
     let recorder = record::open(&config);
-    reports::serve_page(&mut config, outbox.as_ref(), recorder.as_ref());
+    let (inputs, mut queue) = mpsc::channel(QUEUE);
+    let (desk, driver) = (config.source == Source::Page).then(Desk::open).unzip();
+    let touches = inputs.clone();
+    reports::serve_page(
+        &mut config,
+        outbox.as_ref(),
+        recorder.as_ref(),
+        desk.clone(),
+        touches,
+    );
     let now_ms = epoch_ms();
     let mut writer = StatusWriter::new(
         config.status.clone(),
@@ -94,10 +110,9 @@ pub async fn run(mut config: Config, stop: impl Future<Output = ()>) -> Result<E
         identity = crate::enrolment::identity(&config, &mut status, &mut writer) => identity?,
         () = &mut stop => return Ok(Ended::Stopped),
     };
-    let (inputs, mut queue) = mpsc::channel(QUEUE);
     let control = ControlPlane::start(&config.control_plane, &credentials, inputs.clone()).await?;
     let reached = reports::send(outbox.as_ref(), &control);
-    let publisher = open_camera(&config, &inputs);
+    let publisher = open_camera(&config, &inputs, driver);
     let mut agent = Agent {
         outbox,
         recorder,
@@ -109,6 +124,8 @@ pub async fn run(mut config: Config, stop: impl Future<Output = ()>) -> Result<E
         names: None,
         publisher,
         screen: Screen::default(),
+        viewer: desk.map(Viewer::new),
+        ringing: None,
         meeting: None,
         pulse: None,
         sending: None,
@@ -161,6 +178,10 @@ struct Agent {
     names: Option<(String, String)>,
     publisher: Option<Publisher>,
     screen: Screen,
+    /// The browser with the page, where it is the site's screen.
+    viewer: Option<Viewer>,
+    /// A call that rings, and since when.
+    ringing: Option<(SummonsCall, Instant)>,
     meeting: Option<Meeting>,
     /// Of the link, while it is up.
     pulse: Option<Pulse>,
@@ -193,6 +214,8 @@ impl Agent {
             }
             Input::Link(number, event) if self.uplink.is_current(number) => self.handle_link(event),
             Input::Link(..) => {}
+            Input::Viewing(viewing) => self.handle_viewing(viewing),
+            Input::Touch(meeting, accepts) => self.handle_touch(&meeting, accepts),
         }
     }
 
@@ -242,7 +265,7 @@ impl Agent {
                     self.uplink.send(link_up::Message::Join(LinkJoin {
                         token,
                         sources,
-                        slots: slots(),
+                        slots: self.slots(),
                     }));
                 }
                 Step::GiveUpLink => {
@@ -297,7 +320,7 @@ impl Agent {
         let mark = self.screen.mark();
         self.status.stage_site_number = mark.map(|mark| mark.site);
         self.status.stage_mark_age_ms = mark.map(|mark| mark.age_ms(epoch_ms()));
-        self.status.stage_pictures = self.screen.pictures();
+        self.status.stage_pictures = self.stage_pictures();
         self.status.paused = self.on_air
             && self
                 .publisher
@@ -366,10 +389,17 @@ impl Agent {
 }
 
 /// Opens the camera before anybody calls; a test card waits for the site's name.
-fn open_camera(config: &Config, inputs: &mpsc::Sender<Input>) -> Option<Publisher> {
+fn open_camera(config: &Config, inputs: &mpsc::Sender<Input>, page: Option<DriverEnd>) -> Option<Publisher> {
     let (demand, wanted) = watch::channel(Demand::default());
     let camera = match &config.source {
         Source::TestCard(_) => return None,
+        Source::Page => {
+            let end = page?;
+            let desk = end.desk.clone();
+            let tasks = driver::spawn(end, inputs);
+            let camera = PageCamera::new(Instant::now(), desk, tasks, rand::random());
+            return Some(Box::new(camera));
+        }
         Source::Rtsp(streams) => {
             let tasks = rtsp::spawn(streams, inputs);
             Camera::new(streams.len(), demand, tasks, rand::random())
@@ -380,33 +410,6 @@ fn open_camera(config: &Config, inputs: &mpsc::Sender<Input>) -> Option<Publishe
         }
     };
     Some(Box::new(camera))
-}
-
-fn slots() -> Vec<LinkSlot> {
-    let audio = AUDIO_SLOTS.map(|slot| LinkSlot {
-        slot: slot.into(),
-        audio: true,
-        codecs: vec!["opus".into()],
-    });
-    let stage = LinkSlot {
-        slot: STAGE.into(),
-        audio: false,
-        codecs: vec!["VP8".into()],
-    };
-    std::iter::once(stage).chain(audio).collect()
-}
-
-fn stage_wish() -> SetViewRequest {
-    let what = Some(slot_wish::What::Stage(StageRef::default()));
-    let (max_width, max_height) = STAGE_SIZE;
-    SetViewRequest {
-        wishes: vec![SlotWish {
-            slot: STAGE.into(),
-            what,
-            max_width,
-            max_height,
-        }],
-    }
 }
 
 pub(crate) fn epoch_ms() -> i64 {

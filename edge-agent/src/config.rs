@@ -50,7 +50,8 @@ pub struct Args {
     )]
     pub enrol_token: Option<String>,
     /// What to publish: testcard[:180p5|360p15|720p30|1080p30], the main stream of a network camera, rtsp://NAME:PASSWORD@HOST/PATH (better
-    /// by the environment or in the file, where `ps` does not show it), or a camera at the box, v4l2:/dev/video0.
+    /// by the environment or in the file, where `ps` does not show it), a camera at the box, v4l2:/dev/video0, or `page`: camera and
+    /// microphone of the browser at the box that shows the agent's own page, and with it the meeting.
     #[arg(
         long,
         global = true,
@@ -136,6 +137,8 @@ Settings can stand in a file (--config edge.toml); flags and environment win ove
   uplink = [\"eth0\", \"wwan0\"]     # the link goes over the first; the second is kept warm, and taken when nothing comes back
   log = \"info\"
   utc_offset_minutes = 480     # the clock in the picture
+A browser at the box as camera, microphone and screen (deploy/muster-edge-page.service opens it):
+  source = \"page\"
 A camera at the box is captured by ffmpeg:
   source = \"v4l2:/dev/video0\"
   microphone = \"default\"
@@ -226,16 +229,20 @@ pub enum Source {
     Rtsp(Vec<CameraAddress>),
     /// A camera and a microphone at the box.
     Capture(Box<Capture>),
+    /// Those of the browser that shows the agent's own page.
+    Page,
 }
 
 /// Settings that cannot be used, in words that say what was expected.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
     #[error(
-        "{0}: not in this version; the sources are testcard[:180p5|360p15|720p30|1080p30], rtsp://… and v4l2:/dev/videoN"
+        "{0}: not in this version; the sources are testcard[:180p5|360p15|720p30|1080p30], rtsp://…, v4l2:/dev/videoN and page"
     )]
     SourceNotYet(&'static str),
-    #[error("unknown source: expected testcard[:180p5|360p15|720p30|1080p30], rtsp://… or v4l2:/dev/videoN")]
+    #[error(
+        "unknown source: expected testcard[:180p5|360p15|720p30|1080p30], rtsp://…, v4l2:/dev/videoN or page"
+    )]
     UnknownSource,
     #[error("source: {0}")]
     Camera(#[from] NoAddress),
@@ -251,6 +258,10 @@ pub enum ConfigError {
     Missing(&'static str),
     #[error("control plane: expected HOST:PORT, such as 10.0.0.5:8443")]
     Address,
+    #[error(
+        "page: the source `page` needs the page that it is named after: expected HOST:PORT instead of off"
+    )]
+    NoPage,
     #[error("page: expected HOST:PORT with a number for the host, such as 127.0.0.1:8088, or off")]
     Page,
     #[error("uplink `{0}`: expected the name of a network interface, 1 to 15 bytes, such as eth0, each once")]
@@ -277,7 +288,7 @@ impl FromStr for Source {
             // The address may hold a password: it is not repeated.
             ("rtsps", _) => Err(ConfigError::SourceNotYet("source rtsps (RTSP over TLS)")),
             ("rtsp", _) => Ok(Self::Rtsp(vec![text.parse()?])),
-            ("page", _) => Err(ConfigError::SourceNotYet("source page (the agent's own page)")),
+            ("page", None) => Ok(Self::Page),
             _ => Err(ConfigError::UnknownSource),
         }
     }
@@ -292,6 +303,7 @@ impl fmt::Display for Source {
                 None => f.write_str("rtsp"),
             },
             Self::Capture(capture) => write!(f, "v4l2:{}", capture.device.display()),
+            Self::Page => f.write_str("page"),
         }
     }
 }
@@ -403,13 +415,18 @@ impl Config {
                 .with_low(low.as_deref())?
                 .captured(microphone, file.capture.filter(|_| suits))
         });
+        let source = source?;
+        let page = page(args.page.or(file.page).as_deref())?;
+        if source == Source::Page && page.is_none() {
+            return Err(ConfigError::NoPage);
+        }
         let token = args.enrol_token.filter(|token| !token.trim().is_empty());
         Ok(Self {
             control_plane,
             state_dir: state_dir.or_else(|| Some(identity_dir.clone())),
             identity_dir,
             recordings: recordings(file.recordings_mib, file.keep_free_mib),
-            page: page(args.page.or(file.page).as_deref())?,
+            page,
             uplinks: interfaces(if args.uplink.is_empty() {
                 file.uplink
             } else {
@@ -419,7 +436,7 @@ impl Config {
                 .map(|token| token.trim().parse())
                 .transpose()
                 .map_err(|error: muster_identity::EnrolError| ConfigError::Token(error.to_string()))?,
-            source: source?,
+            source,
             status: args.status.or(file.status_file),
             watchers: None,
             log: args.log.or(file.log).unwrap_or_else(|| "info".into()),

@@ -5,6 +5,8 @@
 //! It answers no call and joins no meeting. While it asks the control plane, for a moment, the site counts as online. No
 //! finding holds a password.
 
+mod page;
+
 use std::error::Error as _;
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -72,7 +74,7 @@ pub async fn examine(config: &Config) -> Report {
     if let Some(credentials) = &credentials {
         look_at_network(config, credentials, &mut report).await;
     }
-    report.add("camera", look_at_camera(&config.source).await);
+    report.add("camera", look_at_camera(config).await);
     report
 }
 
@@ -257,8 +259,10 @@ async fn look_at_udp(relay: &str, credentials: &Credentials) -> Result<String, S
     }
 }
 
-async fn look_at_camera(source: &Source) -> Result<String, String> {
+async fn look_at_camera(config: &Config) -> Result<String, String> {
+    let source = &config.source;
     match source {
+        Source::Page => page::look(config.page).await,
         Source::TestCard(_) => Ok(format!("none: {source} is published")),
         Source::Rtsp(streams) => {
             for address in streams {

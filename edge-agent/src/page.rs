@@ -6,6 +6,7 @@
 //! that somebody else's DNS could lead here, and a report must come from the page. Connections, requests and bodies are
 //! bounded. It shows and hands on; it decides nothing.
 
+mod media;
 mod state;
 
 use std::convert::Infallible;
@@ -23,14 +24,19 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Deserialize;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 
+use crate::agent::Input;
 use crate::outbox::{KeepError, Outbox, WriteError};
+use crate::publisher::page::desk::Desk;
 use crate::recorder::Told;
 use crate::status::Status;
 
 /// What the page is made of; `NONCE` stands for a word of its own in each answer.
 const PAGE: &str = include_str!("page/index.html");
+/// What is added to it where the browser is camera and screen, in place of [`MEETING_PLACE`].
+const MEETING: &str = include_str!("page/meeting.html");
+const MEETING_PLACE: &str = "<!--MEETING-->";
 /// Browsers at once, a few connections each.
 const CONNECTIONS: usize = 32;
 /// Of a report of 500 characters, however its JSON is written.
@@ -52,6 +58,10 @@ pub struct Sources {
     pub recordings: Option<watch::Receiver<Told>>,
     /// What is published: "testcard".
     pub source: String,
+    /// Where the page's browser is the source.
+    pub desk: Option<Desk>,
+    /// Takes touches that answer a call.
+    pub touches: Option<mpsc::Sender<Input>>,
 }
 
 /// Serves the page until the runtime ends. An address that is in use is tried again.
@@ -86,9 +96,10 @@ pub async fn serve_on(listener: TcpListener, sources: Sources) {
         let Ok(place) = room.clone().try_acquire_owned() else {
             continue;
         };
+        let Ok(at) = stream.local_addr() else { continue };
         let page = page.clone();
         tokio::spawn(async move {
-            let _ = tokio::time::timeout(LONGEST, page.converse(stream)).await;
+            let _ = tokio::time::timeout(LONGEST, page.converse(stream, at.ip())).await;
             drop(place);
         });
     }
@@ -109,10 +120,11 @@ struct Written {
 }
 
 impl Page {
-    async fn converse(self: Arc<Self>, stream: TcpStream) {
+    /// `at`: the address at which the browser reached the page.
+    async fn converse(self: Arc<Self>, stream: TcpStream, at: IpAddr) {
         let service = service_fn(|request| {
             let page = self.clone();
-            async move { Ok::<_, Infallible>(page.answer(request).await) }
+            async move { Ok::<_, Infallible>(page.answer(request, at).await) }
         });
         let served = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
@@ -124,39 +136,52 @@ impl Page {
         }
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
-        let answer = self.route(request).await;
+    async fn answer(&self, request: Request<Incoming>, at: IpAddr) -> Response<Full<Bytes>> {
+        let answer = self.route(request, at).await;
         answer.unwrap_or_else(|Refusal(status, word)| json(status, &serde_json::json!({ "error": word })))
     }
 
-    async fn route(&self, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Refusal> {
+    async fn route(&self, request: Request<Incoming>, at: IpAddr) -> Result<Response<Full<Bytes>>, Refusal> {
         let host = self.host(request.headers())?;
         match (request.method(), request.uri().path()) {
-            (&Method::GET, "/") => Ok(document()),
+            (&Method::GET, "/") => Ok(document(self.sources.desk.is_some())),
             (&Method::GET, "/state") => {
                 let state = state::of(&self.sources, epoch_ms());
                 Ok(json(StatusCode::OK, &state))
             }
-            (&Method::POST, path @ ("/report" | "/answer")) => {
+            (&Method::GET, "/media") => media::wanted(self.sources.desk.as_ref(), request.uri()).await,
+            (&Method::POST, path @ ("/report" | "/answer" | "/offer" | "/told" | "/call")) => {
                 from_the_page(request.headers(), &host)?;
-                let is_report = path == "/report";
-                let body = Limited::new(request.into_body(), LARGEST_BODY).collect();
+                let path = path.to_owned();
+                let most = match path.as_str() {
+                    "/offer" => media::LARGEST_OFFER,
+                    _ => LARGEST_BODY,
+                };
+                let body = Limited::new(request.into_body(), most).collect();
                 let body = tokio::time::timeout(PATIENCE, body).await;
                 let Ok(Ok(body)) = body else {
                     return Err(Refusal(StatusCode::PAYLOAD_TOO_LARGE, "too_long"));
                 };
-                let kept = if is_report {
-                    self.keep_report(&body.to_bytes()).await
-                } else {
-                    self.keep_answer().await
-                };
-                kept.map(|id| json(StatusCode::OK, &serde_json::json!({ "id": id })))
+                self.take(&path, &body.to_bytes(), at).await
             }
-            (_, "/" | "/state" | "/report" | "/answer") => {
+            (_, "/" | "/state" | "/media" | "/report" | "/answer" | "/offer" | "/told" | "/call") => {
                 Err(Refusal(StatusCode::METHOD_NOT_ALLOWED, "method"))
             }
             _ => Err(Refusal(StatusCode::NOT_FOUND, "not_found")),
         }
+    }
+
+    /// What the page has to say.
+    async fn take(&self, path: &str, body: &[u8], at: IpAddr) -> Result<Response<Full<Bytes>>, Refusal> {
+        let desk = self.sources.desk.as_ref();
+        let kept = match path {
+            "/offer" => return media::offer(desk, body, at).await,
+            "/told" => return media::words(desk, body),
+            "/call" => return media::touch(self.sources.touches.as_ref(), body),
+            "/report" => self.keep_report(body).await,
+            _ => self.keep_answer().await,
+        };
+        kept.map(|id| json(StatusCode::OK, &serde_json::json!({ "id": id })))
     }
 
     /// By which name the browser knows this server. A name of somebody's DNS is none of ours.
@@ -237,7 +262,7 @@ fn from_the_page(headers: &HeaderMap, host: &str) -> Result<(), Refusal> {
     }
 }
 
-fn document() -> Response<Full<Bytes>> {
+fn document(meets: bool) -> Response<Full<Bytes>> {
     let nonce = format!("{:032x}", rand::random::<u128>());
     let policy = format!(
         "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; connect-src 'self'; \
@@ -246,7 +271,9 @@ fn document() -> Response<Full<Bytes>> {
     let mut answer = whole(
         StatusCode::OK,
         "text/html; charset=utf-8",
-        PAGE.replace("NONCE", &nonce).into(),
+        PAGE.replace(MEETING_PLACE, if meets { MEETING } else { "" })
+            .replace("NONCE", &nonce)
+            .into(),
     );
     if let Ok(policy) = HeaderValue::from_str(&policy) {
         answer
@@ -304,6 +331,8 @@ mod tests {
             outbox: Some(outbox.clone()),
             recordings: None,
             source: "testcard".into(),
+            desk: None,
+            touches: None,
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
         let address = listener.local_addr().expect("address");

@@ -1,8 +1,8 @@
 //! What the site publishes, behind one seam: each kind of source is a [`Publish`].
 //!
 //! A source is a plain value: the time comes in, datagrams go out through a function, and what a camera sends is handed
-//! over by the agent's loop as a [`FeedEvent`]. Sockets and children belong to the tasks of [`rtsp`] and [`capture`], which write into
-//! the loop's bounded queue and wait where it is full. A source says of itself what is wrong with it ([`Fault`]); who is
+//! over by the agent's loop as a [`FeedEvent`]. Sockets and children belong to the tasks of [`rtsp`], [`capture`] and [`page`], which
+//! write into the loop's bounded queue and wait where it is full. A source says of itself what is wrong with it ([`Fault`]); who is
 //! told, and how, is the agent's.
 
 use std::fmt;
@@ -21,6 +21,7 @@ mod flv;
 mod gop;
 pub mod h264;
 mod layer;
+pub mod page;
 pub mod rtsp;
 mod sound;
 
@@ -28,6 +29,7 @@ pub use camera::Camera;
 pub use card::Card;
 pub use fault::Fault;
 pub use feed::FeedEvent;
+pub use page::PageCamera;
 
 /// Flow of the first camera layer, the smallest; the others follow.
 pub const CAMERA_FLOW: u64 = 1;

@@ -231,6 +231,14 @@ impl Meeting {
             _ => None,
         }
     }
+
+    /// The flow that feeds a slot (by its place in the join).
+    pub fn flow_of(&self, slot: usize) -> Option<u64> {
+        match &self.phase {
+            Phase::In(flows) => flows.get(slot).copied(),
+            _ => None,
+        }
+    }
 }
 
 fn names_a_relay(ticket: &JoinTicket) -> bool {

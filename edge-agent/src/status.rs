@@ -50,7 +50,7 @@ pub struct Status {
     pub stage_status: &'static str,
     /// Site whose picture the relay says is on the stage.
     pub stage_site: Option<String>,
-    /// Pictures of the stage that were decoded.
+    /// Pictures of the stage that were decoded, or handed to the browser that shows it.
     pub stage_pictures: u64,
     /// Packets that came into the audio slots a0, a1, a2.
     pub audio_packets: [u64; 3],
@@ -58,7 +58,7 @@ pub struct Status {
     pub pictures_sent: u64,
     /// The camera is paused: nobody watches it.
     pub paused: bool,
-    /// What is wrong with the camera: `missing`, `busy`, `silent`, `refused`, `unreachable` or `format`.
+    /// What is wrong with the camera: `missing`, `busy`, `silent`, `refused`, `unreachable`, `format`, `denied` or `page_closed`.
     pub camera_fault: Option<&'static str>,
     /// Since when, milliseconds since the Unix epoch; 0 while nothing is.
     pub camera_since_ms: i64,

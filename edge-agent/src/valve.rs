@@ -120,7 +120,7 @@ impl Valve {
 
 /// Whether a payload begins a key frame. Of H.264 the parameter sets begin it (RFC 6184), of VP8 a first partition with the
 /// key frame's bit clear (RFC 7741).
-fn starts_key_frame(payload_type: u8, payload: &[u8]) -> bool {
+pub(crate) fn starts_key_frame(payload_type: u8, payload: &[u8]) -> bool {
     match payload_type {
         PT_VP8 => muster_testcard::rtp::parse(payload)
             .is_some_and(|part| part.starts && muster_testcard::vp8::is_key_frame(part.data)),

@@ -27,11 +27,11 @@ async function freePort() {
 }
 
 export class Fleet {
-  /** All started, the tree imported, every agent online with a warm link. */
-  static async start(sites) {
+  /** All started, the tree imported, every agent online with a warm link. `sources` names those that publish no test card. */
+  static async start(sites, sources = {}) {
     const fleet = new Fleet(mkdtempSync(join(tmpdir(), "muster-e2e-")));
     try {
-      await fleet.begin(sites);
+      await fleet.begin(sites, sources);
     } catch (error) {
       error.message += `\n${fleet.logs()}`;
       await fleet.stop();
@@ -50,7 +50,7 @@ export class Fleet {
     this.password = password;
   }
 
-  async begin(sites) {
+  async begin(sites, sources) {
     const [listen, agents] = [`127.0.0.1:${await freePort()}`, `127.0.0.1:${await freePort()}`];
     this.url = `http://${listen}`;
     const bootstrap = ["--bootstrap-account", account, "--bootstrap-unit", "WH"];
@@ -68,7 +68,7 @@ export class Fleet {
       const { token } = await this.command("site", "enrol-token", site);
       const page = `127.0.0.1:${await freePort()}`;
       this.pages.set(site, `http://localhost:${page.split(":")[1]}/`);
-      const own = ["--identity", this.path(`agent-${site}`), "--status", this.path(`${site}.json`), "--source", "testcard:180p5", "--page", page];
+      const own = ["--identity", this.path(`agent-${site}`), "--status", this.path(`${site}.json`), "--source", sources[site] ?? "testcard:180p5", "--page", page];
       this.spawn(`agent-${site}`, "muster-edge", [...own, "--control-plane", agents], { MUSTER_ENROL_TOKEN: token });
     }
     const ready = (site) => this.status(site).state === "attached" && this.status(site).relay;

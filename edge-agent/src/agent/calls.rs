@@ -93,8 +93,8 @@ impl Agent {
         self.names = Some(names);
     }
 
-    /// A call that is to be answered by itself is; another rings until somebody of the site answers it (its browser) or
-    /// it is withdrawn, and disturbs no meeting meanwhile.
+    /// A call that is to be answered by itself is; another rings until somebody of the site answers it (on the box's own page,
+    /// or in its browser) or it is withdrawn, and disturbs no meeting meanwhile.
     fn handle_summons(&mut self, call: SummonsCall) {
         let known = self.meeting.as_ref().filter(|meeting| meeting.id == call.meeting);
         let goes_on = known.is_some_and(|meeting| meeting.audio_only == call.audio_only);
@@ -105,10 +105,11 @@ impl Agent {
             tracing::info!(meeting = call.meeting, "ringing");
             self.report(&call.meeting, SummonsState::Ringing);
             self.status.ringing = Some(Called {
-                meeting: call.meeting,
-                title: call.title,
-                from: call.from,
+                meeting: call.meeting.clone(),
+                title: call.title.clone(),
+                from: call.from.clone(),
             });
+            self.ringing = Some((call, Instant::now()));
             return;
         }
         tracing::info!(meeting = call.meeting, audio_only = call.audio_only, "summoned");
@@ -134,7 +135,7 @@ impl Agent {
             .report(&call.meeting, SummonsState::Answered, reason, "");
     }
 
-    fn answer(&mut self, call: SummonsCall) {
+    pub(super) fn answer(&mut self, call: SummonsCall) {
         let now = Instant::now();
         if self.publisher.is_none() {
             self.draw_card(String::new(), String::new());

@@ -15,7 +15,7 @@ use crate::screen::Screen;
 use crate::uplink::LinkEvent;
 
 use super::sending::Sending;
-use super::{Agent, STAGE, STAGE_SLOT, stage_wish};
+use super::{Agent, STAGE, STAGE_SLOT};
 
 /// Nothing has come from the relay for so long, in milliseconds.
 const DARK_MS: i64 = 2_000;
@@ -117,10 +117,12 @@ impl Agent {
                 self.status.last_error = None;
                 self.screen = Screen::default();
                 self.pulse = Some(Pulse::new(now));
-                self.uplink.send(link_up::Message::SetView(stage_wish()));
+                let audio_only = meeting.audio_only;
+                self.begin_view();
+                self.wish_stage();
                 if let Some(publisher) = &mut self.publisher {
-                    self.sending = Some(Sending::new(now, &publisher.sources(meeting.audio_only)));
-                    publisher.start(now, meeting.audio_only);
+                    self.sending = Some(Sending::new(now, &publisher.sources(audio_only)));
+                    publisher.start(now, audio_only);
                 }
             }
             Some(Message::Refused(refused)) => self.handle_refused(now, &refused),
@@ -226,10 +228,12 @@ impl Agent {
         let Some(meeting) = &self.meeting else { return };
         let Some(slot) = meeting.slot_of(flow) else { return };
         let Ok(rtp) = LinkRtp::parse(packet) else { return };
+        let shown = self.show(slot, packet, &rtp);
         if slot == STAGE_SLOT {
-            if self
-                .screen
-                .handle_packet(now, rtp.seq, rtp.timestamp, rtp.marker, rtp.payload)
+            if !shown
+                && self
+                    .screen
+                    .handle_packet(now, rtp.seq, rtp.timestamp, rtp.marker, rtp.payload)
             {
                 self.uplink
                     .send(link_up::Message::KeyFrame(KeyFrameRequest { flow }));

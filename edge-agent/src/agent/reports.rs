@@ -3,16 +3,17 @@
 
 use std::path::Path;
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use crate::config::Config;
 use crate::control::ControlPlane;
 use crate::outbox::{Outbox, send};
 use crate::page::{self, Sources};
+use crate::publisher::page::desk::Desk;
 use crate::recorder::Recorder;
 use crate::status::Status;
 
-use super::Agent;
+use super::{Agent, Input};
 
 /// The queue's folder in the state folder.
 const FOLDER: &str = "outbox";
@@ -30,7 +31,13 @@ pub(super) async fn open(state_dir: Option<&Path>) -> Option<Outbox> {
 }
 
 /// Begins to serve the site's page, also while nothing of the outside is reached.
-pub(super) fn serve_page(config: &mut Config, outbox: Option<&Outbox>, recorder: Option<&Recorder>) {
+pub(super) fn serve_page(
+    config: &mut Config,
+    outbox: Option<&Outbox>,
+    recorder: Option<&Recorder>,
+    desk: Option<Desk>,
+    touches: mpsc::Sender<Input>,
+) {
     let Some(listen) = config.page else { return };
     if !listen.ip().is_loopback() {
         tracing::warn!(%listen, "the site's page is open to everybody who reaches this address");
@@ -49,6 +56,8 @@ pub(super) fn serve_page(config: &mut Config, outbox: Option<&Outbox>, recorder:
             outbox: outbox.cloned(),
             recordings: recorder.map(Recorder::subscribe),
             source,
+            desk,
+            touches: Some(touches),
         },
     ));
 }

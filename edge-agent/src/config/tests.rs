@@ -20,12 +20,13 @@ fn sources_are_named_with_their_size() {
         "testcard:1080p30".parse(),
         Ok(Source::TestCard(PictureSize::P1080_30))
     );
-    for source in ["rtsps://user:secret@10.0.0.9/1", "page"] {
-        let error = source.parse::<Source>().expect_err(source);
-        assert!(matches!(error, ConfigError::SourceNotYet(_)));
-        assert!(error.to_string().contains("not in this version"));
-        assert!(!error.to_string().contains("secret"));
-    }
+    let source = "rtsps://user:secret@10.0.0.9/1";
+    let error = source.parse::<Source>().expect_err(source);
+    assert!(matches!(error, ConfigError::SourceNotYet(_)));
+    assert!(error.to_string().contains("not in this version"));
+    assert!(!error.to_string().contains("secret"));
+    assert_eq!("page".parse(), Ok(Source::Page));
+    assert_eq!("page:1".parse::<Source>(), Err(ConfigError::UnknownSource));
     assert_eq!("camera".parse::<Source>(), Err(ConfigError::UnknownSource));
     assert!(matches!(
         "testcard:4k".parse::<Source>(),
@@ -262,4 +263,21 @@ fn uplinks_are_interfaces_by_name_in_their_order() {
     }
     let twice = config(&["--uplink", "eth0", "--uplink", "eth0"], "").expect_err("refused");
     assert!(twice.to_string().contains("each once"), "{twice}");
+}
+
+#[test]
+fn the_source_page_needs_the_page() {
+    let one = config(&["--source", "page"]).expect("settings");
+    assert_eq!(one.source, Source::Page);
+    assert!(one.to_toml().contains("source = \"page\""));
+    let off = config(&["--source", "page", "--page", "off"]).expect_err("no page");
+    assert_eq!(off, ConfigError::NoPage);
+    assert!(off.to_string().contains("instead of off"), "{off}");
+    let low = config(&["--source", "page", "--source-low", "rtsp://cam/2"]).expect_err("one camera");
+    assert_eq!(low, ConfigError::NoSecondStream);
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("edge.toml");
+    std::fs::write(&path, "source = \"page\"\npage = \"off\"").expect("written");
+    let error = config(&["--config", path.to_str().expect("a name")]).expect_err("no page");
+    assert!(error.to_string().contains("line 2: page: "), "{error}");
 }

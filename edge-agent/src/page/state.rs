@@ -18,6 +18,8 @@ pub struct State {
     now_ms: i64,
     status: Status,
     source: String,
+    /// A browser is the camera, and connected.
+    browser: bool,
     reports: Reports,
     /// The roll call in which the site is called is answered already.
     answered: bool,
@@ -102,6 +104,10 @@ pub fn of(sources: &Sources, now_ms: i64) -> State {
     State {
         now_ms,
         source: sources.source.clone(),
+        browser: sources
+            .desk
+            .as_ref()
+            .is_some_and(|desk| desk.wanted().session != 0),
         reports: Reports {
             able,
             count: waiting.len(),

@@ -302,6 +302,8 @@ impl Publish for Camera {
                 // What is kept would be shown as if it were now.
                 layer.gop.clear();
             }
+            // Of another source.
+            FeedEvent::Page(_) => {}
         }
     }
 }

@@ -20,13 +20,18 @@ pub enum Fault {
     Unreachable,
     /// What it sends cannot be passed on.
     Format,
+    /// The browser of the agent's page may not use it.
+    Denied,
+    /// No browser shows the agent's page, from which the picture would come.
+    PageClosed,
 }
 
 impl Fault {
     /// As it is told to the control plane.
     pub fn reason(self) -> SummonsReason {
         match self {
-            Self::Missing => SummonsReason::CameraMissing,
+            // As a browser says it of itself.
+            Self::Missing | Self::Denied | Self::PageClosed => SummonsReason::CameraMissing,
             Self::Busy => SummonsReason::CameraBusy,
             Self::Silent => SummonsReason::CameraSilent,
             Self::Refused => SummonsReason::CameraRefused,
@@ -44,6 +49,8 @@ impl Fault {
             Self::Refused => "refused",
             Self::Unreachable => "unreachable",
             Self::Format => "format",
+            Self::Denied => "denied",
+            Self::PageClosed => "page_closed",
         }
     }
 
@@ -56,6 +63,8 @@ impl Fault {
             Self::Refused => "the camera does not take the name or password",
             Self::Unreachable => "the camera does not answer on the network",
             Self::Format => "the camera sends no H.264",
+            Self::Denied => "the browser does not allow the page to use the camera",
+            Self::PageClosed => "the agent's page is not open in a browser",
         }
     }
 }

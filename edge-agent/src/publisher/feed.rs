@@ -6,6 +6,7 @@
 use bytes::Bytes;
 
 use super::Fault;
+use super::page::PageEvent;
 
 /// One access unit of H.264, each NAL unit with four bytes of length before it.
 #[derive(Clone, Debug)]
@@ -52,4 +53,6 @@ pub enum FeedEvent {
         fault: Fault,
         detail: String,
     },
+    /// Of the browser with the agent's page.
+    Page(PageEvent),
 }

@@ -229,3 +229,27 @@ fn the_unit_is_one_that_systemd_takes() {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success() && said.is_empty(), "{said}");
 }
+
+#[test]
+fn the_screen_s_unit_is_one_that_systemd_takes_and_its_policy_is_of_the_same_page() {
+    let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy");
+    let unit = std::fs::read_to_string(deploy.join("muster-edge-page.service")).expect("the unit");
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("muster-edge-page.service");
+    // The browser need not be on the machine that builds.
+    std::fs::write(&path, unit.replace("/usr/bin/chromium", "/bin/true")).expect("written");
+    let output = Command::new("systemd-analyze")
+        .args(["verify", "--user", "--man=no"])
+        .arg(&path)
+        .env("XDG_RUNTIME_DIR", folder.path())
+        .output()
+        .expect("systemd-analyze");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success() && said.is_empty(), "{said}");
+    let policy = std::fs::read(deploy.join("muster-edge-page.json")).expect("the policy");
+    let policy: serde_json::Value = serde_json::from_slice(&policy).expect("JSON");
+    for (_, pages) in policy.as_object().expect("an object") {
+        let page = pages[0].as_str().expect("a page");
+        assert!(unit.contains(&format!("  {page}/\n")), "{page}");
+    }
+}
