@@ -43,7 +43,7 @@ const known = (key: string): key is Key => key in words.en || key in words.zh;
 
 export type Numbered =
   | "tier" | "summons" | "reason" | "role" | "priority" | "fallback" | "media" | "answer" | "floor" | "roll" | "chair" | "repeat" | "check"
-  | "layout" | "quality" | "quality.why" | "quality.rung" | "quality.own" | "slot.limited" | "tile.paused";
+  | "layout" | "quality" | "quality.why" | "quality.rung" | "tile.rung" | "quality.own" | "slot.limited" | "tile.paused";
 
 /** A key made of a prefix and a number from the wire; unknown numbers fall back to `0`. */
 export function numbered(prefix: Numbered, value: number): Key {

@@ -1,9 +1,9 @@
 import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import { describe, expect, it } from "vitest";
 import { SiteQualitySchema } from "../src/gen/muster/command/v1/types_pb";
-import { LegQualitySchema, QualityMark, QualityReason, Rung, SlotReason, SlotStateSchema } from "../src/gen/muster/media/v1/media_pb";
+import { LegQualitySchema, QualityMark, QualityReason, Rung, SlotReason, SlotStateSchema, SlotStatus } from "../src/gen/muster/media/v1/media_pb";
 import { loadWords, translate, type Key, type Values } from "../src/i18n";
-import { Qualities, verdict } from "../src/model/quality";
+import { isOld, Qualities, verdict } from "../src/model/quality";
 import { headline, limit, numbers } from "../src/views/qualityWords";
 
 await Promise.all([loadWords("en", true), loadWords("zh", true)]);
@@ -73,6 +73,18 @@ describe("the mark of a picture", () => {
     const stills = leg(QualityMark.POOR, { reason: QualityReason.NO_MEDIA, rung: Rung.STILLS });
     expect(headline(verdict(stills, GOOD_HERE), en)).toBe("Poor: the site's link is narrow: a still every two seconds, and sound");
     expect(numbers(stills, zh)[0]).toBe("会场带宽不足：每两秒一张静止画面，声音照常");
+    expect(numbers(stills, en, headline(verdict(stills, GOOD_HERE), en))[0], "not said twice").toMatch(/^from the site/);
+    expect(limit(create(SlotStateSchema), zh, stills)).toBe("线路慢：每两秒一张静止画面");
+  });
+
+  it("takes stills for what they are until some are missing", () => {
+    const slot = (status: SlotStatus, ageMs: number) => create(SlotStateSchema, { status, ageMs });
+    const [stills, sound] = [Rung.STILLS, Rung.AUDIO].map((rung) => leg(QualityMark.POOR, { rung }));
+    expect(isOld(slot(SlotStatus.STALE, 2_000), stills)).toBe(false);
+    expect(isOld(slot(SlotStatus.STALE, 6_000), stills)).toBe(true);
+    expect(isOld(slot(SlotStatus.STALE, 2_000), sound)).toBe(true);
+    expect(isOld(slot(SlotStatus.STALE, 2_000), undefined)).toBe(true);
+    expect(isOld(slot(SlotStatus.LIVE, 0), sound)).toBe(false);
   });
 
   it("tells the numbers behind it", () => {

@@ -47,11 +47,11 @@ export function timeOfDay(ms: number, seconds = false): string {
 }
 
 /** Time of day, with the date before it where that is not today. */
-export function moment(ms: number, nowMs: number): string {
+export function moment(ms: number, nowMs: number, seconds = false): string {
   const at = new Date(ms);
-  if (at.toDateString() === new Date(nowMs).toDateString()) return timeOfDay(ms);
+  if (at.toDateString() === new Date(nowMs).toDateString()) return timeOfDay(ms, seconds);
   const two = (value: number): string => String(value).padStart(2, "0");
-  return `${two(at.getMonth() + 1)}-${two(at.getDate())} ${timeOfDay(ms)}`;
+  return `${two(at.getMonth() + 1)}-${two(at.getDate())} ${timeOfDay(ms, seconds)}`;
 }
 
 /** "0:07", "12:40", "3:07:12": a duration that counts up. */

@@ -3,7 +3,7 @@
 // a picture is the worse of two: how the site fares, and how the picture arrives at this browser.
 
 import type { SiteQuality } from "../gen/muster/command/v1/types_pb";
-import { QualityMark, QualityReason, type LegQuality, type Rung } from "../gen/muster/media/v1/media_pb";
+import { QualityMark, QualityReason, Rung, SlotStatus, type LegQuality, type SlotState } from "../gen/muster/media/v1/media_pb";
 import { Cell, CellMap } from "./cell";
 import type { Bars, BarsReason } from "./media/slots";
 
@@ -64,6 +64,15 @@ export class Qualities {
     const was = this.poor.get();
     if (poor.length !== was.length || poor.some((site, at) => site !== was[at])) this.poor.set(poor);
   }
+}
+
+/** A still has come every two seconds; two that are missing make the picture an old one. */
+const STILLS_STALE_MS = 5_000;
+
+/** Whether the picture in a slot is an old one, by what the relay says of the slot and of the site's leg. */
+export function isOld(state: SlotState | undefined, site: LegQuality | undefined): boolean {
+  if (state?.status !== SlotStatus.STALE) return false;
+  return site?.rung !== Rung.STILLS || state.ageMs >= STILLS_STALE_MS;
 }
 
 /** What a mark says: how many bars, and whose trouble it is. */

@@ -36,14 +36,15 @@ function line(key: Key, picture: PictureSize | undefined, bps: number, loss: num
   return pixels ? say("quality.size", { numbers, size: pixels }) : numbers;
 }
 
-/** The numbers of a site's leg; none while nothing is known. */
-export function numbers(quality: LegQuality | undefined, say: Say): string[] {
+/** The numbers of a site's leg, under a headline that may have told what it sends already; none while nothing is known. */
+export function numbers(quality: LegQuality | undefined, say: Say, above = ""): string[] {
   if (!quality) return [];
   const lines = [
     line("quality.up", quality.published, quality.upBps, quality.upLossPermille, say),
     line("quality.down", quality.shown, quality.downBps, quality.downLossPermille, say),
   ];
-  if (quality.rung > Rung.FULL) lines.unshift(say(numbered("quality.rung", quality.rung)));
+  const sends = quality.rung > Rung.FULL ? say(numbered("quality.rung", quality.rung)) : "";
+  if (sends && !above.includes(sends)) lines.unshift(sends);
   if (quality.rttMs) lines.push(say("quality.rtt", { rtt: quality.rttMs, jitter: quality.jitterMs }));
   if (quality.estimateBps) lines.push(say("quality.estimate", { rate: rate(quality.estimateBps) }));
   return lines;
@@ -57,7 +58,8 @@ export function arrival(state: SlotState | undefined, health: Health | undefined
 }
 
 /** Why a slot shows less than was asked for; undefined where it shows it. */
-export function limit(state: SlotState | undefined, say: Say): string | undefined {
+export function limit(state: SlotState | undefined, say: Say, site?: LegQuality): string | undefined {
+  if (site?.rung === Rung.SMALL || site?.rung === Rung.STILLS) return say(numbered("tile.rung", site.rung));
   const key = numbered("slot.limited", state?.reason ?? 0);
   return key === "slot.limited.0" ? undefined : say(key);
 }

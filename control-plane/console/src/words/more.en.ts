@@ -25,7 +25,7 @@ export const moreEn = {
   "reason.21": "the camera sends no H.264",
   "onair": "On air",
   "log.empty": "Nothing has happened yet.",
-  "log.convened": "called {n} sites",
+  "log.convened": "sites called: {n}",
   "log.ended": "meeting ended",
   "log.on_air": "on air: {sites}",
   "log.trouble": "lost: {sites}",
