@@ -7,6 +7,7 @@ mod buses;
 mod cluster;
 mod command;
 mod damage;
+mod deadlines;
 mod directory;
 mod limits;
 mod log;
