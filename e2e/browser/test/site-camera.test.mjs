@@ -7,7 +7,6 @@ import { after, before, test } from "node:test";
 import { byId, inBothLanguages, launch, openPage, screenshot, showsMoving } from "../lib/browser.mjs";
 import { until } from "../lib/demo.mjs";
 import { Fleet } from "../lib/fleet.mjs";
-import { lookAt } from "../lib/look.mjs";
 import { siteNumber } from "../lib/mark.mjs";
 
 const SITE = "WH-EL-01-C001-S01";
@@ -90,10 +89,8 @@ test("a browser at the site is its camera and its screen", { timeout: 300_000 },
     await broadcast(OTHER);
     await showsStage(OTHER);
     await screenshot(page, "site-camera-meeting.zh");
-    console.log(JSON.stringify(status()));
   } catch (error) {
     error.message += `\npage: ${page?.troubles.join("; ")}\ndesk: ${desk?.troubles.join("; ")}\n${JSON.stringify(status())}\n${fleet.logs()}`;
-    await page?.screenshot({ path: "/tmp/page-fail.png" }).catch(() => undefined);
     throw error;
   }
 });

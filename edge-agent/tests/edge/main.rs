@@ -1,5 +1,6 @@
 //! The agent as a whole, in a small world of its own.
 
+mod browser;
 mod capture;
 mod command;
 mod doctor;
@@ -7,6 +8,7 @@ mod failover;
 mod h264;
 mod meeting;
 mod narrow;
+mod page;
 mod program;
 mod relay;
 mod rtsp;
