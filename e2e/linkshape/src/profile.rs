@@ -192,7 +192,11 @@ impl Profile {
         if text.len() as u64 > MAX_FILE_BYTES {
             return Err(whole(format!("expected at most {MAX_FILE_BYTES} bytes")));
         }
-        Self::parse(&name, &text)
+        let mut profile = Self::parse(&name, &text)?;
+        if let Some(stem) = path.file_stem() {
+            profile.name = stem.to_string_lossy().into_owned();
+        }
+        Ok(profile)
     }
 
     /// A profile from rows made by hand, for tests. The first row begins at 0, each later than the one before;

@@ -34,6 +34,10 @@ const CAREFUL: f64 = 0.1;
 const ORDINARY: f64 = 1e6;
 /// More is not believed by exploring alone, bits a second.
 const EXPLORED: f64 = 6e6;
+/// In a round trip the rate falls to so much of what it was, at least.
+const MOST_FALL: f64 = 0.3;
+/// Below it, bits a second, a picture takes as long as what is aimed at.
+const NARROW: f64 = 300_000.0;
 /// Fall of the logarithm in a second where less is sent than the rate allows.
 const FADE: f64 = 0.1;
 /// The careful rise doubles in so long without a queue and twenty packets' times, or three round trips, µs.
@@ -77,7 +81,11 @@ pub struct Rate {
     /// What was delivered when a queue was last too long; `None` before.
     ceiling: Option<f64>,
     calm_since: Micros,
+    /// More was found by exploring than is tried at first.
+    explored: bool,
     slowed: Micros,
+    /// When it began to fall, and from what, bits a second.
+    fell: (Micros, f64),
 }
 
 impl Rate {
@@ -91,7 +99,9 @@ impl Rate {
             updated: None,
             ceiling: None,
             calm_since: 0,
+            explored: false,
             slowed: 0,
+            fell: (0, 0.0),
         }
     }
 
@@ -140,6 +150,10 @@ impl Rate {
 
     /// What the first arrivals say: where the path took less than was sent and kept it waiting so long (µs), it takes no more.
     pub fn begin(&mut self, waited: Micros, jitter: Micros, rtt: Micros, loss: f64) {
+        if self.explored {
+            // What is sent now is far less.
+            return;
+        }
         let through = self.delivered() / (1.0 - loss.min(0.9));
         if waited > SEEN_AT_FIRST + 3 * jitter + rtt / 10 && through < 0.75 * self.rate {
             self.ceiling = Some(through.max(1.0));
@@ -147,15 +161,10 @@ impl Rate {
         }
     }
 
-    /// The path was seen to take so much; `all`: and no more.
-    pub fn explored(&mut self, bps: f64, all: bool) {
-        let bps = bps.clamp(self.bounds.least as f64, EXPLORED);
-        if all {
-            self.ceiling = Some(bps);
-            self.rate = bps;
-        } else {
-            self.rate = self.rate.max(bps);
-        }
+    /// The path was seen to take so much, at least.
+    pub fn explored(&mut self, bps: f64) {
+        self.explored |= bps > self.rate;
+        self.rate = self.rate.max(bps.min(EXPLORED));
         self.bounds.start = self.rate as Bps;
         // A burst is no measure of what gets through for long.
         self.arrivals.clear();
@@ -175,7 +184,14 @@ impl Rate {
         self.updated = Some(now);
         // A longer path's delay wanders more without any queue of ours.
         let packet = (PACKET * 1e6 / self.rate.max(1.0)) as Micros;
-        let target = TARGET_QUEUE + jitter.min(15_000) + (rtt / 6).min(90_000) + (packet / 3).min(40_000);
+        // Where a frame is a packet or two, more of the wait is its own.
+        let own = if self.rate < NARROW {
+            packet / 3
+        } else {
+            packet / 6
+        }
+        .min(40_000);
+        let target = TARGET_QUEUE + jitter.min(15_000) + (rtt / 6).min(90_000) + own;
         if queue < target * 7 / 10 {
             self.random = loss;
         } else {
@@ -204,10 +220,14 @@ impl Rate {
         packet: Micros,
     ) {
         let over = (queue - target / 2) as f64 / (DRAIN + rtt as f64);
-        let slower = through * (1.0 - over).max(0.3);
+        if now >= self.fell.0 + rtt {
+            self.fell = (now, self.rate);
+        }
+        // What was delivered just before may be little because little was sent: a round trip shows what a half does.
+        let slower = (through * (1.0 - over).max(0.3)).max(self.fell.1 * MOST_FALL);
         if queue > target + packet.min(FAR_OVER) {
             self.slowed = now;
-            self.ceiling = Some(through.max(1.0));
+            self.ceiling = Some(through.max(slower).max(1.0));
             self.rate = slower.min(self.rate);
         } else if now >= self.slowed + rtt.max(100_000) {
             // A short queue may be that of one frame after a pause, and what was delivered in the pause says little.

@@ -417,6 +417,7 @@ impl Sender {
     pub fn poll(&mut self, now: Micros, scratch: &mut BytesMut) -> Option<Bytes> {
         self.fill(now);
         self.path.settle(now);
+        self.end_train_in_time(now);
         let depth = self.depth();
         if self.is_dark(now) {
             return self.next_audio(now, scratch).or_else(|| self.probe(now, scratch));
@@ -590,10 +591,10 @@ impl Sender {
         if !matches!(carried, Carried::Filling) {
             self.tokens -= bytes as f64;
             self.ahead += bytes as f64;
+            self.unanswered.get_or_insert(now);
         }
         self.stats.datagrams += 1;
         self.stats.wire_bytes += bytes as u64;
-        self.unanswered.get_or_insert(now);
         let opening = std::mem::take(&mut self.opening);
         let again =
             matches!(carried, Carried::One(number) if self.get(number).is_some_and(|held| held.sent > 1));

@@ -57,32 +57,30 @@ fn row(rate_kbps: u32, loss: f64) -> Row {
 }
 
 #[test]
-fn a_good_path_is_known_within_half_a_second() {
+fn a_good_path_is_known_within_a_second() {
     for (kbps, least, most) in [
-        (2_000, 1_100_000, 2_000_000),
+        (2_000, 400_000, 2_000_000),
         (4_000, 2_200_000, 4_000_000),
         (50_000, 3_000_000, 6_000_000),
     ] {
         for seed in 1..=5 {
-            let (rate, datagrams) = explore(row(kbps, 0.0), seed, SECOND / 2);
+            let (rate, datagrams) = explore(row(kbps, 0.0), seed, SECOND);
             assert!((least..=most).contains(&rate), "{kbps}, {seed}: {rate}");
             // Where the last comes first a train is sent again.
-            assert!(datagrams <= 4 + 12 + 32 + 12, "{kbps}, {seed}: {datagrams}");
+            assert!(datagrams <= 3 + 12 + 32 + 12, "{kbps}, {seed}: {datagrams}");
         }
     }
 }
 
 #[test]
 fn a_narrow_path_is_not_filled() {
-    for (kbps, most) in [(128, 4), (500, 16), (1_000, 16)] {
+    let start = Bounds::default().start;
+    for (kbps, least, datagrams) in [(128, start, 3), (500, start, 15), (1_000, 350_000, 15)] {
         for seed in 1..=5 {
-            let (rate, datagrams) = explore(row(kbps, 0.0), seed, 3 * SECOND);
-            let kbps = u64::from(kbps);
-            assert!(
-                (kbps * 500..=kbps * 900).contains(&rate),
-                "{kbps}, {seed}: {rate}"
-            );
-            assert!(datagrams <= most, "{kbps}, {seed}: {datagrams}");
+            let (rate, took) = explore(row(kbps, 0.0), seed, 3 * SECOND);
+            let most = start.max(u64::from(kbps) * 1000);
+            assert!((least..=most).contains(&rate), "{kbps}, {seed}: {rate}");
+            assert!(took <= datagrams, "{kbps}, {seed}: {took}");
         }
     }
 }
@@ -93,8 +91,8 @@ fn loss_does_not_lead_astray() {
         .map(|seed| explore(row(4_000, 0.3), seed, 2 * SECOND).0)
         .collect();
     rates.sort_unstable();
-    assert!(rates[10] >= 1_000_000, "{rates:?}");
-    assert!(rates[19] <= 4_000_000, "{rates:?}");
+    assert!(rates[10] >= 500_000, "{rates:?}");
+    assert!(rates[19] <= 6_000_000, "{rates:?}");
 }
 
 #[test]
@@ -105,5 +103,5 @@ fn a_path_that_takes_nothing_is_left_alone() {
     };
     let (rate, datagrams) = explore(dead, 1, 20 * SECOND);
     assert_eq!(rate, Bounds::default().start);
-    assert!(datagrams <= 12, "{datagrams}");
+    assert!(datagrams <= 9, "{datagrams}");
 }

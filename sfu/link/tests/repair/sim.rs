@@ -13,6 +13,8 @@ use muster_link::repair::{Budget, Class, Micros, Packet, Receiver, Sender, Terms
 use muster_linkshape::{Direction, Network, Profile, Verdict};
 
 /// QUIC's header, tag and datagram frame.
+/// A link is there before its site is called, µs.
+const JOIN: Micros = 1_000_000;
 const QUIC: usize = 29;
 /// A flow id and RTP's header; with the level of sound.
 const HEADERS: usize = 13;
@@ -259,11 +261,12 @@ impl Run {
         } = self;
         let mut network = Network::new(Arc::clone(&profile), seed);
         let mut sender = Sender::new(Budget::Fixed(terms), Bounds::default());
+        sender.explore();
         let mut receiver = Receiver::new();
         let mut source = Source {
             next: 0,
-            next_picture: 0,
-            next_sound: 0,
+            next_picture: JOIN,
+            next_sound: JOIN,
             key: true,
             most,
         };

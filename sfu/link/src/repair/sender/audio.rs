@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use bytes::{Bytes, BytesMut};
 
 use super::super::{Micros, plan, wire};
+use super::demand::NO_PICTURE;
 use super::{
     AUDIO_APART, AUDIO_MISS, BUNDLE_ROOM, Carried, EACH_TIME, FULL, HOLD, Held, MOST_OF_RATE, MOST_SPEECH,
     Sender, State, THRIFTY, TOGETHER,
@@ -125,7 +126,10 @@ impl Sender {
         self.note(now, Carried::Many(numbers.into()), scratch)
     }
 
+    /// Whether the path is so narrow that headers count. Heavy loss makes a path look narrow that is not: then a queue must
+    /// have been seen.
     pub(super) fn is_thrifty(&self) -> bool {
-        self.rate.get() < THRIFTY
+        let seen = self.loss.share() <= NO_PICTURE || self.rate.slowed() > 0;
+        self.rate.get() < THRIFTY && seen
     }
 }

@@ -11,10 +11,11 @@ use super::super::{Micros, wire};
 use super::{Carried, Sender};
 
 /// Datagrams of each train, and the bytes of each.
-const TRAINS: [u64; 3] = [4, 12, 32];
-const BYTES: usize = 1100;
+const TRAINS: [(u64, usize); 3] = [(3, 600), (12, 1100), (32, 1100)];
 /// A train is through in so long, µs.
-const LONGEST: Micros = 150_000;
+const LONGEST: Micros = 250_000;
+/// The first is, on most.
+const UNKNOWN: Micros = 50_000;
 /// A train that brought nothing is sent again so often.
 const TRIES: u32 = 2;
 /// Feedback of its end is waited for so long over what it takes, µs.
@@ -38,6 +39,8 @@ pub(super) struct Train {
     /// No other follows.
     last_one: bool,
     tries: u32,
+    /// So long it takes, as far as is known, µs.
+    takes: Micros,
     sent_at: Micros,
     /// The first and the last arrival that were told: transmission and when.
     seen: Option<(u64, Micros)>,
@@ -46,25 +49,23 @@ pub(super) struct Train {
     told: Micros,
     /// What was sent after it has arrived.
     over: bool,
-    /// What the train before told, bits a second.
-    known: Option<f64>,
 }
 
 impl Train {
-    fn new(step: usize, tries: u32, known: Option<f64>) -> Self {
+    fn new(step: usize, tries: u32, takes: Micros) -> Self {
         Self {
             step,
             first: None,
-            left: TRAINS[step],
+            left: TRAINS[step].0,
             sent: 0,
             last_one: false,
             tries,
+            takes,
             sent_at: 0,
             seen: None,
             last: None,
             told: 0,
             over: false,
-            known,
         }
     }
 }
@@ -72,7 +73,7 @@ impl Train {
 impl Sender {
     /// Begins to explore the path; to be called once, when the link is made.
     pub fn explore(&mut self) {
-        self.train = Some(Train::new(0, 0, None));
+        self.train = Some(Train::new(0, 0, UNKNOWN));
     }
 
     /// Whether a train is on its way.
@@ -82,17 +83,13 @@ impl Sender {
 
     /// The next datagram of a train.
     pub(super) fn next_filling(&mut self, now: Micros, scratch: &mut BytesMut) -> Option<Bytes> {
-        self.end_train_in_time(now);
         let next = self.next_transmission();
         let train = self.train.as_mut()?;
-        if !self.video.is_empty() {
-            (train.left, train.last_one) = (0, true);
-        }
         train.left = train.left.checked_sub(1)?;
         train.sent += 1;
         train.first.get_or_insert(next);
         train.sent_at = now;
-        wire::write_filling(next as u16, BYTES, scratch);
+        wire::write_filling(next as u16, TRAINS[train.step].1, scratch);
         Some(self.note(now, Carried::Filling, scratch))
     }
 
@@ -107,7 +104,7 @@ impl Sender {
     }
 
     fn train_ends(&self, train: &Train) -> Micros {
-        train.sent_at + 2 * self.path.rtt() + LONGEST + PATIENCE
+        train.sent_at + 2 * self.path.rtt() + train.takes + PATIENCE
     }
 
     /// A transmission is the newest that arrived. Says whether its delay tells of the path: it is not in its own train's way.
@@ -139,7 +136,17 @@ impl Sender {
         }
     }
 
-    fn end_train_in_time(&mut self, now: Micros) {
+    /// Ends a train whose end is not heard of, and one that is in the way of what is to be sent.
+    pub(super) fn end_train_in_time(&mut self, now: Micros) {
+        if let Some(train) = &mut self.train
+            && !self.video.is_empty()
+        {
+            (train.left, train.last_one) = (0, true);
+            if train.sent == 0 {
+                self.train = None;
+                return;
+            }
+        }
         let over = |train: &Train| train.left == 0 && now >= self.train_ends(train);
         if self.train.as_ref().is_some_and(over) {
             self.end_train();
@@ -151,18 +158,20 @@ impl Sender {
         let Some(train) = self.train.take() else { return };
         let Some(bps) = self.told_by(&train) else {
             if train.tries < TRIES && !train.last_one {
-                self.train = Some(Train::new(train.step, train.tries + 1, train.known));
+                // Where the last came first, a longer one tells more.
+                let step = (train.step + usize::from(train.seen.is_some())).min(TRAINS.len() - 1);
+                self.train = Some(Train::new(step, train.tries + 1, train.takes));
             }
             return;
         };
+        self.rate.explored(bps * SHARE);
         let next = train.step + 1;
-        let fits = TRAINS
-            .get(next)
-            .map(|&count| (count as usize * BYTES * 8) as f64 * 1e6 / bps <= LONGEST as f64);
-        self.rate
-            .explored(bps * SHARE, fits == Some(false) && !train.last_one);
-        if fits == Some(true) && !train.last_one {
-            self.train = Some(Train::new(next, 0, Some(bps)));
+        let takes =
+            |&(count, bytes): &(u64, usize)| ((count as usize * bytes * 8) as f64 * 1e6 / bps) as Micros;
+        if let Some(takes) = TRAINS.get(next).map(takes).filter(|&takes| takes <= LONGEST)
+            && !train.last_one
+        {
+            self.train = Some(Train::new(next, 0, takes));
         }
     }
 
@@ -176,13 +185,12 @@ impl Sender {
             let took = train.told.saturating_sub(train.sent_at);
             (train.first? + 1, (took < SOON).then_some(took)?)
         };
-        let arrived = (after..=last)
-            .filter_map(|number| {
-                self.sent
-                    .get(usize::try_from(number.checked_sub(self.sent_base)?).ok()?)
-            })
-            .filter(|sent| sent.arrived);
-        let bytes: usize = arrived.map(|sent| sent.bytes).sum();
+        // Those that were lost were on their way, too: what is found is what may be sent, not what comes of it.
+        let sent = (after..=last).filter_map(|number| {
+            self.sent
+                .get(usize::try_from(number.checked_sub(self.sent_base)?).ok()?)
+        });
+        let bytes: usize = sent.map(|sent| sent.bytes).sum();
         (bytes > 0).then(|| bytes as f64 * 8e6 / (span + BLUR) as f64)
     }
 }

@@ -39,7 +39,7 @@ impl Sender {
             }
         }
         let exploring = self.is_exploring();
-        let probing = self.is_probing(now) && !exploring;
+        let probing = self.is_probing(now);
         self.mark_arrived(newest, arrival, feedback.before);
         if probing && !self.is_probing(now) {
             let (waited, jitter, rtt) = (self.path.waited(), self.path.jitter(), self.path.least_rtt());
@@ -83,7 +83,8 @@ impl Sender {
             if there && !sent.arrived {
                 sent.arrived = true;
                 self.rate.arrived(arrival, sent.bytes);
-                self.heard = self.heard.saturating_add(1);
+                let tells = !matches!(sent.carried, Carried::Filling);
+                self.heard = self.heard.saturating_add(u32::from(tells));
                 self.patience -= self.patience / 512;
                 self.reorder -= self.reorder / 512;
                 let late = newest - back < self.undecided;
@@ -103,9 +104,10 @@ impl Sender {
                 }
                 if late {
                     // It was taken for lost.
+                    // Those of a train are so near each other that chance decides who comes first.
                     if sent.overdue {
                         self.patience = (self.patience + 4_000).min(MOST_PATIENCE);
-                    } else {
+                    } else if tells {
                         self.reorder = (self.reorder + 1_000).min(MOST_REORDER);
                     }
                     self.loss.undo((self.undecided - 1 - (newest - back)) as usize);

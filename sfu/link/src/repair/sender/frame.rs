@@ -95,7 +95,7 @@ impl Sender {
         let mut symbols = self.planner.symbols(loss, need, left - reach, round, spread);
         // The last that comes before it is seen as a stop has one to spare, or two where losses come together.
         if first_round_over && now + one_way <= wanted && wanted < now + one_way + round {
-            symbols = symbols.max(need + 1 + usize::from(self.loss.is_clustered()));
+            symbols = symbols.max(need + 2 + usize::from(self.loss.is_clustered()));
         }
         (symbols as u32).saturating_sub(under_way)
     }
