@@ -10,7 +10,7 @@ help:
 	@echo 'make demo [SITES=12] [PORT=8080] [FRESH=1]  everything on this machine: console, relay, SITES agents; Ctrl-C ends it'
 	@echo 'make test                                   format, lints, all tests; the last line counts them'
 	@echo 'make fuzz [EACH=60]                         every reader of the network on bytes that nobody would send'
-	@echo 'make bench                                  what packets and joins cost the relay, calls and watching the control plane: seven minutes (bench/NOTES.md)'
+	@echo 'make bench                                  what packets and joins cost the relay, calls and watching the control plane, bad networks the link: eleven minutes (bench/NOTES.md)'
 	@echo 'make build                                  the web app and the programs, optimised, in target/release'
 	@echo 'make dist                                   the same for servers, in target/dist: slower to build, less CPU a packet'
 	@echo 'make setup                                  install what is missing (the others do it by themselves)'
@@ -41,5 +41,5 @@ setup:
 
 bench:
 	@deploy/setup build
-	@cargo build --profile dist --locked --quiet -p muster-bench
+	@cargo build --profile dist --locked --quiet -p muster-bench -p muster-edge
 	@exec bench/run

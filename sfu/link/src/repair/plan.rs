@@ -43,10 +43,11 @@ fn best(loss: f64, next: f64) -> (f64, f64) {
     (copies, copies + loss.powf(copies) * next)
 }
 
-/// What a frame that misses its deadline costs, in packets sent, times the loss: where little is lost, more is cheap.
-const COST_OF_FRAME: f64 = 12.0;
+/// What a frame that misses its deadline costs, in packets sent, times the square of the loss: where little is lost, more is
+/// cheap.
+const COST_OF_FRAME: f64 = 3.6;
 /// The same, at most.
-const MOST_COST_OF_FRAME: f64 = 200.0;
+const MOST_COST_OF_FRAME: f64 = 400.0;
 /// Needs up to this are planned exactly.
 const EXACT: usize = 28;
 /// More than needed, at most.
@@ -103,7 +104,7 @@ impl Table {
     fn new(bucket: u32) -> Self {
         let mut table = Self {
             bucket,
-            miss: (COST_OF_FRAME * 200.0 / f64::from(bucket)).min(MOST_COST_OF_FRAME),
+            miss: (COST_OF_FRAME / (f64::from(bucket) / 200.0).powi(2)).min(MOST_COST_OF_FRAME),
             arrive: vec![vec![1.0]],
             value: Vec::new(),
         };
