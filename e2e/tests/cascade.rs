@@ -98,8 +98,9 @@ async fn cut_and_join(field: &Field) -> Result<()> {
     while !wait_met(&viewer, &mut seen).await {
         ensure!(
             Instant::now() < deadline,
-            "the dispatcher sees all sites again: {}",
-            complaints(&viewer, &seen)
+            "the dispatcher sees all sites again: {}; {}",
+            complaints(&viewer, &seen),
+            ways(field)
         );
     }
     println!("seen again {:?} after the wire was whole", joined.elapsed());
@@ -142,6 +143,15 @@ fn stage_of(field: &Field, meeting: &str) -> Result<[serde_json::Value; 3]> {
         status["floor"].clone(),
         status["chair"].clone(),
     ])
+}
+
+/// What each site sends, and what it thinks of its way to the relay.
+fn ways(field: &Field) -> String {
+    let told = SITES.iter().map(|(_, site)| match field.agent_status(site) {
+        Ok(status) => format!("{site} sends {} by {}", status["rung"], status["way"]),
+        Err(error) => format!("{site}: {error}"),
+    });
+    told.collect::<Vec<_>>().join("; ")
 }
 
 fn complaints(viewer: &Viewer, seen: &[muster::viewer::expect::Expectation]) -> String {
