@@ -22,6 +22,8 @@ pub(super) struct Sending {
     rung: Rung,
     flows: Vec<u64>,
     dark_since_ms: i64,
+    /// What the link leaves to sources, bits a second.
+    source_bps: u64,
     next: Instant,
 }
 
@@ -38,6 +40,7 @@ impl Sending {
             rung: Rung::Full,
             flows: layers.iter().map(|layer| layer.flow).collect(),
             dark_since_ms: 0,
+            source_bps: 0,
             next: now,
         }
     }
@@ -69,6 +72,7 @@ impl Agent {
         } else if sending.dark_since_ms == 0 {
             sending.dark_since_ms = epoch_ms();
         }
+        sending.source_bps = health.source_bps;
         self.status.way = Some(Way {
             rate_kbps: health.rate_bps / 1000,
             loss_permille: (health.loss * 1000.0) as u32,
@@ -93,7 +97,8 @@ impl Agent {
             return;
         };
         if sending.rung != rung {
-            tracing::info!(?rung, was = ?sending.rung, "what the site sends");
+            let (way, source_kbps) = (self.status.way.unwrap_or_default(), sending.source_bps / 1000);
+            tracing::info!(?rung, was = ?sending.rung, source_kbps, ?way, "what the site sends");
             sending.rung = rung;
             for (flow, rests) in sending.valve.set(rung) {
                 publisher.pause(now, flow, rests);
