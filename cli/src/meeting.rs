@@ -433,6 +433,8 @@ pub fn reason_name(reason: SummonsReason) -> &'static str {
         SummonsReason::CameraRefused => "the camera refuses the password",
         SummonsReason::CameraUnreachable => "the camera does not answer",
         SummonsReason::CameraFormat => "the camera sends no H.264",
+        SummonsReason::CameraDenied => "its browser does not allow the camera",
+        SummonsReason::PageClosed => "its page, which is the camera, is not open",
     }
 }
 

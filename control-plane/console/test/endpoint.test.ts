@@ -254,7 +254,7 @@ describe("the worker's page", () => {
   });
 
   it("says that its camera is missing or busy, and comes for sound alone when it is called for that", async () => {
-    for (const [camera, reason] of [["busy", SummonsReason.CAMERA_BUSY], ["missing", SummonsReason.CAMERA_MISSING], ["denied", SummonsReason.CAMERA_MISSING]] as const) {
+    for (const [camera, reason] of [["busy", SummonsReason.CAMERA_BUSY], ["missing", SummonsReason.CAMERA_MISSING], ["denied", SummonsReason.CAMERA_DENIED]] as const) {
       const { endpoint, call, legs, reports, reasons, kind } = start(AnswerPolicy.UNSPECIFIED, camera);
       await settle();
       await endpoint.press();

@@ -21,6 +21,7 @@ paired!(Reason, pb::SummonsReason, reason_to_wire, reason_from_wire, {
     HungUp = HungUp, HungUpByChair = HungUpByChair, MicrophoneMissing = MicrophoneMissing,
     Deadline = Deadline, ReplicaAway = ReplicaAway, CameraSilent = CameraSilent, CameraRefused = CameraRefused,
     CameraUnreachable = CameraUnreachable, CameraFormat = CameraFormat,
+    CameraDenied = CameraDenied, PageClosed = PageClosed,
 });
 paired!(Media, pb::Media, media_to_wire, media_from_wire, { Video = Video, Audio = Audio });
 

@@ -30,13 +30,14 @@ impl Fault {
     /// As it is told to the control plane.
     pub fn reason(self) -> SummonsReason {
         match self {
-            // As a browser says it of itself.
-            Self::Missing | Self::Denied | Self::PageClosed => SummonsReason::CameraMissing,
+            Self::Missing => SummonsReason::CameraMissing,
             Self::Busy => SummonsReason::CameraBusy,
             Self::Silent => SummonsReason::CameraSilent,
             Self::Refused => SummonsReason::CameraRefused,
             Self::Unreachable => SummonsReason::CameraUnreachable,
             Self::Format => SummonsReason::CameraFormat,
+            Self::Denied => SummonsReason::CameraDenied,
+            Self::PageClosed => SummonsReason::PageClosed,
         }
     }
 

@@ -362,7 +362,8 @@ export class Endpoint {
     // The meeting says whether it wants the sound alone, and calls again for it.
     this.pictureless = call.meeting;
     await answered;
-    if (isMeant()) await this.report(call.meeting, SummonsState.REFUSED, camera === "busy" ? SummonsReason.CAMERA_BUSY : SummonsReason.CAMERA_MISSING);
+    const reason = camera === "busy" ? SummonsReason.CAMERA_BUSY : camera === "denied" ? SummonsReason.CAMERA_DENIED : SummonsReason.CAMERA_MISSING;
+    if (isMeant()) await this.report(call.meeting, SummonsState.REFUSED, reason);
   }
 
   private enter(meeting: string, ticket: JoinTicket | undefined, audioOnly: boolean): void {

@@ -168,7 +168,7 @@ export function progress(summonses: readonly Summons[]): Progress {
 
 const CAMERAS: ReadonlySet<SummonsReason> = new Set([
   SummonsReason.CAMERA_BUSY, SummonsReason.CAMERA_MISSING, SummonsReason.CAMERA_SILENT, SummonsReason.CAMERA_REFUSED, SummonsReason.CAMERA_UNREACHABLE,
-  SummonsReason.CAMERA_FORMAT,
+  SummonsReason.CAMERA_FORMAT, SummonsReason.CAMERA_DENIED, SummonsReason.PAGE_CLOSED,
 ]);
 
 /** Whether it says what is wrong with the site's camera. */

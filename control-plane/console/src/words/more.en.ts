@@ -23,6 +23,8 @@ export const moreEn = {
   "reason.19": "the camera refuses the password",
   "reason.20": "the camera does not answer",
   "reason.21": "the camera sends no H.264",
+  "reason.22": "camera not allowed",
+  "reason.23": "page not open at the site",
   "onair": "On air",
   "log.empty": "Nothing has happened yet.",
   "log.convened": "sites called: {n}",

@@ -25,6 +25,8 @@ export const moreZh: Record<MoreKey, string> = {
   "reason.19": "摄像头密码错误",
   "reason.20": "摄像头无法连接",
   "reason.21": "摄像头编码不是 H.264",
+  "reason.22": "浏览器未允许摄像头",
+  "reason.23": "终端页面未打开",
   "onair": "已接通",
   "log.empty": "暂无记录。",
   "log.convened": "召集 {n} 个会场",

@@ -107,11 +107,15 @@ pub enum Reason {
     CameraUnreachable,
     /// It sends no format that can be passed on.
     CameraFormat,
+    /// The site's browser does not allow it.
+    CameraDenied,
+    /// No browser shows the agent's own page, from which the picture would come.
+    PageClosed,
 }
 
 impl Reason {
     /// All of them, in order.
-    pub const ALL: [Reason; 21] = {
+    pub const ALL: [Reason; 23] = {
         use Reason::*;
         [
             NeverSeen,
@@ -135,6 +139,8 @@ impl Reason {
             CameraRefused,
             CameraUnreachable,
             CameraFormat,
+            CameraDenied,
+            PageClosed,
         ]
     };
 
@@ -153,7 +159,14 @@ impl Reason {
         use Reason::*;
         matches!(
             self,
-            CameraBusy | CameraMissing | CameraSilent | CameraRefused | CameraUnreachable | CameraFormat
+            CameraBusy
+                | CameraMissing
+                | CameraSilent
+                | CameraRefused
+                | CameraUnreachable
+                | CameraFormat
+                | CameraDenied
+                | PageClosed
         )
     }
 
@@ -186,6 +199,8 @@ impl Reason {
             Reason::CameraRefused => "camera_refused",
             Reason::CameraUnreachable => "camera_unreachable",
             Reason::CameraFormat => "camera_format",
+            Reason::CameraDenied => "camera_denied",
+            Reason::PageClosed => "page_closed",
         }
     }
 }
@@ -214,6 +229,8 @@ impl fmt::Display for Reason {
             Reason::CameraRefused => "the camera does not take the password",
             Reason::CameraUnreachable => "the camera does not answer",
             Reason::CameraFormat => "the camera sends a format that cannot be passed on",
+            Reason::CameraDenied => "the browser does not allow the camera",
+            Reason::PageClosed => "the page whose browser is the camera is not open",
         })
     }
 }
