@@ -7,6 +7,7 @@ import { after, before, test } from "node:test";
 import { byId, inBothLanguages, launch, openPage, screenshot, showsMoving } from "../lib/browser.mjs";
 import { until } from "../lib/demo.mjs";
 import { Fleet } from "../lib/fleet.mjs";
+import { lookAt } from "../lib/look.mjs";
 import { siteNumber } from "../lib/mark.mjs";
 
 const SITE = "WH-EL-01-C001-S01";
@@ -76,21 +77,123 @@ async function broadcast(site) {
   await showsMoving(byId(desk, "stage", `[data-site="${site}"]`), site);
 }
 
-test("a browser at the site is its camera and its screen", { timeout: 300_000 }, async () => {
-  try {
-    page = await openPage(camera, fleet.pages.get(SITE), { width: 1280, height: 720 });
-    await until("the page is connected to the agent", connected);
-    await until("the own picture is shown", () => page.evaluate(() => document.querySelector("#own-box video").videoWidth > 0));
-    await until("the page says that the camera is well", async () => (await page.locator("#own-how").innerText()) === "摄像机和麦克风正常");
-    await inBothLanguages(page, "site-camera-waiting");
+/** The page finds no camera, for this reason, until `plugged`: as if its device were pulled out, or taken away by the settings. */
+async function unplug(name) {
+  await page.evaluate((name) => {
+    const devices = navigator.mediaDevices;
+    window.plugged ??= devices.getUserMedia.bind(devices);
+    devices.getUserMedia = (want) => (want.video ? Promise.reject(new DOMException("by the test", name)) : window.plugged(want));
+    own.video.stop();
+    own.video.dispatchEvent(new Event("ended"));
+  }, name);
+}
 
-    await convene();
-    await showsMoving(tileOf(SITE), SITE, 30_000);
-    await broadcast(OTHER);
-    await showsStage(OTHER);
-    await screenshot(page, "site-camera-meeting.zh");
-  } catch (error) {
-    error.message += `\npage: ${page?.troubles.join("; ")}\ndesk: ${desk?.troubles.join("; ")}\n${JSON.stringify(status())}\n${fleet.logs()}`;
-    throw error;
-  }
+async function plug() {
+  await page.evaluate(() => {
+    navigator.mediaDevices.getUserMedia = window.plugged;
+    navigator.mediaDevices.dispatchEvent(new Event("devicechange"));
+  });
+}
+
+const words = (locator, expected) => until(`the page says ${expected}`, async () => (await page.locator(locator).innerText()).includes(expected));
+const deskSays = (expected) => until(`the desk says ${expected}`, async () => (await desk.locator("body").innerText()).includes(expected));
+const deskIsSilentOf = (gone) => until(`the desk says no longer ${gone}`, async () => !(await desk.locator("body").innerText()).includes(gone));
+
+/** Runs a step; what everybody saw is told where it fails. */
+function step(name, run) {
+  test(name, { timeout: 180_000 }, async () => {
+    try {
+      await run();
+    } catch (error) {
+      error.message += `\npage: ${page?.troubles.join("; ")}\ndesk: ${desk?.troubles.join("; ")}\n${JSON.stringify(status())}\n${fleet.logs()}`;
+      throw error;
+    }
+  });
+}
+
+step("a browser at the site is its camera and its screen", async () => {
+  page = await openPage(camera, fleet.pages.get(SITE), { width: 1280, height: 720 });
+  page.on("console", (said) => said.type() === "warning" && page.troubles.push(said.text()));
+  await until("the page is connected to the agent", connected);
+  await until("the own picture is shown", () => page.evaluate(() => document.querySelector("#own-box video").videoWidth > 0));
+  await words("#own-how", "摄像机和麦克风正常");
+  await lookAt(page, "site-camera-waiting");
+  await inBothLanguages(page, "site-camera-waiting");
+
+  await convene();
+  await showsMoving(tileOf(SITE), SITE, 30_000);
+  await broadcast(OTHER);
+  await showsStage(OTHER);
+  // The stage comes in the size of the window, not of a status line.
+  assert.ok(await page.locator("#meet").isVisible());
+  await lookAt(page, "site-camera-meeting");
+  await screenshot(page, "site-camera-meeting.zh");
+  assert.equal(status().camera_fault, null);
+});
+
+step("the own picture on the stage is said to be, and the chair's mute is seen", async () => {
+  await broadcast(SITE);
+  await words("#meet-who", "本会场");
+  await showsStage(SITE);
+  await fleet.command("mute", SITE);
+  await words("#meet-mic", "已被主席静音");
+  const sent = status().audio_packets;
+  assert.ok(sent.length === 3);
+  await screenshot(page, "site-camera-muted.zh");
+  await fleet.command("unmute", SITE);
+  await words("#meet-mic", "麦克风：开");
+  await broadcast(OTHER);
+  await showsStage(OTHER);
+});
+
+step("a page that is loaded again goes on as the same camera", async () => {
+  const { meeting, pictures_sent } = status();
+  await page.reload();
+  await showsStage(OTHER);
+  await until("it sends again", () => status().pictures_sent > pictures_sent + 10);
+  assert.equal(status().meeting, meeting);
+  await showsMoving(tileOf(SITE), SITE);
+});
+
+step("what is wrong with the camera is said here and at the desk, and it comes back by itself", async () => {
+  await unplug("NotFoundError");
+  await words("#meet-side .own p", "没有摄像机");
+  await words("#meet-state", "没有摄像机");
+  await deskSays("没有摄像头");
+  assert.equal(status().camera_fault, "missing");
+  await screenshot(page, "site-camera-missing.zh");
+  await plug();
+  await until("the camera is well", () => status().camera_fault === null);
+  await deskIsSilentOf("没有摄像头");
+  await showsMoving(tileOf(SITE), SITE);
+
+  await unplug("NotAllowedError");
+  await words("#meet-state", "未允许");
+  await deskSays("浏览器未允许摄像头");
+  await plug();
+  await until("the camera is well", () => status().camera_fault === null);
+  await showsMoving(tileOf(SITE), SITE);
+});
+
+step("a second window takes over, and gives back", async () => {
+  const first = page;
+  const second = await openPage(camera, fleet.pages.get(SITE));
+  await until("the second is connected", () => second.evaluate(() => peer?.connectionState === "connected" && session));
+  await words("#meet-state", "另一个窗口");
+  await screenshot(first, "site-camera-elsewhere.zh");
+  await showsMoving(tileOf(SITE), SITE);
+  await second.context().close();
+  await showsStage(OTHER);
+  await showsMoving(tileOf(SITE), SITE);
+});
+
+step("the box loses its power, and the page and the picture are back by themselves", async () => {
+  const before = await page.evaluate(() => session);
+  await fleet.kill(`agent-${SITE}`);
+  await words("#meet-state", "本机程序没有响应");
+  fleet.again(`agent-${SITE}`);
+  await until("the page is connected to the agent", async () => (await connected()) && (await page.evaluate(() => session)) !== before, { limitMs: 30_000 });
+  await showsStage(OTHER, 40_000);
+  await showsMoving(tileOf(SITE), SITE, 40_000);
+  assert.equal(await page.locator("#meet-state").isVisible(), false);
 });

@@ -43,6 +43,8 @@ pub struct Served {
     pub sdp: String,
     /// Names the connection in everything that the page says later.
     pub session: u64,
+    /// Of [`Wanted`] since it is served: what an earlier version says is of before.
+    pub version: u64,
 }
 
 /// What the page says of itself.

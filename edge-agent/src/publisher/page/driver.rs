@@ -100,17 +100,26 @@ impl Driver {
             Order::Offer { sdp, at, answer } => {
                 let served = match self.accept(&sdp, at).await {
                     Ok((session, sdp)) => {
+                        // Without a moment in which nobody is served: the earlier page is to hear who took over.
+                        self.desk.serve(session.number);
+                        let version = self.desk.wanted().version;
+                        self.end().await?;
                         let served = Served {
                             sdp,
                             session: session.number,
+                            version,
                         };
-                        // Without a moment in which nobody is served: the earlier page is to hear who took over.
-                        self.desk.serve(session.number);
-                        self.end().await?;
                         self.session = Some(session);
                         Ok(served)
                     }
-                    Err(not) => Err(not),
+                    Err(not) => {
+                        tracing::warn!(
+                            word = not.word,
+                            expected = not.expected,
+                            "the page's offer is of no use"
+                        );
+                        Err(not)
+                    }
                 };
                 // Who has given up asking comes again.
                 let _ = answer.send(served);
