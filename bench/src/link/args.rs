@@ -13,7 +13,7 @@ use clap::{Args, ValueEnum};
 ///   back_ms           for each outage: its length, and the time from the path's return to the next picture
 ///   audio_kept        Opus frames there at their deadline (400 ms; satellite 800)
 ///   mean_kbps         what the source made, RTP
-///   connect_ms        the handshake, under the same profile (loss80: before it)
+///   connect_ms        the handshake, under the same profile (loss80: before it); the source begins a second later
 ///   emulator_late_p99_us   how late the emulator itself was: run it by `chrt -f 10` where this is over 1000
 ///   target, met       what is asked, and whether it came out
 #[derive(Args)]

@@ -28,6 +28,8 @@ use sink::{Accounts, Sums};
 use source::{Source, label};
 use targets::Target;
 
+/// A link is there before its site is called; meanwhile it explores its path.
+const CALLED_AFTER: Duration = Duration::from_secs(1);
 const LOCALHOST: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 /// After the last frame, for what is still on its way.
 const TAIL: Duration = Duration::from_secs(1);
@@ -220,11 +222,13 @@ async fn connect(plan: &Plan<'_>, seed: u64) -> anyhow::Result<Pair> {
         }
     };
     let (edge, relay) = tokio::join!(dial, accept);
+    let connect = began.elapsed();
+    tokio::time::sleep(CALLED_AFTER).await;
     Ok(Pair {
         edge,
         relay: relay?,
         emulator,
-        connect: began.elapsed(),
+        connect,
         _server: server,
     })
 }

@@ -36,6 +36,8 @@ const ORDINARY: f64 = 1e6;
 const EXPLORED: f64 = 6e6;
 /// In a round trip the rate falls to so much of what it was, at least.
 const MOST_FALL: f64 = 0.3;
+/// A round trip that is shorter is no time to see it, µs.
+const LEAST_ROUND: Micros = 150_000;
 /// Below it, bits a second, a picture takes as long as what is aimed at.
 const NARROW: f64 = 300_000.0;
 /// Fall of the logarithm in a second where less is sent than the rate allows.
@@ -220,10 +222,11 @@ impl Rate {
         packet: Micros,
     ) {
         let over = (queue - target / 2) as f64 / (DRAIN + rtt as f64);
-        if now >= self.fell.0 + rtt {
+        if now >= self.fell.0 + rtt.max(LEAST_ROUND) {
             self.fell = (now, self.rate);
         }
-        // What was delivered just before may be little because little was sent: a round trip shows what a half does.
+        // What was delivered just before may be little because little was sent, or because a busy machine read nothing for a
+        // moment: a round trip shows what the first fall does.
         let slower = (through * (1.0 - over).max(0.3)).max(self.fell.1 * MOST_FALL);
         if queue > target + packet.min(FAR_OVER) {
             self.slowed = now;
