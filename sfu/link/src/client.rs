@@ -1,7 +1,8 @@
 //! The edge's end: dialling a relay.
 //!
 //! [`EdgeLink::connect`] opens the connection and the control stream, and has exchanged hello and welcome when it
-//! returns; joining a meeting is the caller's. Each link has a socket of its own.
+//! returns; joining a meeting is the caller's. Each link has a socket of its own. UDP is tried first; where it brings no answer,
+//! a tunnel over TCP ([`crate::tunnel`]) is tried beside it, and the first that works is the link.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -11,15 +12,54 @@ use muster_identity::{Credentials, Identity};
 use muster_proto::media::v1::{LinkHello, LinkUp, link_down, link_up};
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{AsyncUdpSocket, Runtime as _};
+use rustls_pki_types::ServerName;
+use tokio::sync::Notify;
+use tokio::time::timeout;
 
-use crate::link::{EdgeLink, peer_identity};
+use crate::link::{EdgeLink, Over, peer_identity};
+use crate::tunnel::{ALPN, Detour, Route};
 use crate::uplinks::Uplinks;
 use crate::{LinkError, VERSION, transport};
 
 /// Name in every relay's certificate.
 const RELAY_NAME: &str = "muster-relay";
-/// From the first packet to the welcome.
+/// From the first packet to the welcome, by one way.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// With no answer by UDP for so long TCP is tried too, and UDP anew.
+const UDP_PATIENCE: Duration = Duration::from_secs(3);
+/// On TCP, UDP is tried so often.
+const UDP_AGAIN: Duration = Duration::from_secs(60);
+
+/// By which ways a relay is dialled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Ways {
+    /// UDP, and TCP where UDP brings no answer within 3 s.
+    #[default]
+    Both,
+    UdpAlone,
+    TcpAlone,
+}
+
+/// How a relay is dialled.
+#[derive(Debug, Clone)]
+pub struct Dial {
+    pub ways: Ways,
+    /// Network interfaces in the order of preference: it sends by the first, and by the next when nothing comes back. With none,
+    /// the system's routes decide.
+    pub interfaces: Vec<String>,
+    /// On TCP, how often UDP is tried.
+    pub udp_again: Duration,
+}
+
+impl Default for Dial {
+    fn default() -> Self {
+        Self {
+            ways: Ways::default(),
+            interfaces: Vec::new(),
+            udp_again: UDP_AGAIN,
+        }
+    }
+}
 
 /// The first address of `HOST:PORT`.
 ///
@@ -37,32 +77,37 @@ impl EdgeLink {
     /// Connects to the relay at `address` (`HOST:PORT`) and says hello.
     ///
     /// # Errors
-    /// [`LinkError`]; the relay's certificate must be of the same CA as `credentials`. Gives up after 5 s.
+    /// [`LinkError`]; the relay's certificate must be of the same CA as `credentials`. Gives up after 8 s.
     pub async fn connect(address: &str, credentials: &Credentials) -> Result<Self, LinkError> {
-        Self::connect_over(address, credentials, &[]).await
+        Self::dial(address, credentials, Dial::default()).await
     }
 
-    /// The same over network interfaces of these names, in the order of preference: it sends by the first, and by the next
-    /// when nothing comes back. With none, the system's routes decide.
+    /// The same by certain ways, or over certain network interfaces.
     ///
     /// # Errors
-    /// As [`Self::connect`], and [`LinkError::Socket`] where no interface can be used.
-    pub async fn connect_over(
-        address: &str,
-        credentials: &Credentials,
-        interfaces: &[String],
-    ) -> Result<Self, LinkError> {
-        tokio::time::timeout(CONNECT_TIMEOUT, dial(address, credentials, interfaces))
-            .await
-            .map_err(|_| LinkError::Timeout("answer"))?
+    /// As [`Self::connect`], [`LinkError::Socket`] where no interface can be used, and [`LinkError::Tunnel`] where TCP alone is
+    /// asked for.
+    pub async fn dial(address: &str, credentials: &Credentials, dial: Dial) -> Result<Self, LinkError> {
+        let late = |_| LinkError::Timeout("answer");
+        let to = timeout(CONNECT_TIMEOUT, resolve(address)).await.map_err(late)??;
+        let ways = dial.ways;
+        let caller = Caller::new(to, credentials, dial)?;
+        let silent = Notify::new();
+        match ways {
+            Ways::Both => caller.by_either().await,
+            Ways::UdpAlone => timeout(CONNECT_TIMEOUT, caller.by_udp(&silent))
+                .await
+                .map_err(late)?,
+            Ways::TcpAlone => timeout(CONNECT_TIMEOUT, caller.by_tcp()).await.map_err(late)?,
+        }
     }
 }
 
 /// The interfaces that a link goes over, where they were named.
-type Over = Option<Arc<Uplinks>>;
+type Interfaces = Option<Arc<Uplinks>>;
 
 /// A socket by the system's routes, or over these interfaces.
-fn open(to: SocketAddr, interfaces: &[String]) -> std::io::Result<(Arc<dyn AsyncUdpSocket>, Over)> {
+fn open(to: SocketAddr, interfaces: &[String]) -> std::io::Result<(Arc<dyn AsyncUdpSocket>, Interfaces)> {
     if !interfaces.is_empty() {
         let uplinks = Arc::new(Uplinks::open(interfaces, to)?);
         return Ok((uplinks.clone(), Some(uplinks)));
@@ -75,44 +120,161 @@ fn open(to: SocketAddr, interfaces: &[String]) -> std::io::Result<(Arc<dyn Async
     Ok((quinn::TokioRuntime.wrap_udp_socket(socket)?, None))
 }
 
-async fn dial(
-    address: &str,
-    credentials: &Credentials,
-    interfaces: &[String],
-) -> Result<EdgeLink, LinkError> {
-    let address = resolve(address).await?;
-    let tls = muster_identity::link_client_config(credentials)
-        .map_err(|e| LinkError::Credentials(e.to_string()))?;
-    let crypto = QuicClientConfig::try_from(tls).map_err(|e| LinkError::Credentials(e.to_string()))?;
-    let mut config = quinn::ClientConfig::new(Arc::new(crypto));
-    config.transport_config(transport::config());
-    let (socket, uplinks) = open(address, interfaces).map_err(LinkError::Socket)?;
-    let runtime = Arc::new(quinn::TokioRuntime);
-    let endpoint = quinn::Endpoint::new_with_abstract_socket(transport::endpoint(), None, socket, runtime)
-        .map_err(LinkError::Socket)?;
-    let connection = endpoint.connect_with(config, address, RELAY_NAME)?.await?;
-    let peer = peer_identity(&connection)?;
-    if !matches!(peer, Identity::Relay(_)) {
-        return Err(LinkError::Stranger);
-    }
-    let (send, recv) = connection.open_bi().await?;
-    let mut link = EdgeLink::assemble(peer, connection, send, recv, uplinks);
-    let hello = LinkHello {
-        version: VERSION,
-        agent: credentials.identity.to_string(),
-    };
-    link.sender
-        .send_control(&LinkUp {
-            message: Some(link_up::Message::Hello(hello)),
+/// What one link is dialled with.
+#[derive(Clone)]
+struct Caller {
+    to: SocketAddr,
+    identity: String,
+    /// QUIC's.
+    config: quinn::ClientConfig,
+    /// The tunnel's.
+    tls: tokio_rustls::TlsConnector,
+    dial: Dial,
+}
+
+impl Caller {
+    fn new(to: SocketAddr, credentials: &Credentials, dial: Dial) -> Result<Self, LinkError> {
+        let bad = |error: String| LinkError::Credentials(error);
+        let tls = muster_identity::link_client_config(credentials).map_err(|e| bad(e.to_string()))?;
+        let mut outer = tls.clone();
+        outer.alpn_protocols = vec![ALPN.to_vec()];
+        // Sessions of QUIC are resumed by QUIC alone.
+        outer.resumption = rustls::client::Resumption::in_memory_sessions(4);
+        let crypto = QuicClientConfig::try_from(tls).map_err(|e| bad(e.to_string()))?;
+        let mut config = quinn::ClientConfig::new(Arc::new(crypto));
+        config.transport_config(transport::config());
+        Ok(Self {
+            to,
+            identity: credentials.identity.to_string(),
+            config,
+            tls: Arc::new(outer).into(),
+            dial,
         })
-        .await?;
-    match link.control.recv().await?.message {
-        Some(link_down::Message::Welcome(welcome)) if welcome.version == VERSION => Ok(link),
-        Some(link_down::Message::Welcome(welcome)) => Err(LinkError::Version {
-            theirs: welcome.version,
-        }),
-        _ => Err(LinkError::Unexpected {
-            expected: "a welcome",
-        }),
+    }
+
+    fn begin(&self, socket: Arc<dyn AsyncUdpSocket>) -> Result<quinn::Connecting, LinkError> {
+        let runtime = Arc::new(quinn::TokioRuntime);
+        let endpoint =
+            quinn::Endpoint::new_with_abstract_socket(transport::endpoint(), None, socket, runtime)
+                .map_err(LinkError::Socket)?;
+        Ok(endpoint.connect_with(self.config.clone(), self.to, RELAY_NAME)?)
+    }
+
+    /// By UDP, one handshake after the other until one is answered; `silent` is told of each that is not.
+    async fn by_udp(&self, silent: &Notify) -> Result<EdgeLink, LinkError> {
+        loop {
+            let (socket, uplinks) = open(self.to, &self.dial.interfaces).map_err(LinkError::Socket)?;
+            let mut connecting = self.begin(socket)?;
+            match timeout(UDP_PATIENCE, connecting.handshake_data()).await {
+                Ok(answered) => answered?,
+                Err(_) => {
+                    silent.notify_one();
+                    continue;
+                }
+            };
+            return self.greet(connecting.await?, uplinks, Over::Udp).await;
+        }
+    }
+
+    async fn by_tcp(&self) -> Result<EdgeLink, LinkError> {
+        let (socket, uplinks) = open(self.to, &self.dial.interfaces).map_err(LinkError::Socket)?;
+        let name = ServerName::try_from(RELAY_NAME)
+            .map_err(|error| LinkError::Tunnel(std::io::Error::other(error)))?;
+        let route = Route {
+            to: self.to,
+            name,
+            tls: self.tls.clone(),
+            interfaces: self.dial.interfaces.clone(),
+        };
+        let prober = self.clone();
+        let probe = move || {
+            let prober = prober.clone();
+            async move { prober.udp_works().await }
+        };
+        let detour = Detour::dial(route, socket, self.dial.udp_again, probe)
+            .await
+            .map_err(LinkError::Tunnel)?;
+        let course = detour.course();
+        let connection = self.begin(Arc::new(detour))?.await?;
+        tracing::warn!(relay = %self.to, "no answer by UDP: the link goes over TCP");
+        self.greet(connection, uplinks, Over::Detour(course)).await
+    }
+
+    /// By UDP, and by TCP too where UDP brings no answer; the first that works.
+    async fn by_either(&self) -> Result<EdgeLink, LinkError> {
+        let silent = Notify::new();
+        let first = async {
+            silent.notified().await;
+            self.by_tcp().await
+        };
+        let (mut udp, mut tcp) = (Box::pin(self.by_udp(&silent)), Box::pin(first));
+        let late = |_| LinkError::Timeout("answer");
+        let begun = tokio::time::Instant::now();
+        let either = async {
+            tokio::select! {
+                linked = &mut udp => match linked {
+                    // No socket for UDP: the network may take TCP all the same.
+                    Err(LinkError::Socket(_) | LinkError::Start(_)) => {
+                        silent.notify_one();
+                        tcp.await
+                    }
+                    linked => linked,
+                },
+                linked = &mut tcp => match linked {
+                    Ok(link) => Ok(link),
+                    Err(error) => {
+                        tracing::debug!(%error, "no link by TCP either");
+                        tokio::time::timeout_at(begun + CONNECT_TIMEOUT, &mut udp).await.map_err(late)?
+                    }
+                },
+            }
+        };
+        timeout(UDP_PATIENCE + CONNECT_TIMEOUT, either)
+            .await
+            .map_err(late)?
+    }
+
+    /// Whether a handshake by UDP gets through.
+    async fn udp_works(&self) -> bool {
+        let handshake = async {
+            let (socket, _) = open(self.to, &self.dial.interfaces).map_err(LinkError::Socket)?;
+            let connection = self.begin(socket)?.await?;
+            connection.close(quinn::VarInt::from_u32(0), b"UDP works");
+            Ok::<_, LinkError>(())
+        };
+        matches!(timeout(CONNECT_TIMEOUT, handshake).await, Ok(Ok(())))
+    }
+
+    /// Says hello on a connection.
+    async fn greet(
+        &self,
+        connection: quinn::Connection,
+        uplinks: Interfaces,
+        over: Over,
+    ) -> Result<EdgeLink, LinkError> {
+        let peer = peer_identity(&connection)?;
+        if !matches!(peer, Identity::Relay(_)) {
+            return Err(LinkError::Stranger);
+        }
+        let (send, recv) = connection.open_bi().await?;
+        let mut link = EdgeLink::assemble(peer, connection, (send, recv), uplinks, over);
+        let hello = LinkHello {
+            version: VERSION,
+            agent: self.identity.clone(),
+        };
+        link.sender
+            .send_control(&LinkUp {
+                message: Some(link_up::Message::Hello(hello)),
+            })
+            .await?;
+        match link.control.recv().await?.message {
+            Some(link_down::Message::Welcome(welcome)) if welcome.version == VERSION => Ok(link),
+            Some(link_down::Message::Welcome(welcome)) => Err(LinkError::Version {
+                theirs: welcome.version,
+            }),
+            _ => Err(LinkError::Unexpected {
+                expected: "a welcome",
+            }),
+        }
     }
 }

@@ -11,6 +11,8 @@ pub enum LinkError {
     Credentials(String),
     #[error("cannot open a socket for links: {0}")]
     Socket(std::io::Error),
+    #[error("no tunnel of TLS over TCP: {0}")]
+    Tunnel(std::io::Error),
     #[error("cannot start the connection: {0}")]
     Start(#[from] quinn::ConnectError),
     #[error("the connection was lost or refused: {0}")]

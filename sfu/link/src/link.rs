@@ -20,6 +20,7 @@ use crate::framing::{encode_control, read_control};
 use crate::media::{LinkHealth, LinkStats, Media};
 use crate::repair::Budget;
 use crate::rtp::LinkRtp;
+use crate::tunnel::{Course, Table, is_virtual};
 use crate::uplinks::Uplinks;
 
 /// Control messages that may wait for the peer to read.
@@ -51,10 +52,28 @@ pub enum Sent {
     Displaced,
 }
 
+/// What carries a link's packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    Udp,
+    /// A tunnel of TLS over TCP: UDP is blocked.
+    Tcp,
+}
+
+/// What a link goes over, as this end keeps it.
+#[derive(Debug, Clone)]
+pub(crate) enum Over {
+    Udp,
+    Detour(Arc<Course>),
+    /// A socket that serves both.
+    Junction(Arc<Table>),
+}
+
 /// The sending half; clones share the connection.
 #[derive(Debug)]
 pub struct LinkSender<Out> {
     connection: quinn::Connection,
+    over: Over,
     media: Arc<Media>,
     owned: Arc<Owned>,
     control: mpsc::Sender<Bytes>,
@@ -65,6 +84,7 @@ impl<Out> Clone for LinkSender<Out> {
     fn clone(&self) -> Self {
         Self {
             connection: self.connection.clone(),
+            over: self.over.clone(),
             media: self.media.clone(),
             owned: self.owned.clone(),
             control: self.control.clone(),
@@ -171,12 +191,29 @@ impl<Out: Message> LinkSender<Out> {
     }
 
     pub fn peer_address(&self) -> SocketAddr {
-        self.connection.remote_address()
+        let address = self.connection.remote_address();
+        match &self.over {
+            Over::Junction(table) => table.real(address),
+            Over::Udp | Over::Detour(_) => address,
+        }
     }
 
-    /// The network interface that is sent by, where interfaces were named ([`EdgeLink::connect_over`]).
+    /// What carries the packets now; it may change while the link lives.
+    pub fn transport(&self) -> Transport {
+        let by_tcp = match &self.over {
+            Over::Udp => false,
+            Over::Detour(course) => !course.is_by_udp(),
+            Over::Junction(_) => is_virtual(self.connection.remote_address()),
+        };
+        if by_tcp { Transport::Tcp } else { Transport::Udp }
+    }
+
+    /// The network interface that is sent by, where interfaces were named ([`crate::Dial`]).
     pub fn interface(&self) -> Option<String> {
-        self.media.interface()
+        match &self.over {
+            Over::Detour(course) if !course.is_by_udp() => course.interface(),
+            _ => self.media.interface(),
+        }
     }
 
     /// Largest datagram that fits the path now, bytes.
@@ -232,9 +269,9 @@ impl<Out: Message, In: Message + Default> Link<Out, In> {
     pub(crate) fn assemble(
         peer: Identity,
         connection: quinn::Connection,
-        send: quinn::SendStream,
-        stream: quinn::RecvStream,
+        (send, stream): (quinn::SendStream, quinn::RecvStream),
         uplinks: Option<Arc<Uplinks>>,
+        over: Over,
     ) -> Self {
         let (control, queue) = mpsc::channel(CONTROL_QUEUE);
         tokio::spawn(write_control(send, queue));
@@ -244,6 +281,7 @@ impl<Out: Message, In: Message + Default> Link<Out, In> {
             peer,
             sender: LinkSender {
                 connection: connection.clone(),
+                over,
                 media,
                 owned: owned.clone(),
                 control,

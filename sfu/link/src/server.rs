@@ -1,18 +1,20 @@
-//! The relay's end: a UDP port that takes links.
+//! The relay's end: a UDP port that takes links, and a TCP port beside it for those whose UDP is blocked.
 //!
 //! [`LinkServer::accept`] gives connections that are still arriving, so that a slow handshake holds up nobody:
 //! finish each in a task of its own. Only agents and relays are let in. Everything runs on the runtime on which
 //! [`LinkServer::bind`] was called, so a relay's worker keeps its links on its own thread.
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
 use muster_identity::{Credentials, Identity};
 use muster_proto::media::v1::{LinkDown, LinkWelcome, link_down, link_up};
+use quinn::Runtime as _;
 use quinn::crypto::rustls::QuicServerConfig;
 
-use crate::link::{RelayLink, peer_identity};
+use crate::link::{Over, RelayLink, peer_identity};
+use crate::tunnel::{ALPN, Junction, Table, TunnelStats};
 use crate::{LinkError, VERSION, transport};
 
 /// From the first packet to the hello.
@@ -25,10 +27,11 @@ const MAX_WAITING: u64 = 8 * 1024 * 1024;
 /// RFC 9000 section 8.1.2).
 const RETRY_ABOVE: usize = 64;
 
-/// A UDP port that takes links.
+/// A port that takes links.
 #[derive(Debug)]
 pub struct LinkServer {
     endpoint: quinn::Endpoint,
+    tunnels: Option<Arc<Table>>,
     name: Arc<str>,
     /// One is held by each connection that is arriving.
     arriving: Arc<()>,
@@ -40,6 +43,18 @@ impl LinkServer {
     /// # Errors
     /// [`LinkError::Credentials`] or [`LinkError::Socket`].
     pub fn bind(socket: UdpSocket, credentials: &Credentials) -> Result<Self, LinkError> {
+        Self::bind_with(socket, None, credentials)
+    }
+
+    /// The same, and takes links through tunnels on a TCP port. Edges dial the same number as UDP's.
+    ///
+    /// # Errors
+    /// As [`Self::bind`].
+    pub fn bind_with(
+        socket: UdpSocket,
+        tcp: Option<TcpListener>,
+        credentials: &Credentials,
+    ) -> Result<Self, LinkError> {
         let Identity::Relay(name) = &credentials.identity else {
             return Err(LinkError::Credentials(format!(
                 "{} is not a relay",
@@ -48,6 +63,8 @@ impl LinkServer {
         };
         let tls = muster_identity::link_server_config(credentials)
             .map_err(|e| LinkError::Credentials(e.to_string()))?;
+        let mut outer = tls.clone();
+        outer.alpn_protocols = vec![ALPN.to_vec()];
         let crypto = QuicServerConfig::try_from(tls).map_err(|e| LinkError::Credentials(e.to_string()))?;
         let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
         config
@@ -55,10 +72,21 @@ impl LinkServer {
             .max_incoming(MAX_ARRIVING)
             .incoming_buffer_size_total(MAX_WAITING);
         let runtime = Arc::new(quinn::TokioRuntime);
-        let endpoint = quinn::Endpoint::new(transport::endpoint(), Some(config), socket, runtime)
-            .map_err(LinkError::Socket)?;
+        let mut socket = runtime.wrap_udp_socket(socket).map_err(LinkError::Socket)?;
+        let mut tunnels = None;
+        if let Some(listener) = tcp {
+            listener.set_nonblocking(true).map_err(LinkError::Socket)?;
+            let listener = tokio::net::TcpListener::from_std(listener).map_err(LinkError::Socket)?;
+            let junction = Junction::new(socket, listener, Arc::new(outer).into());
+            tunnels = Some(junction.table());
+            socket = Arc::new(junction);
+        }
+        let endpoint =
+            quinn::Endpoint::new_with_abstract_socket(transport::endpoint(), Some(config), socket, runtime)
+                .map_err(LinkError::Socket)?;
         Ok(Self {
             endpoint,
+            tunnels,
             name: name.as_str().into(),
             arriving: Arc::default(),
         })
@@ -84,10 +112,19 @@ impl LinkServer {
             }
             return Some(Arriving {
                 incoming,
+                tunnels: self.tunnels.clone(),
                 name: self.name.clone(),
                 _arriving: self.arriving.clone(),
             });
         }
+    }
+
+    /// What was counted of tunnels; zeros where none are taken.
+    pub fn tunnel_stats(&self) -> TunnelStats {
+        self.tunnels
+            .as_ref()
+            .map(|table| table.stats())
+            .unwrap_or_default()
     }
 
     /// Closes every link and takes no more.
@@ -105,6 +142,7 @@ impl LinkServer {
 #[derive(Debug)]
 pub struct Arriving {
     incoming: quinn::Incoming,
+    tunnels: Option<Arc<Table>>,
     name: Arc<str>,
     _arriving: Arc<()>,
 }
@@ -132,7 +170,8 @@ impl Arriving {
             return Err(LinkError::Stranger);
         }
         let (send, recv) = connection.accept_bi().await?;
-        let mut link = RelayLink::assemble(peer, connection, send, recv, None);
+        let over = self.tunnels.map_or(Over::Udp, Over::Junction);
+        let mut link = RelayLink::assemble(peer, connection, (send, recv), None, over);
         match link.control.recv().await?.message {
             Some(link_up::Message::Hello(hello)) if hello.version == VERSION => {}
             Some(link_up::Message::Hello(hello)) => {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use muster_identity::{Authority, Credentials, Identity};
 use muster_link::rtp::{LinkRtp, PT_OPUS, PT_VP8};
-use muster_link::{EdgeLink, LinkServer};
+use muster_link::{Dial, EdgeLink, LinkServer};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::gettid;
 
@@ -129,7 +129,11 @@ fn gap_after(
             .build()
             .expect("runtime");
         runtime.block_on(async {
-            let link = EdgeLink::connect_over(&address, &credentials, &interfaces)
+            let dial = Dial {
+                interfaces,
+                ..Dial::default()
+            };
+            let link = EdgeLink::dial(&address, &credentials, dial)
                 .await
                 .expect("a link");
             let mut tick = tokio::time::interval(Duration::from_millis(10));
