@@ -12,7 +12,7 @@ use std::fmt::Write as _;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use muster_identity::{Credentials, Identity};
-use muster_link::{EdgeLink, LinkError};
+use muster_link::{Dial, EdgeLink, LinkError, Ways};
 use muster_proto::command::v1::endpoint_service_client::EndpointServiceClient;
 use muster_proto::command::v1::{AttachRequest, Attached, attach_response};
 use serde::Serialize;
@@ -30,7 +30,7 @@ const DAY_S: i64 = 86_400;
 /// What was found of one thing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// `certificate`, `names`, `control_plane`, `clock`, `udp` or `camera`.
+    /// `certificate`, `names`, `control_plane`, `clock`, `udp`, `tcp` or `camera`.
     pub check: &'static str,
     pub ok: bool,
     pub says: String,
@@ -149,7 +149,35 @@ async fn look_at_network(config: &Config, credentials: &Credentials, report: &mu
     }
     let Some((attached, took)) = attached else { return };
     report.add("clock", judge_clock(&attached, took));
-    report.add("udp", look_at_udp(&attached.relay_link, credentials).await);
+    look_at_link(&attached.relay_link, credentials, report).await;
+}
+
+/// The ways to the relay: UDP, and TCP, which the link falls back to.
+async fn look_at_link(relay: &str, credentials: &Credentials, report: &mut Report) {
+    if relay.is_empty() {
+        let none = "the control plane has no relay online to try it with";
+        report.add("udp", Err(none.into()));
+        return;
+    }
+    let (udp, tcp) = tokio::join!(
+        look_by(Ways::UdpAlone, relay, credentials),
+        look_by(Ways::TcpAlone, relay, credentials)
+    );
+    let by_udp = udp.is_ok();
+    report.add("udp", judge_udp(relay, udp, tcp.is_ok()));
+    report.add("tcp", judge_tcp(relay, tcp, by_udp));
+}
+
+/// How long a link by this way takes.
+async fn look_by(ways: Ways, relay: &str, credentials: &Credentials) -> Result<Duration, LinkError> {
+    let asked = Instant::now();
+    let dial = Dial {
+        ways,
+        ..Dial::default()
+    };
+    let link = EdgeLink::dial(relay, credentials, dial).await?;
+    link.sender.close("the doctor has seen enough");
+    Ok(asked.elapsed())
 }
 
 /// What the control plane says first, and how long that took.
@@ -239,23 +267,46 @@ fn judge_clock(attached: &Attached, took: Duration) -> Result<String, String> {
     ))
 }
 
-async fn look_at_udp(relay: &str, credentials: &Credentials) -> Result<String, String> {
-    if relay.is_empty() {
-        return Err("the control plane has no relay online to try it with".into());
-    }
-    let asked = Instant::now();
-    match EdgeLink::connect(relay, credentials).await {
-        Ok(link) => {
-            link.sender.close("the doctor has seen enough");
-            Ok(format!(
-                "the relay {relay} answers, linked in {} ms",
-                asked.elapsed().as_millis()
-            ))
-        }
+fn judge_udp(relay: &str, udp: Result<Duration, LinkError>, by_tcp: bool) -> Result<String, String> {
+    let falls_back = if by_tcp {
+        "; links fall back to TCP, which works, but each connects 3 s later and a bad line is felt more"
+    } else {
+        ""
+    };
+    match udp {
+        Ok(took) => Ok(format!(
+            "the relay {relay} answers, linked in {} ms",
+            took.as_millis()
+        )),
+        Err(error) if is_silence(&error) && by_tcp => Err(format!(
+            "no answer from the relay {relay}: UDP to this port is blocked on the way{falls_back}"
+        )),
         Err(error) if is_silence(&error) => Err(format!(
             "no answer from the relay {relay}: UDP to this port is blocked on the way, or the relay is away"
         )),
-        Err(error) => Err(format!("the relay {relay}: {error}")),
+        Err(error) => Err(format!("the relay {relay}: {error}{falls_back}")),
+    }
+}
+
+fn judge_tcp(relay: &str, tcp: Result<Duration, LinkError>, by_udp: bool) -> Result<String, String> {
+    match tcp {
+        Ok(took) => {
+            let use_of_it = if by_udp {
+                "not needed while UDP works"
+            } else {
+                "the link goes this way"
+            };
+            let took = took.as_millis();
+            Ok(format!(
+                "the relay {relay} answers by TLS over TCP too, linked in {took} ms: {use_of_it}"
+            ))
+        }
+        Err(error) if by_udp => Ok(format!(
+            "not needed: UDP works. Were it blocked, the link could not fall back to TCP ({error})"
+        )),
+        Err(error) => Err(format!(
+            "the link cannot fall back to TCP either, to {relay}: {error}; open UDP or TCP to this port"
+        )),
     }
 }
 

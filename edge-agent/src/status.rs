@@ -68,6 +68,8 @@ pub struct Status {
     pub rung_why: Option<Why>,
     /// How the way to the relay is, in a meeting.
     pub way: Option<Way>,
+    /// What the link goes over while it is up: `udp`, or `tcp` where UDP is blocked.
+    pub transport: Option<&'static str>,
     /// The network interface that is sent by, where some were named.
     pub interface: Option<String>,
     /// Further ones over which the relay answers.
@@ -177,8 +179,9 @@ impl Status {
             State::OnAir => "on air",
         };
         let camera = self.camera_fault.map(|word| format!(", camera {word}"));
+        let blocked = (self.transport == Some("tcp")).then(|| ", UDP blocked: link over TCP".to_owned());
         let error = self.last_error.as_ref().map(|error| format!(", {error}"));
-        [Some(state.to_owned()), camera, error]
+        [Some(state.to_owned()), camera, blocked, error]
             .into_iter()
             .flatten()
             .collect()

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use muster_identity::Credentials;
-use muster_link::{EdgeLink, EdgeSender};
+use muster_link::{Dial, EdgeLink, EdgeSender, Ways};
 use muster_proto::media::v1::{LinkDown, LinkUp, link_up};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -209,18 +209,23 @@ async fn keep_warm(
     let each = interfaces.into_iter().map(|interface| {
         let (address, credentials, warm) = (&address, &credentials, &warm);
         async move {
-            let interface = [interface];
+            // A spare way is one that the link can move to: by UDP.
+            let dial = Dial {
+                ways: Ways::UdpAlone,
+                interfaces: vec![interface.clone()],
+                ..Dial::default()
+            };
             loop {
-                match EdgeLink::connect_over(address, credentials, &interface).await {
+                match EdgeLink::dial(address, credentials, dial.clone()).await {
                     Ok(link) => {
                         warm.fetch_add(1, Ordering::Relaxed);
-                        tracing::info!(interface = interface[0], "standby is warm");
+                        tracing::info!(interface, "standby is warm");
                         let ended = link.sender.closed().await;
                         warm.fetch_sub(1, Ordering::Relaxed);
-                        tracing::warn!(interface = interface[0], %ended, "standby lost");
+                        tracing::warn!(interface, %ended, "standby lost");
                     }
                     Err(error) => {
-                        tracing::debug!(interface = interface[0], %error, "standby does not answer");
+                        tracing::debug!(interface, %error, "standby does not answer");
                     }
                 }
                 tokio::time::sleep(STANDBY_AGAIN).await;
@@ -232,7 +237,11 @@ async fn keep_warm(
 
 async fn pump(number: u64, way: Way, wait: Duration, inputs: mpsc::Sender<Input>) {
     tokio::time::sleep(wait).await;
-    let link = EdgeLink::connect_over(&way.address, &way.credentials, &way.interfaces).await;
+    let dial = Dial {
+        interfaces: way.interfaces,
+        ..Dial::default()
+    };
+    let link = EdgeLink::dial(&way.address, &way.credentials, dial).await;
     let mut link = match link {
         Ok(link) => link,
         Err(error) => {

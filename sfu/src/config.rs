@@ -43,6 +43,8 @@ pub struct RelayConfig {
     pub max_legs: usize,
     /// TCP port for media, for browsers whose firewall drops UDP; none by default.
     pub tcp_listen: Option<SocketAddr>,
+    /// Takes links over TCP too, on the numbers of the link ports, for agents and relays whose UDP is blocked.
+    pub link_tcp: bool,
     /// STUN and TURN servers that clients are told of.
     pub ice_servers: Vec<IceServer>,
     /// Development mode: alone, without identity, WHIP and WHEP for whoever has the token.
@@ -82,6 +84,7 @@ impl Default for RelayConfig {
             enrol_token: None,
             max_legs: 2000,
             tcp_listen: None,
+            link_tcp: true,
             ice_servers: Vec::new(),
             dev: None,
         }
@@ -204,6 +207,10 @@ pub struct Settings {
     /// Takes media over TCP too (ICE-TCP), for browsers whose firewall drops UDP [default: off]
     #[arg(long, env = "MUSTER_RELAY_TCP_LISTEN", value_name = "IP:PORT")]
     pub tcp_listen: Option<SocketAddr>,
+    /// Takes links over TCP too (TLS), on the numbers of the link ports, for agents and relays whose UDP is blocked
+    /// [default: true]
+    #[arg(long, env = "MUSTER_RELAY_LINK_TCP", num_args = 0..=1, default_missing_value = "true", value_name = "true|false")]
+    pub link_tcp: Option<bool>,
     /// A STUN or TURN server that clients are told of (Link header, RFC 9725): stun:HOST:PORT or
     /// turn:HOST:PORT?transport=udp,username=NAME,credential=SECRET; may be given several times
     #[arg(long, value_name = "SERVER")]
@@ -285,6 +292,7 @@ impl Settings {
             enrol_token: self.enrol_token.or(file.enrol_token),
             max_legs: self.max_legs.or(file.max_legs),
             tcp_listen: self.tcp_listen.or(file.tcp_listen),
+            link_tcp: self.link_tcp.or(file.link_tcp),
             ice_server: if self.ice_server.is_empty() {
                 file.ice_server
             } else {
@@ -340,6 +348,7 @@ impl Settings {
             enrol_token,
             max_legs: self.max_legs.unwrap_or(default.max_legs),
             tcp_listen: self.tcp_listen,
+            link_tcp: self.link_tcp.unwrap_or(default.link_tcp),
             ice_servers,
             dev,
         })
@@ -394,6 +403,12 @@ mod tests {
         let config = flags.into_config().expect("config");
         assert_eq!((config.workers, config.max_legs), (5, 7));
         assert_eq!(config.http_listen, RelayConfig::default().http_listen);
+    }
+
+    #[test]
+    fn links_over_tcp_are_taken_unless_somebody_says_no() {
+        assert!(config(&[]).expect("config").link_tcp);
+        assert!(!config(&["--link-tcp", "false"]).expect("config").link_tcp);
     }
 
     fn config(flags: &[&str]) -> Result<RelayConfig, String> {

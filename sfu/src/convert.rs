@@ -160,5 +160,6 @@ pub(crate) fn leg_quality(quality: &Quality) -> wire::LegQuality {
         mark: mark.into(),
         reason: reason.into(),
         rung: wire::Rung::Unspecified.into(),
+        by_tcp: false,
     }
 }

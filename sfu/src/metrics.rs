@@ -130,6 +130,11 @@ const FAMILIES: &[(&str, Kind, &str)] = &[
         "Entries in the tables that all workers share.",
     ),
     (
+        "muster_relay_link_tunnels",
+        Kind::Gauge,
+        "Links that come over TCP, since UDP is blocked on their way.",
+    ),
+    (
         "muster_relay_worker_busy_ratio",
         Kind::Gauge,
         "The share of a core that a worker's thread uses, 0 to 1, over the last second.",
@@ -265,6 +270,13 @@ impl Metrics {
     pub fn tcp_connections(&self) -> Counter {
         let key = Key::from_static_name("muster_relay_tcp_connections_total");
         self.recorder.register_counter(&key, &METADATA)
+    }
+
+    /// Links of a worker that come over TCP now.
+    pub fn link_tunnels(&self, worker: usize) -> Gauge {
+        let label = Label::new("worker", worker.to_string());
+        let key = Key::from_parts("muster_relay_link_tunnels", vec![label]);
+        self.recorder.register_gauge(&key, &METADATA)
     }
 
     /// A leg whose SRTP keys were agreed, by the profile they are for.

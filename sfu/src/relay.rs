@@ -155,7 +155,16 @@ impl Relay {
             let address = SocketAddr::new(config.media_ip, port);
             worker::open_socket(address).with_context(|| format!("cannot open UDP {address} for media"))
         };
-        let (media, links) = (open(port(0)?)?, open(port(1)?)?);
+        let media = open(port(0)?)?;
+        let address = SocketAddr::new(config.media_ip, port(1)?);
+        let (links, links_tcp) = worker::open_links(address, config.link_tcp).with_context(|| {
+            let tcp = if config.link_tcp {
+                " (UDP, and TCP unless --link-tcp false)"
+            } else {
+                ""
+            };
+            format!("cannot open {address} for links{tcp}")
+        })?;
         let reached = |socket: &std::net::UdpSocket| {
             socket
                 .local_addr()
@@ -169,6 +178,7 @@ impl Relay {
             credentials: credentials.clone(),
             media,
             links,
+            links_tcp,
             candidate,
             tcp_candidate: announced.tcp,
             uplink: config.uplink.clone().filter(|_| index == 0),

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use muster_link::Transport;
 use muster_proto::media::v1::{LinkSends, LinkSource, SourceKind, link_up};
 
 use super::{Agent, epoch_ms};
@@ -55,6 +56,11 @@ impl Agent {
     /// Looks at the link, in a meeting: says when to look again.
     pub(super) fn look_at_link(&mut self, now: Instant) -> Option<Instant> {
         self.status.warm_interfaces = self.uplink.warm();
+        let transport = self.uplink.sender().map(|sender| sender.transport());
+        self.status.transport = transport.map(|transport| match transport {
+            Transport::Udp => "udp",
+            Transport::Tcp => "tcp",
+        });
         let (Some(sending), Some(sender)) = (&mut self.sending, self.uplink.sender()) else {
             self.status.way = None;
             return None;

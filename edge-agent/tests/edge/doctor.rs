@@ -105,6 +105,25 @@ async fn each_thing_that_is_wrong_is_named() {
 }
 
 #[tokio::test]
+async fn blocked_udp_is_told_apart_from_a_relay_that_is_away() {
+    let mut world = enrolled().await;
+    world.block_udp();
+    let identity = world.dir.path().join("edge");
+    let address = world.control_plane.to_string();
+    let (code, found) = doctor(&address, &identity, &[]).await;
+    assert_eq!(code, Some(1), "UDP should be opened");
+    let (ok, says) = of(&found, "udp");
+    assert!(!ok && says.contains("fall back to TCP, which works"), "{says}");
+    let (ok, says) = of(&found, "tcp");
+    assert!(ok && says.contains("the link goes this way"), "{says}");
+
+    world.kill_relay();
+    let (_, found) = doctor(&address, &identity, &[]).await;
+    let (ok, says) = of(&found, "tcp");
+    assert!(!ok && says.contains("cannot fall back to TCP either"), "{says}");
+}
+
+#[tokio::test]
 async fn a_certificate_of_another_authority_is_told_as_such() {
     let world = enrolled().await;
     let stranger = world.dir.path().join("stranger");

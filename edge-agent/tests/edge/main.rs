@@ -1,5 +1,6 @@
 //! The agent as a whole, in a small world of its own.
 
+mod blocked;
 mod browser;
 mod capture;
 mod command;

@@ -1,6 +1,6 @@
 //! A relay that takes links, checks what the agent does on them, and can die without a word.
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -16,6 +16,8 @@ use crate::world::{H264Packet, MEETING, SITE, SLOT_FLOWS, Seen};
 
 pub struct Relay {
     pub address: SocketAddr,
+    /// UDP packets to its address vanish here.
+    _blackhole: Option<UdpSocket>,
     /// Of its own, so that it can die with all its links.
     runtime: Option<Runtime>,
 }
@@ -38,13 +40,38 @@ pub fn runtime() -> Runtime {
 
 impl Relay {
     pub fn start(id: &'static str, credentials: &Credentials, seen: Arc<Mutex<Seen>>) -> Self {
+        let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
+        let address = socket.local_addr().expect("an address");
+        Self::serve(id, (socket, None), address, credentials, seen)
+    }
+
+    /// As if a firewall dropped UDP: TCP alone gets through to its address.
+    pub fn start_without_udp(id: &'static str, credentials: &Credentials, seen: Arc<Mutex<Seen>>) -> Self {
+        let ports = (0..50).find_map(|_| {
+            let blackhole = UdpSocket::bind("127.0.0.1:0").expect("a port");
+            let listener = TcpListener::bind(blackhole.local_addr().expect("an address")).ok()?;
+            Some((blackhole, listener))
+        });
+        let (blackhole, listener) = ports.expect("a number that is free for both");
+        let address = blackhole.local_addr().expect("an address");
+        let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
+        let mut relay = Self::serve(id, (socket, Some(listener)), address, credentials, seen);
+        relay._blackhole = Some(blackhole);
+        relay
+    }
+
+    fn serve(
+        id: &'static str,
+        (socket, tcp): (UdpSocket, Option<TcpListener>),
+        address: SocketAddr,
+        credentials: &Credentials,
+        seen: Arc<Mutex<Seen>>,
+    ) -> Self {
         let runtime = runtime();
         let server = {
             let _inside = runtime.enter();
-            let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
-            LinkServer::bind(socket, credentials).expect("a server of links")
+            LinkServer::bind_with(socket, tcp, credentials).expect("a server of links")
         };
-        let address = server.local_addr().expect("an address");
         let verifier = Arc::new(TokenVerifier::from_pem(&credentials.token_key_pem).expect("a key"));
         runtime.spawn(async move {
             while let Some(arriving) = server.accept().await {
@@ -53,6 +80,7 @@ impl Relay {
         });
         Self {
             address,
+            _blackhole: None,
             runtime: Some(runtime),
         }
     }

@@ -97,6 +97,8 @@ pub struct World {
     pub control_plane: SocketAddr,
     pub relay: SocketAddr,
     path: Option<muster_linkshape::Relay>,
+    /// The relays'.
+    credentials: muster_identity::Credentials,
     relays: Vec<Relay>,
     desk: Desk,
     /// The control plane's replicas, each on its own, so that it can die with all its connections.
@@ -332,6 +334,7 @@ impl World {
             control_plane,
             relay,
             path: None,
+            credentials,
             relays,
             desk,
             replicas: vec![Some(replica)],
@@ -348,6 +351,14 @@ impl World {
         self.desk.place.lock().expect("whole").link = path.addr().to_string();
         self.relay = path.addr();
         self.path.insert(path)
+    }
+
+    /// A firewall drops UDP to the relay from now on: a new one takes its place, which TCP alone gets through to.
+    pub fn block_udp(&mut self) {
+        let relay = Relay::start_without_udp("r1", &self.credentials, self.seen.clone());
+        self.relay = relay.address;
+        self.desk.place.lock().expect("whole").link = relay.address.to_string();
+        self.relays[0] = relay;
     }
 
     /// Another replica of the control plane; returns its address.

@@ -1,18 +1,20 @@
 //! A link whose address changes, and one with two interfaces of which one dies: two network namespaces joined by two cables.
 //! Needs root, as the program's other tests of whole networks do.
 
-use std::net::UdpSocket;
+use std::net::{TcpListener, UdpSocket};
 use std::process::Command;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use muster_identity::{Authority, Credentials, Identity};
 use muster_link::rtp::{LinkRtp, PT_OPUS, PT_VP8};
-use muster_link::{Dial, EdgeLink, LinkServer};
+use muster_link::{Dial, EdgeLink, LinkServer, Ways};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::gettid;
 
 const RELAY: &str = "10.77.9.1";
+/// Four seconds.
+const UDP: (Ways, u16) = (Ways::UdpAlone, 400);
 
 /// What the two ends say to each other besides the link.
 struct Ends {
@@ -71,7 +73,8 @@ fn relay(ends: Ends) -> Vec<(Instant, u16)> {
     runtime.block_on(async {
         let socket = UdpSocket::bind((RELAY, 0)).expect("socket");
         let relay = credentials(&authority, Identity::Relay("r".into()));
-        let server = LinkServer::bind(socket, &relay).expect("server");
+        let listener = TcpListener::bind(socket.local_addr().expect("address")).expect("a port");
+        let server = LinkServer::bind_with(socket, Some(listener), &relay).expect("server");
         let address = server.local_addr().expect("address").to_string();
         let agent = credentials(&authority, Identity::Agent("s".into()));
         ends.ready.send((address, agent)).expect("the agent waits");
@@ -98,9 +101,10 @@ fn relay(ends: Ends) -> Vec<(Instant, u16)> {
     })
 }
 
-/// Sends a packet each 10 ms for four seconds, does something after two, and returns what the relay saw: the longest time
-/// between two packets around it, how many came of those that were sent, and the interface at the end.
+/// Sends a packet each 10 ms, as many as `count`, does something after two seconds, and returns what the relay saw: the longest
+/// time between two packets around it, how many came of those that were sent, and the interface at the end.
 fn gap_after(
+    (ways, count): (Ways, u16),
     interfaces: &[&str],
     here: Option<&str>,
     there: Option<&'static str>,
@@ -130,6 +134,7 @@ fn gap_after(
             .expect("runtime");
         runtime.block_on(async {
             let dial = Dial {
+                ways,
                 interfaces,
                 ..Dial::default()
             };
@@ -137,7 +142,7 @@ fn gap_after(
                 .await
                 .expect("a link");
             let mut tick = tokio::time::interval(Duration::from_millis(10));
-            for seq in 0..400u16 {
+            for seq in 0..count {
                 tick.tick().await;
                 if seq == 200 {
                     here.iter().for_each(|order| ip(order));
@@ -177,7 +182,7 @@ fn gap_after(
 
 #[test]
 fn a_new_address_costs_hardly_a_gap() {
-    let (gap, came, interface) = gap_after(&[], Some("link del a1"), None);
+    let (gap, came, interface) = gap_after(UDP, &[], Some("link del a1"), None);
     eprintln!(
         "a new address: {} ms without media, {came} of 400 packets",
         gap.as_millis()
@@ -189,7 +194,7 @@ fn a_new_address_costs_hardly_a_gap() {
 
 #[test]
 fn a_primary_that_dies_without_notice_is_left_for_the_second_interface() {
-    let (gap, came, interface) = gap_after(&["a1", "a2"], None, Some("link set r1 down"));
+    let (gap, came, interface) = gap_after(UDP, &["a1", "a2"], None, Some("link set r1 down"));
     eprintln!(
         "a dead primary: {} ms without media, {came} of 400 packets",
         gap.as_millis()
@@ -201,6 +206,23 @@ fn a_primary_that_dies_without_notice_is_left_for_the_second_interface() {
 
 #[test]
 fn an_interface_that_is_not_there_leaves_the_other() {
-    let (_, came, interface) = gap_after(&["wwan9", "a2"], None, None);
+    let (_, came, interface) = gap_after(UDP, &["wwan9", "a2"], None, None);
     assert_eq!((came, interface.as_deref()), (400, Some("a2")));
+}
+
+#[test]
+fn over_tcp_a_dead_interface_is_left_and_the_link_lives_on() {
+    let (gap, came, interface) = gap_after(
+        (Ways::TcpAlone, 800),
+        &["a1", "a2"],
+        None,
+        Some("link set r1 down"),
+    );
+    eprintln!(
+        "a dead interface under TCP: {} ms without media, {came} of 800 packets",
+        gap.as_millis()
+    );
+    assert_eq!(interface.as_deref(), Some("a2"));
+    assert!(gap < Duration::from_secs(5), "{gap:?}");
+    assert!(came > 400, "{came} of 800");
 }

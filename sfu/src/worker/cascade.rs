@@ -20,8 +20,6 @@ use super::state::Worker;
 
 const BACKOFF_FIRST: Duration = Duration::from_millis(200);
 const BACKOFF_MOST: Duration = Duration::from_secs(1);
-/// For one attempt. The last packets of a longer one would be seconds apart.
-const CONNECT: Duration = Duration::from_secs(3);
 /// Datagrams taken in one turn.
 const MAX_BATCH: usize = 64;
 
@@ -31,8 +29,8 @@ type Shared = Rc<RefCell<Worker>>;
 pub(super) async fn keep_uplink(worker: Shared, address: String, credentials: Credentials) {
     let mut backoff = BACKOFF_FIRST;
     loop {
-        match tokio::time::timeout(CONNECT, EdgeLink::connect(&address, &credentials)).await {
-            Ok(Ok(link)) => {
+        match EdgeLink::connect(&address, &credentials).await {
+            Ok(link) => {
                 backoff = BACKOFF_FIRST;
                 // `connect` takes nobody else.
                 let Identity::Relay(name) = &link.peer else {
@@ -41,8 +39,7 @@ pub(super) async fn keep_uplink(worker: Shared, address: String, credentials: Cr
                 let sender = Sender::Above(link.sender);
                 converse(&worker, name, sender, link.control, link.media).await;
             }
-            Ok(Err(error)) => tracing::info!(%error, %address, "no relay above"),
-            Err(_) => tracing::info!(%address, "no relay above: no answer"),
+            Err(error) => tracing::info!(%error, %address, "no relay above"),
         }
         tokio::time::sleep(backoff.mul_f32(0.75 + rand::random::<f32>() / 2.0)).await;
         backoff = (backoff * 2).min(BACKOFF_MOST);

@@ -7,13 +7,15 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Weak;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use muster_forward::{Codec, LayerSpec, LegId, SourceKind};
 use muster_identity::Identity;
 use muster_link::framing::MAX_FLOW;
-use muster_link::{Arriving, LinkError, LinkServer, MediaReceiver, RelayLink, RelaySender};
+use muster_link::{
+    Arriving, LinkError, LinkServer, MediaReceiver, RelayLink, RelaySender, Transport, TunnelStats,
+};
 use muster_proto::media::v1::link_up::Message as Up;
 use muster_proto::media::v1::{LinkDown, LinkJoin, LinkJoined, LinkRefused, LinkUp, Rung, link_down};
 
@@ -33,6 +35,7 @@ const MAX_SLOTS: usize = 64;
 /// Links of a worker, and of one peer there: a peer has a second one while it changes its network.
 const MAX_LINKS: usize = 4096;
 const MAX_LINKS_OF_PEER: usize = 8;
+const TUNNELS_EVERY: Duration = Duration::from_secs(1);
 /// Datagrams taken in one turn.
 const MAX_BATCH: usize = 64;
 
@@ -42,6 +45,30 @@ type Shared = Rc<RefCell<Worker>>;
 pub(crate) async fn accept(worker: Shared, server: Rc<LinkServer>) {
     while let Some(arriving) = server.accept().await {
         tokio::task::spawn_local(serve(worker.clone(), arriving));
+    }
+}
+
+/// Tells once a second how many links come over TCP, and what was dropped of them, for as long as the server lives.
+pub(crate) async fn count_tunnels(worker: Shared, server: std::rc::Weak<LinkServer>) {
+    let (open, dropped) = {
+        let worker = worker.borrow();
+        let metrics = &worker.shared.metrics;
+        (
+            metrics.link_tunnels(worker.index),
+            metrics.dropped("link_tcp_full"),
+        )
+    };
+    let mut known = TunnelStats::default();
+    let mut every = tokio::time::interval(TUNNELS_EVERY);
+    loop {
+        every.tick().await;
+        let Some(server) = server.upgrade() else { return };
+        let stats = server.tunnel_stats();
+        open.set(stats.open as f64);
+        dropped.increment(stats.dropped - known.dropped);
+        let refused = stats.refused - known.refused;
+        (0..refused).for_each(|_| worker.borrow().shared.metrics.refused("link_tcp"));
+        known = stats;
     }
 }
 
@@ -272,6 +299,7 @@ async fn take_join(
         counts: LinkCounts::default(),
         rung: Rung::Unspecified,
         rung_told: Rung::Unspecified,
+        by_tcp: sender.transport() == Transport::Tcp,
     };
     let joining = Joining {
         claims,

@@ -25,7 +25,7 @@ mod tcp;
 mod tick;
 
 use std::cell::RefCell;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -43,7 +43,7 @@ use crate::watch::Watch;
 
 pub(crate) use legs::{Accepted, IceSession, Opened, Purpose, Restarted, Size};
 use socket::MediaSocket;
-pub(crate) use socket::open as open_socket;
+pub(crate) use socket::{open as open_socket, open_links};
 use state::{Shared, Worker};
 pub(crate) use tcp::Arrived;
 
@@ -102,6 +102,8 @@ pub(crate) struct Start {
     pub credentials: Credentials,
     pub media: UdpSocket,
     pub links: UdpSocket,
+    /// The TCP port beside it.
+    pub links_tcp: Option<TcpListener>,
     /// The media port as browsers reach it.
     pub candidate: SocketAddr,
     /// The relay's TCP port for media, likewise.
@@ -148,7 +150,10 @@ async fn run(
 ) {
     let opened = MediaSocket::new(start.media)
         .map_err(LinkError::Socket)
-        .and_then(|media| Ok((media, LinkServer::bind(start.links, &start.credentials)?)));
+        .and_then(|media| {
+            let server = LinkServer::bind_with(start.links, start.links_tcp, &start.credentials)?;
+            Ok((media, server))
+        });
     let (media, server) = match opened {
         Ok(opened) => opened,
         Err(error) => {
@@ -164,6 +169,7 @@ async fn run(
     let worker = Rc::new(RefCell::new(worker));
     let server = Rc::new(server);
     tokio::task::spawn_local(links::accept(worker.clone(), server.clone()));
+    tokio::task::spawn_local(links::count_tunnels(worker.clone(), Rc::downgrade(&server)));
     if let Some(uplink) = start.uplink {
         tokio::task::spawn_local(cascade::keep_uplink(worker.clone(), uplink, start.credentials));
     }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use muster_forward::quality::{Measured, Meter, PictureSize, View};
 use muster_forward::{LegId, Meeting, SlotReason, SlotState, SlotStatus, SourceKind};
+use muster_link::Transport;
 use muster_proto::command::v1::{LegState, SiteQuality};
 use muster_proto::media::v1::QualityMark;
 use muster_webrtc::Quality;
@@ -30,14 +31,17 @@ impl Worker {
         }
         let quality = leg.meter.measure(at, &second);
         let mut wire = convert::leg_quality(&quality);
-        let mut another_rung = false;
+        let mut another_way = false;
         if let Wire::Link(link) = &mut leg.wire {
             wire.set_rung(link.rung);
-            another_rung = std::mem::replace(&mut link.rung_told, link.rung) != link.rung;
+            wire.by_tcp = link.sender.transport() == Transport::Tcp;
+            let rung = std::mem::replace(&mut link.rung_told, link.rung);
+            let by_tcp = std::mem::replace(&mut link.by_tcp, wire.by_tcp);
+            another_way = (rung, by_tcp) != (link.rung, wire.by_tcp);
         }
         if joining {
             wire.set_mark(QualityMark::Unspecified);
-        } else if (leg.meter.is_news(at, &quality) || another_rung)
+        } else if (leg.meter.is_news(at, &quality) || another_way)
             && let Some(meeting) = self.meetings.get(&leg.meeting)
         {
             let told = SiteQuality {

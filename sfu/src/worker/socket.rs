@@ -4,7 +4,7 @@
 //! a TCP connection (`tcp.rs`) goes there.
 
 use std::io::{self, IoSliceMut};
-use std::net::{SocketAddr, UdpSocket as StdSocket};
+use std::net::{SocketAddr, TcpListener, UdpSocket as StdSocket};
 
 use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSockRef, UdpSocketState};
 use tokio::io::Interest;
@@ -16,6 +16,8 @@ use super::tcp::{Connections, is_marked};
 const RECEIVE_SIZE: usize = 64 * 1024;
 /// Kernel buffers, bytes, each way; the kernel may give less.
 const SOCKET_BUFFER: usize = 4 * 1024 * 1024;
+/// Ports that are tried for one that is free for UDP and for TCP.
+const ANY_PORT_TRIES: u32 = 20;
 /// Longest run of segments in one call, bytes.
 const MAX_RUN: usize = 60_000;
 
@@ -36,6 +38,26 @@ pub(crate) fn open(address: SocketAddr) -> io::Result<StdSocket> {
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     Ok(socket.into())
+}
+
+/// Opens the port for links: UDP, and TCP of the same number if it is wanted.
+///
+/// # Errors
+/// A port in use; of any port, one is looked for that is free for both.
+pub(crate) fn open_links(address: SocketAddr, tcp: bool) -> io::Result<(StdSocket, Option<TcpListener>)> {
+    let mut tries = if address.port() == 0 { ANY_PORT_TRIES } else { 1 };
+    loop {
+        tries -= 1;
+        let udp = open(address)?;
+        if !tcp {
+            return Ok((udp, None));
+        }
+        match TcpListener::bind(udp.local_addr()?) {
+            Ok(listener) => return Ok((udp, Some(listener))),
+            Err(_) if tries > 0 => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// Buffers of one batch, kept between calls.

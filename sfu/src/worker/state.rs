@@ -217,6 +217,8 @@ pub(crate) struct LinkWire {
     /// How much of its camera and microphone the edge says that it sends, and what was told of that.
     pub rung: Rung,
     pub rung_told: Rung,
+    /// It came over TCP when that was last told.
+    pub by_tcp: bool,
     pub flows: Vec<UpFlow>,
     pub counts: LinkCounts,
 }

@@ -34,6 +34,8 @@ const DIAL_WITHIN: Duration = Duration::from_secs(4);
 const DIAL_AGAIN: Duration = Duration::from_millis(300);
 /// Datagrams that wait for QUIC.
 const MAX_ARRIVED: usize = 256;
+/// UDP is tried soon once: the path may have been dark as a whole, and TCP have been first to see its end.
+const UDP_FIRST: Duration = Duration::from_secs(5);
 /// After the move to UDP something must come back within this time.
 const UDP_PROVES_WITHIN: Duration = Duration::from_secs(2);
 
@@ -127,11 +129,13 @@ impl Course {
 
     /// Ends when the link goes by UDP for good.
     async fn return_to_udp<Probe: Future<Output = bool>>(&self, every: Duration, probe: impl Fn() -> Probe) {
+        let mut wait = every.min(UDP_FIRST);
         loop {
-            tokio::time::sleep(every).await;
+            tokio::time::sleep(wait).await;
             if probe().await {
                 break;
             }
+            wait = every;
         }
         tracing::info!("UDP works again: the link leaves TCP");
         let before = self.heard_by_udp.load(Ordering::Relaxed);
@@ -251,5 +255,42 @@ impl AsyncUdpSocket for Detour {
 
     fn may_fragment(&self) -> bool {
         self.course.udp.may_fragment()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+
+    use quinn::Runtime as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn where_nothing_comes_back_by_udp_the_link_stays_on_tcp() {
+        let socket = UdpSocket::bind("127.0.0.1:0").expect("socket");
+        let udp = quinn::TokioRuntime.wrap_udp_socket(socket).expect("wrapped");
+        let course = Course {
+            outgoing: Outgoing::default(),
+            udp,
+            by_udp: AtomicBool::default(),
+            heard_by_udp: AtomicU64::default(),
+            interface: Mutex::default(),
+        };
+        // A handshake gets through, and then nothing.
+        let returning = course.return_to_udp(Duration::ZERO, || async { true });
+        let tried = async {
+            while !course.is_by_udp() {
+                tokio::task::yield_now().await;
+            }
+            while course.is_by_udp() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let within = UDP_PROVES_WITHIN * 2;
+        tokio::select! {
+            () = returning => panic!("it must go on: the tunnel ends with it"),
+            tried = tokio::time::timeout(within, tried) => tried.expect("TCP again"),
+        }
     }
 }
