@@ -110,7 +110,7 @@ pub struct Args {
 pub enum Task {
     /// List what was recorded here while the link was away: begin, end, size, file
     Recordings,
-    /// Look at certificate, names, control plane, clock, UDP and camera, and say in plain words what is wrong; ends with 1 if
+    /// Look at certificate, names, control plane, clock, UDP, TCP and camera, and say in plain words what is wrong; ends with 1 if
     /// anything is. Takes the same settings as the agent.
     Doctor {
         /// Print the findings as JSON.

@@ -93,6 +93,13 @@ describe("the mark of a picture", () => {
     expect(numbers(undefined, en)).toEqual([]);
   });
 
+  it("tells of a link that goes over TCP", () => {
+    const quality = leg(QualityMark.GOOD, { byTcp: true });
+    expect(numbers(quality, en)).toContain("its network blocks UDP: the link goes over TCP");
+    expect(numbers(quality, zh)).toContain("会场网络阻断 UDP，链路改走 TCP");
+    expect(numbers(leg(QualityMark.GOOD, {}), en).join()).not.toContain("TCP");
+  });
+
   it.each([
     [SlotReason.LIMITED_BY_YOUR_LINK, "limited by your link", "受您的网络限制"],
     [SlotReason.LIMITED_BY_SENDERS_LINK, "limited by the sender's link", "受对方网络限制"],

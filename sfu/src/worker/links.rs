@@ -13,9 +13,7 @@ use futures_util::FutureExt;
 use muster_forward::{Codec, LayerSpec, LegId, SourceKind};
 use muster_identity::Identity;
 use muster_link::framing::MAX_FLOW;
-use muster_link::{
-    Arriving, LinkError, LinkServer, MediaReceiver, RelayLink, RelaySender, Transport, TunnelStats,
-};
+use muster_link::{Arriving, LinkError, LinkServer, MediaReceiver, RelayLink, RelaySender, TunnelStats};
 use muster_proto::media::v1::link_up::Message as Up;
 use muster_proto::media::v1::{LinkDown, LinkJoin, LinkJoined, LinkRefused, LinkUp, Rung, link_down};
 
@@ -299,7 +297,7 @@ async fn take_join(
         counts: LinkCounts::default(),
         rung: Rung::Unspecified,
         rung_told: Rung::Unspecified,
-        by_tcp: sender.transport() == Transport::Tcp,
+        by_tcp: false,
     };
     let joining = Joining {
         claims,

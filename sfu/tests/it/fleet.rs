@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
-use muster_identity::Authority;
+use muster_identity::{Authority, Identity};
+use muster_link::{Dial, EdgeLink, LinkError, Ways};
 use muster_proto::command::v1::{LegState, StageDocument};
 use muster_proto::media::v1::{QualityMark, QualityReason};
 use muster_sfu::Relay;
 
 use crate::support::agent::{Agent, LARGE, slot, wish};
 use crate::support::control_plane::ControlPlane;
-use crate::support::{Bench, box_and_chair, config, stage, until};
+use crate::support::{Bench, box_and_chair, config, http, stage, until, until_async};
 
 async fn with_control_plane() -> (Bench, ControlPlane) {
     let dir = tempfile::tempdir().expect("temp dir");
@@ -177,6 +178,58 @@ async fn how_a_leg_fares_is_reported_whatever_its_wire() {
     })
     .await;
     bench.relay.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leg_whose_link_goes_over_tcp_is_told_as_such() {
+    let (bench, control_plane) = with_control_plane().await;
+    let mut agent = Agent::connect_by(Ways::TcpAlone, &bench, 0, "box")
+        .await
+        .into_meeting(&bench, Vec::new())
+        .await;
+    agent.publish_camera();
+    let mut viewer = Agent::in_meeting(&bench, 0, "viewer", vec![slot("v", false)]).await;
+    viewer.publish_camera();
+    viewer.set_view(vec![wish("v", "box")]).await;
+    viewer.sees(0, &format!("box/{LARGE}")).await;
+    until("how it comes is told", || {
+        let heard = control_plane.heard();
+        let (agent, viewer) = (heard.quality("box")?, heard.quality("viewer")?);
+        (agent.by_tcp && !viewer.by_tcp).then_some(())
+    })
+    .await;
+    until_async("one tunnel is counted", || async {
+        let page = http::request(bench.relay.http_addr(), "GET", "/metrics", &[], "").await;
+        let line = "muster_relay_link_tunnels{worker=\"0\"} 1";
+        page.body.contains(line).then_some(()).ok_or(page.body)
+    })
+    .await;
+    bench.relay.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn links_over_tcp_can_be_turned_off() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let authority = Authority::load_or_create(&dir.path().join("authority")).expect("authority");
+    let mut config = config(&authority, dir.path());
+    config.link_tcp = false;
+    let relay = Relay::start(config).await.expect("relay starts");
+    let agent = authority
+        .credentials(Identity::Agent("a".into()))
+        .expect("certificate");
+    let dial = |ways| {
+        let dial = Dial {
+            ways,
+            ..Dial::default()
+        };
+        let address = relay.link_addrs()[0].to_string();
+        let agent = &agent;
+        async move { EdgeLink::dial(&address, agent, dial).await }
+    };
+    let refused = dial(Ways::TcpAlone).await;
+    assert!(matches!(refused, Err(LinkError::Tunnel(_))), "{refused:?}");
+    dial(Ways::UdpAlone).await.expect("UDP is taken");
+    relay.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -45,6 +45,7 @@ export function numbers(quality: LegQuality | undefined, say: Say, above = ""): 
   ];
   const sends = quality.rung > Rung.FULL ? say(numbered("quality.rung", quality.rung)) : "";
   if (sends && !above.includes(sends)) lines.unshift(sends);
+  if (quality.byTcp) lines.push(say("quality.by_tcp"));
   if (quality.rttMs) lines.push(say("quality.rtt", { rtt: quality.rttMs, jitter: quality.jitterMs }));
   if (quality.estimateBps) lines.push(say("quality.estimate", { rate: rate(quality.estimateBps) }));
   return lines;

@@ -142,6 +142,7 @@ export const en = {
   "quality.up": "from the site: {rate}, loss {loss} %",
   "quality.down": "to the site: {rate}, loss {loss} %",
   "quality.size": "{numbers}, {size}",
+  "quality.by_tcp": "its network blocks UDP: the link goes over TCP",
   "quality.rtt": "round trip {rtt} ms, jitter {jitter} ms",
   "quality.estimate": "its link carries about {rate}",
 

@@ -144,6 +144,7 @@ export const zh: Record<MainKey, string> = {
   "quality.up": "上行：{rate}，丢包 {loss} %",
   "quality.down": "下行：{rate}，丢包 {loss} %",
   "quality.size": "{numbers}，{size}",
+  "quality.by_tcp": "会场网络阻断 UDP，链路改走 TCP",
   "quality.rtt": "往返 {rtt} 毫秒，抖动 {jitter} 毫秒",
   "quality.estimate": "会场带宽约 {rate}",
 

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use muster_link::rtp::{LinkRtp, PT_H264, PT_OPUS, PT_VP8};
-use muster_link::{EdgeLink, EdgeSender};
+use muster_link::{Dial, EdgeLink, EdgeSender, Ways};
 use muster_proto::media::v1::{
     LinkDown, LinkJoin, LinkLayer, LinkSlot, LinkSource, LinkUp, MeetingNotice, SetViewRequest, SlotState,
     SlotWish, SourceKind, SourceRef, Speakers, link_down, link_up, slot_wish, watch_leg_response,
@@ -92,8 +92,17 @@ fn sources() -> Vec<LinkSource> {
 impl Agent {
     /// Connects to the relay's worker and keeps what it says; joins nothing yet.
     pub async fn connect(bench: &Bench, worker: usize, site: &str) -> Self {
+        Self::connect_by(Ways::Both, bench, worker, site).await
+    }
+
+    /// The same by certain ways.
+    pub async fn connect_by(ways: Ways, bench: &Bench, worker: usize, site: &str) -> Self {
         let address = bench.relay.link_addrs()[worker].to_string();
-        let link = EdgeLink::connect(&address, &bench.agent_credentials(site))
+        let dial = Dial {
+            ways,
+            ..Dial::default()
+        };
+        let link = EdgeLink::dial(&address, &bench.agent_credentials(site), dial)
             .await
             .expect("link");
         let seen = Arc::new(Mutex::new(Seen::default()));
@@ -159,9 +168,17 @@ impl Agent {
 
     /// Connects, joins meeting "m" and waits for the answer.
     pub async fn in_meeting(bench: &Bench, worker: usize, site: &str, slots: Vec<LinkSlot>) -> Self {
-        let agent = Self::connect(bench, worker, site).await;
+        Self::connect(bench, worker, site)
+            .await
+            .into_meeting(bench, slots)
+            .await
+    }
+
+    /// Joins the meeting.
+    pub async fn into_meeting(self, bench: &Bench, slots: Vec<LinkSlot>) -> Self {
+        let agent = self;
         let count = slots.len();
-        agent.join(bench.token("m", site), slots).await;
+        agent.join(bench.token("m", &agent.site), slots).await;
         until("joined", || {
             assert_eq!(agent.seen().refused, None);
             (agent.seen().flows.len() == count).then_some(())
