@@ -13,7 +13,7 @@ use muster_proto::media::v1::{
     slot_wish,
 };
 
-const NAME: &str = "desk:bench";
+const NAME: &str = "bench-desk";
 
 /// It ends with its handle.
 pub struct Desk {
@@ -73,7 +73,11 @@ impl Desk {
                 .await?;
         }
         loop {
-            match link.control.recv().await?.message {
+            let told = match link.control.recv().await {
+                Ok(told) => told,
+                Err(_) => bail!("the relay ended the desk's link: {}", link.sender.closed().await),
+            };
+            match told.message {
                 Some(link_down::Message::Joined(_)) => break,
                 Some(link_down::Message::Refused(refused)) => {
                     bail!("the relay refused the desk: {} {}", refused.code, refused.detail)
