@@ -13,8 +13,6 @@ use muster_proto::media::v1::{
     slot_wish,
 };
 
-const NAME: &str = "bench-desk";
-
 /// It ends with its handle.
 pub struct Desk {
     bytes: Arc<AtomicU64>,
@@ -28,19 +26,20 @@ impl Drop for Desk {
 }
 
 impl Desk {
-    /// Joins `meeting` at the relay's link port and wishes for the camera of `site`, as large as it is.
+    /// Joins `meeting` at the relay's link port under the name of another of its sites and wishes for the camera of `site`, as large as it is.
     pub async fn join(
         relay: SocketAddr,
         authority: &Authority,
         meeting: &str,
+        name: &str,
         site: &str,
     ) -> anyhow::Result<Self> {
-        let credentials = authority.credentials(Identity::Agent(NAME.into()))?;
+        let credentials = authority.credentials(Identity::Agent(name.into()))?;
         let now_s = SystemTime::now()
             .duration_since(UNIX_EPOCH)?
             .as_secs()
             .try_into()?;
-        let claims = JoinClaims::new(meeting, NAME, false, false, now_s);
+        let claims = JoinClaims::new(meeting, name, false, false, now_s);
         let token = authority.token_signer()?.sign(&claims)?;
         let mut link = EdgeLink::connect(&relay.to_string(), &credentials).await?;
         let slot = LinkSlot {
@@ -92,9 +91,13 @@ impl Desk {
                 tokio::select! {
                     packet = link.media.recv() => match packet {
                         Ok((_, rtp)) => { counted.fetch_add(rtp.len() as u64, Ordering::Relaxed); }
-                        Err(_) => return,
+                        Err(error) => {
+                            eprintln!("the desk's media: {error}");
+                            return;
+                        }
                     },
                     control = link.control.recv() => if control.is_err() {
+                        eprintln!("the desk's link: {}", link.sender.closed().await);
                         return;
                     },
                 }

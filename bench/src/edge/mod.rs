@@ -88,7 +88,7 @@ async fn measure(args: &EdgeArgs) -> anyhow::Result<()> {
     let (_camera, address) = camera(data.path(), &film)?;
     let plane = Plane::start(data.path(), None)?;
     let dispatcher = Dispatcher::sign_in(plane.addr).await?;
-    dispatcher.import(tree::csv(1)).await?;
+    dispatcher.import(tree::csv(2)).await?;
     let authority = authority(data.path())?;
     let id = format!("{}-one", tree::ROOT);
     let relay = FleetRelay::start_at(&id, data.path(), &authority, plane.agents_addr, Some(ANNOUNCED))?;
@@ -123,7 +123,7 @@ async fn measure(args: &EdgeArgs) -> anyhow::Result<()> {
     let pid = agent.0.id();
     tokio::time::sleep(Duration::from_secs(2)).await;
     let meeting = dispatcher.convene().await?;
-    let desk = Desk::join(real, &authority, &meeting, &site).await?;
+    let desk = Desk::join(real, &authority, &meeting, &tree::site(1), &site).await?;
     desk.wait_for_pictures(PATIENCE).await?;
     tokio::time::sleep(CALM).await;
     let (before, bytes) = (CpuTime::of(pid)?, desk.bytes());
