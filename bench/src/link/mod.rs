@@ -87,8 +87,10 @@ pub fn run(args: &LinkArgs) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    for name in &args.profile {
-        let profile = Arc::new(targets::profile(name)?);
+    // All are read before the first is measured.
+    let profiles = args.profile.iter().map(|name| targets::profile(name));
+    for profile in profiles.collect::<anyhow::Result<Vec<_>>>()? {
+        let profile = Arc::new(profile);
         let target = Target::of(profile.name());
         let budget = args.rtt_budget_ms.unwrap_or(target.budget_ms);
         let terms = Terms {

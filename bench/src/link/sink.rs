@@ -105,10 +105,17 @@ impl Accounts {
             delays.get(place).copied().unwrap_or_default()
         };
         let shown = self.shown();
-        let (freeze, longest_gap) = gaps(&shown);
-        let back = outages.iter().filter_map(|&(gone, returned)| {
-            let next = shown.iter().find(|(at, _)| *at >= returned)?;
-            Some((returned - gone, next.0 - returned))
+        // A picture that stops for good stands until the end.
+        let ends = |frame: Option<&Frame>| frame.map(|frame| (frame.captured, frame.period));
+        let whole: Vec<_> = ends(pictures().next())
+            .into_iter()
+            .chain(shown.iter().copied())
+            .chain(ends(pictures().next_back()))
+            .collect();
+        let (freeze, longest_gap) = gaps(&whole);
+        let back = outages.iter().map(|&(gone, returned)| {
+            let next = shown.iter().find(|(at, _)| *at >= returned);
+            (returned - gone, next.map_or(NEVER, |(at, _)| *at - returned))
         });
         Sums {
             frames: pictures().count(),
@@ -140,6 +147,9 @@ impl Accounts {
         shown
     }
 }
+
+/// No picture came back.
+const NEVER: Duration = Duration::from_secs(u32::MAX as u64);
 
 fn gaps(shown: &[(Instant, Duration)]) -> (Duration, Duration) {
     let (mut freeze, mut longest) = (Duration::ZERO, Duration::ZERO);

@@ -199,3 +199,61 @@ fn a_sender_that_is_lied_to_stays_small() {
         assert!(*most <= bound, "{most:?} {bounds:?}");
     }
 }
+
+/// Parity alone, each of packets that are far ahead: what is missing is remembered as far back as ever.
+#[test]
+fn parity_alone_does_not_fill_a_receiver() {
+    let mut receiver = Receiver::new();
+    let mut first = 0u16;
+    for transmission in 0..5_000u16 {
+        first = first.wrapping_add(800);
+        let block = BlockId {
+            first,
+            packets: 2,
+            shards: 1,
+        };
+        let datagram = Datagram::Parity {
+            transmission,
+            block,
+            index: 0,
+            shard: Bytes::from_static(&[0, 0]),
+        };
+        receiver
+            .take(u64::from(transmission) * 100, datagram, &mut |_: Bytes| {})
+            .expect("parity");
+        let [places, shards] = receiver.sizes();
+        assert!(places <= 1024 && shards <= 8 * 256, "{places} {shards}");
+    }
+}
+
+/// The receiver's clock is told in 32 bits of microseconds, which is 72 minutes: a link rests for longer.
+#[test]
+fn a_link_that_rested_for_long_is_heard_again() {
+    for minutes in [1u64, 30, 40, 60, 75, 100, 24 * 60] {
+        let mut sender = Sender::new(Budget::default(), Bounds::default());
+        let mut scratch = BytesMut::new();
+        let rest = minutes * 60_000_000;
+        for (number, now) in [(0u16, 1_000_000), (1, 1_000_000 + rest)] {
+            let packet = Packet {
+                class: Class::Audio,
+                captured: now,
+                end: false,
+                body: Bytes::from_static(&[3; 100]),
+            };
+            sender.push(now, packet);
+            let sent = now + 50_000;
+            sender.poll(sent, &mut scratch).expect("a datagram");
+            let feedback = Feedback {
+                clock: (sent + 3_000_000_000) as u32,
+                newest: number,
+                received: number + 1,
+                before: u64::from(number),
+                first: number + 1,
+                ..Feedback::default()
+            };
+            sender.feedback(sent + 20_000, &feedback);
+        }
+        assert_eq!(sender.stats().feedback, 2, "{minutes} minutes");
+        assert_eq!(sender.unanswered_for(1_200_000 + rest), None, "{minutes} minutes");
+    }
+}

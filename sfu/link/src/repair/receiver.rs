@@ -255,11 +255,17 @@ impl Receiver {
         self.stats.delivered += 1;
         self.stats.restored += u64::from(restored);
         out(body);
+        self.trim();
+        self.advance(now);
+    }
+
+    /// Forgets the oldest.
+    fn trim(&mut self) {
         while self.places.len() as u64 > KEPT {
             self.places.pop_front();
             self.base += 1;
         }
-        self.advance(now);
+        self.wanted = self.wanted.max(self.base);
     }
 
     /// Moves on over what is there and what is given up.
@@ -288,6 +294,7 @@ impl Receiver {
         while self.end() < end {
             self.places.push_back(Place::Missing(now));
         }
+        self.trim();
         if let Some(block) = self
             .blocks
             .iter_mut()

@@ -10,8 +10,10 @@ impl Sender {
         let Some(newest) = self.known(feedback.newest) else {
             return;
         };
-        let clock = self.clock.map_or(u64::from(feedback.clock) + (1 << 32), |near| {
-            unwrap32(feedback.clock, near)
+        // Where it should be by now: a link may have rested for longer than the field's range.
+        let rested = self.fed.map_or(0, |fed| now.saturating_sub(fed));
+        let clock = self.clock.map_or(u64::from(feedback.clock) + (1 << 32), |last| {
+            unwrap32(feedback.clock, last + rested)
         });
         if self.clock.is_some_and(|last| clock <= last) {
             return;
