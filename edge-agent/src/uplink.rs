@@ -43,8 +43,7 @@ pub struct Uplink {
     live: Option<(EdgeSender, Instant)>,
     backoff: Backoff,
     try_at_ms: i64,
-    /// Network interfaces in the order of preference; none: the system's routes decide.
-    interfaces: Vec<String>,
+    preference: Preference,
     /// Keeps the ways over the other interfaces warm.
     standby: Option<JoinHandle<()>>,
     /// Of them, those over which the relay answers.
@@ -63,7 +62,10 @@ impl Uplink {
             live: None,
             backoff,
             try_at_ms: 0,
-            interfaces,
+            preference: Preference {
+                interfaces,
+                failed: 0,
+            },
             standby: None,
             warm: Arc::default(),
         }
@@ -77,6 +79,7 @@ impl Uplink {
         tracing::info!(relay = address, "connecting the link");
         self.wanted = Some(address.to_owned());
         self.backoff.reset();
+        self.preference.failed = 0;
         self.restart(Duration::ZERO);
     }
 
@@ -87,6 +90,7 @@ impl Uplink {
 
     /// The present link is up.
     pub fn handle_up(&mut self, sender: EdgeSender, now: Instant) {
+        self.preference.failed = 0;
         self.live = Some((sender, now));
     }
 
@@ -98,6 +102,9 @@ impl Uplink {
             .is_some_and(|(_, since)| now.duration_since(*since) >= GOOD_AFTER)
         {
             self.backoff.reset();
+        }
+        if self.live.is_none() {
+            self.preference.failed += 1;
         }
         let wait = self.backoff.next(rand::random());
         self.restart(wait);
@@ -159,13 +166,8 @@ impl Uplink {
         };
         self.number += 1;
         self.try_at_ms = epoch_ms().saturating_add(i64::try_from(wait.as_millis()).unwrap_or(i64::MAX));
-        // Each attempt begins with the next interface: the first may be the one that is dead.
-        let mut interfaces = self.interfaces.clone();
-        if !interfaces.is_empty() {
-            let first = (self.number as usize - 1) % interfaces.len();
-            interfaces.rotate_left(first);
-        }
-        if let [_, others @ ..] = &self.interfaces[..]
+        let interfaces = self.preference.order();
+        if let [_, others @ ..] = &interfaces[..]
             && !others.is_empty()
         {
             let standby = keep_warm(
@@ -188,6 +190,27 @@ impl Uplink {
 impl Drop for Uplink {
     fn drop(&mut self) {
         self.close("the agent ends");
+    }
+}
+
+/// Which interface an attempt begins with.
+#[derive(Debug)]
+struct Preference {
+    /// In the order of preference; none: the system's routes decide.
+    interfaces: Vec<String>,
+    /// Attempts in a row that came to no link. A link that was up and is lost is none of them.
+    failed: usize,
+}
+
+impl Preference {
+    /// The interfaces as the next attempt takes them: in the order of preference, and after each failed attempt from the
+    /// next one on, as the first may be dead. The link begins with the first; the others are to be kept warm.
+    fn order(&self) -> Vec<String> {
+        let mut order = self.interfaces.clone();
+        if !order.is_empty() {
+            order.rotate_left(self.failed % self.interfaces.len());
+        }
+        order
     }
 }
 
@@ -268,5 +291,53 @@ async fn pump(number: u64, way: Way, wait: Duration, inputs: mpsc::Sender<Input>
         if inputs.send(Input::Link(number, event)).await.is_err() || lost {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use muster_identity::{Authority, Identity};
+
+    use super::*;
+
+    fn order(interfaces: &[&str], failed: usize) -> String {
+        let interfaces = interfaces.iter().map(|name| (*name).to_owned()).collect();
+        Preference { interfaces, failed }.order().join(" ")
+    }
+
+    #[test]
+    fn each_failed_attempt_in_a_row_moves_on_by_one_interface() {
+        let three = ["eth0", "wwan0", "wlan0"];
+        assert_eq!(order(&three, 0), "eth0 wwan0 wlan0");
+        assert_eq!(order(&three, 1), "wwan0 wlan0 eth0");
+        assert_eq!(order(&three, 2), "wlan0 eth0 wwan0");
+        assert_eq!(order(&three, 3), "eth0 wwan0 wlan0");
+        assert_eq!(order(&["eth0"], 7), "eth0");
+        assert_eq!(order(&[], 7), "");
+    }
+
+    #[tokio::test]
+    async fn another_relay_is_dialled_by_the_preferred_interface() {
+        let authority = Authority::in_memory().expect("an authority");
+        let credentials = authority.credentials(Identity::Agent("s1".into()));
+        let (inputs, _queue) = mpsc::channel(1);
+        let interfaces = vec!["eth0".to_owned(), "wwan0".to_owned()];
+        let mut uplink = Uplink::new(Arc::new(credentials.expect("credentials")), inputs, interfaces);
+        let first = |uplink: &Uplink| uplink.preference.order().swap_remove(0);
+        // Neither is ever dialled: this test does not wait.
+        for relay in ["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"] {
+            uplink.want(relay);
+            assert_eq!(first(&uplink), "eth0", "{relay}");
+        }
+        assert_eq!(uplink.number, 3);
+        uplink.handle_lost(Instant::now());
+        assert_eq!(first(&uplink), "wwan0", "eth0 may be dead");
+        uplink.want("127.0.0.1:3");
+        assert_eq!(first(&uplink), "wwan0", "the same relay is nothing new");
+        uplink.handle_lost(Instant::now());
+        assert_eq!(first(&uplink), "eth0");
+        uplink.handle_lost(Instant::now());
+        uplink.want("127.0.0.1:4");
+        assert_eq!(first(&uplink), "eth0", "a new relay, from the first again");
     }
 }
