@@ -188,25 +188,37 @@ impl Disk {
         list(&self.dir).unwrap_or_default()
     }
 
-    /// Removes the oldest until there is room for so many bytes more. The one that goes on is never removed.
+    /// Removes as many of the oldest as make room for so many bytes more; none where all of them would not. The one that
+    /// goes on is never removed.
     fn make_room(&self, more: u64) -> std::io::Result<()> {
-        let mut all = list(&self.dir)?.into_iter();
-        let mut used: u64 = all.as_slice().iter().map(|one| one.bytes).sum();
-        loop {
-            let free = statvfs(&self.dir).map(|disk| disk.blocks_available() * disk.fragment_size());
-            let free = free.map_err(std::io::Error::from)?;
-            if used + more <= self.limits.most && free >= self.limits.keep_free.saturating_add(more) {
-                return Ok(());
-            }
-            let Some(oldest) = all.find(|one| !one.going) else {
-                let full = "no room for the recording: its bound, or the floor of free space, is reached";
-                return Err(std::io::Error::new(std::io::ErrorKind::StorageFull, full));
-            };
+        let all = list(&self.dir)?;
+        let used: u64 = all.iter().map(|one| one.bytes).sum();
+        let disk = statvfs(&self.dir).map_err(std::io::Error::from)?;
+        let free = disk.blocks_available() * disk.fragment_size();
+        let over = used.saturating_add(more).saturating_sub(self.limits.most);
+        let short = self.limits.keep_free.saturating_add(more).saturating_sub(free);
+        let ended: Vec<_> = all.into_iter().filter(|one| !one.going).collect();
+        let Some(going) = oldest_that_make_room(&ended, over.max(short)) else {
+            let full = "no room for the recording: its bound, or the floor of free space, is reached";
+            return Err(std::io::Error::new(std::io::ErrorKind::StorageFull, full));
+        };
+        for oldest in going {
             tracing::info!(name = oldest.name, "the oldest recording makes room");
             std::fs::remove_file(self.dir.join(&oldest.name))?;
-            used -= oldest.bytes;
         }
+        Ok(())
     }
+}
+
+/// The fewest, from the first, that together have so many bytes; `None` where all of them have not.
+fn oldest_that_make_room(recordings: &[Recording], bytes: u64) -> Option<&[Recording]> {
+    let mut freed = 0_u64;
+    let mut count = 0;
+    while freed < bytes {
+        freed = freed.saturating_add(recordings.get(count)?.bytes);
+        count += 1;
+    }
+    recordings.get(..count)
 }
 
 #[cfg(test)]
@@ -279,5 +291,47 @@ mod tests {
         let full = disk.begin(1, b"head").expect_err("no disk is so large");
         assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
         assert!(disk.list().is_empty());
+    }
+
+    #[test]
+    fn a_disk_that_others_have_filled_costs_no_recording() {
+        let dir = tempfile::tempdir().expect("folder");
+        let mut disk = Disk::open(dir.path(), PLENTY).expect("opened");
+        for from_ms in [10, 20, 30] {
+            disk.begin(from_ms, &[0; 100]).expect("begun");
+        }
+        disk.end(36).expect("ended");
+        drop(disk);
+        // As if others had taken all but a little: to remove all three would be of no help.
+        let limits = Limits {
+            most: 1000,
+            keep_free: u64::MAX / 2,
+        };
+        let mut disk = Disk::open(dir.path(), limits).expect("opened");
+        let full = disk.begin(40, b"head").expect_err("too full");
+        assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
+        assert_eq!(names(&disk), ["10-20.webm", "20-30.webm", "30-36.webm"]);
+        drop(disk);
+        // Nor does one that is larger than the whole bound.
+        let mut disk = Disk::open(dir.path(), PLENTY).expect("opened");
+        disk.begin(40, &[0; 1001]).expect_err("too large");
+        assert_eq!(names(&disk), ["10-20.webm", "20-30.webm", "30-36.webm"]);
+    }
+
+    #[test]
+    fn no_more_recordings_go_than_must() {
+        let of = |bytes| Recording {
+            name: String::new(),
+            from_ms: 0,
+            to_ms: 0,
+            bytes,
+            going: false,
+        };
+        let all = [of(100), of(50), of(200)];
+        let going = |bytes| oldest_that_make_room(&all, bytes).map(<[_]>::len);
+        let counts = [0, 1, 100, 101, 150, 151, 350].map(going);
+        assert_eq!(counts, [0, 1, 1, 2, 2, 3, 3].map(Some));
+        assert_eq!(going(351), None);
+        assert!(oldest_that_make_room(&[], 1).is_none());
     }
 }
