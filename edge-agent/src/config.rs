@@ -81,7 +81,8 @@ pub struct Args {
     /// Folder of what people at the site wrote and is not sent yet [default: the identity folder].
     #[arg(long, global = true, value_name = "DIR", env = "MUSTER_STATE")]
     pub state: Option<PathBuf>,
-    /// Where the site's own page is served: HOST:PORT, or `off` [default: 127.0.0.1:8088, this box alone].
+    /// Where the site's own page is served: HOST:PORT, or `off`; other machines than this box can only read it [default:
+    /// 127.0.0.1:8088, this box alone].
     #[arg(long, global = true, value_name = "HOST:PORT", env = "MUSTER_PAGE")]
     pub page: Option<String>,
     /// Network interface that the link goes over, such as `eth0`; given twice, the second is kept warm and used when nothing comes
@@ -262,6 +263,10 @@ pub enum ConfigError {
         "page: the source `page` needs the page that it is named after: expected HOST:PORT instead of off"
     )]
     NoPage,
+    #[error(
+        "page: the source `page` needs a page that a browser on the box opens as localhost: expected 127.0.0.1:PORT or 0.0.0.0:PORT"
+    )]
+    PageNotHere,
     #[error("page: expected HOST:PORT with a number for the host, such as 127.0.0.1:8088, or off")]
     Page,
     #[error("uplink `{0}`: expected the name of a network interface, 1 to 15 bytes, such as eth0, each once")]
@@ -417,8 +422,11 @@ impl Config {
         });
         let source = source?;
         let page = page(args.page.or(file.page).as_deref())?;
-        if source == Source::Page && page.is_none() {
-            return Err(ConfigError::NoPage);
+        if source == Source::Page {
+            let at = page.ok_or(ConfigError::NoPage)?.ip().to_canonical();
+            if !at.is_loopback() && !at.is_unspecified() {
+                return Err(ConfigError::PageNotHere);
+            }
         }
         let token = args.enrol_token.filter(|token| !token.trim().is_empty());
         Ok(Self {

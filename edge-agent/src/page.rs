@@ -2,8 +2,9 @@
 //! the outside is reached.
 //!
 //! Served on loopback, whole in itself (one document, nothing from elsewhere). Invariants: only a browser of this box that
-//! has opened the page itself may write: a request must name this server by an address or as `localhost`, not by a name
-//! that somebody else's DNS could lead here, and a report must come from the page. Connections, requests and bodies are
+//! has opened the page itself may write: the connection must come from loopback (where the page is served to a LAN too, its
+//! other machines read), a request must name this server by an address or as `localhost`, not by a name that somebody else's
+//! DNS could lead here, and a report must come from the page. Connections, requests and bodies are
 //! bounded. It shows and hands on; it decides nothing.
 
 mod media;
@@ -48,6 +49,10 @@ const LONGEST: Duration = Duration::from_secs(300);
 /// Until an address that is in use is tried again.
 const AGAIN: Duration = Duration::from_secs(5);
 
+/// Why a machine that is not the box writes nothing.
+const NOT_HERE: &str = "not_here";
+const HERE: &str = "a browser on the box itself: from other machines the page can only be read";
+
 /// What the page shows and whom it writes to.
 #[derive(Clone, Debug)]
 pub struct Sources {
@@ -88,7 +93,7 @@ pub async fn serve_on(listener: TcpListener, sources: Sources) {
     let page = Arc::new(Page { port, sources });
     let room = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
-        let Ok((stream, _)) = listener.accept().await else {
+        let Ok((stream, peer)) = listener.accept().await else {
             // Out of descriptors: there is nothing to do but wait.
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
@@ -97,11 +102,31 @@ pub async fn serve_on(listener: TcpListener, sources: Sources) {
             continue;
         };
         let Ok(at) = stream.local_addr() else { continue };
+        let ends = Ends {
+            at: at.ip(),
+            peer: peer.ip(),
+        };
         let page = page.clone();
         tokio::spawn(async move {
-            let _ = tokio::time::timeout(LONGEST, page.converse(stream, at.ip())).await;
+            let _ = tokio::time::timeout(LONGEST, page.converse(stream, ends)).await;
             drop(place);
         });
+    }
+}
+
+/// The addresses of a connection.
+#[derive(Clone, Copy)]
+struct Ends {
+    /// At which the browser reached the page.
+    at: IpAddr,
+    /// From which it comes.
+    peer: IpAddr,
+}
+
+impl Ends {
+    /// Whether it is from the box itself.
+    fn are_here(self) -> bool {
+        self.peer.to_canonical().is_loopback()
     }
 }
 
@@ -120,11 +145,10 @@ struct Written {
 }
 
 impl Page {
-    /// `at`: the address at which the browser reached the page.
-    async fn converse(self: Arc<Self>, stream: TcpStream, at: IpAddr) {
+    async fn converse(self: Arc<Self>, stream: TcpStream, ends: Ends) {
         let service = service_fn(|request| {
             let page = self.clone();
-            async move { Ok::<_, Infallible>(page.answer(request, at).await) }
+            async move { Ok::<_, Infallible>(page.answer(request, ends).await) }
         });
         let served = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
@@ -136,21 +160,30 @@ impl Page {
         }
     }
 
-    async fn answer(&self, request: Request<Incoming>, at: IpAddr) -> Response<Full<Bytes>> {
-        let answer = self.route(request, at).await;
-        answer.unwrap_or_else(|Refusal(status, word)| json(status, &serde_json::json!({ "error": word })))
+    async fn answer(&self, request: Request<Incoming>, ends: Ends) -> Response<Full<Bytes>> {
+        let answer = self.route(request, ends).await;
+        answer.unwrap_or_else(|Refusal(status, word)| {
+            let mut told = serde_json::json!({ "error": word });
+            if word == NOT_HERE {
+                told["expected"] = HERE.into();
+            }
+            json(status, &told)
+        })
     }
 
-    async fn route(&self, request: Request<Incoming>, at: IpAddr) -> Result<Response<Full<Bytes>>, Refusal> {
+    async fn route(&self, request: Request<Incoming>, ends: Ends) -> Result<Response<Full<Bytes>>, Refusal> {
         let host = self.host(request.headers())?;
         match (request.method(), request.uri().path()) {
-            (&Method::GET, "/") => Ok(document(self.sources.desk.is_some())),
+            (&Method::GET, "/") => Ok(document(self.sources.desk.is_some() && ends.are_here())),
             (&Method::GET, "/state") => {
                 let state = state::of(&self.sources, epoch_ms());
                 Ok(json(StatusCode::OK, &state))
             }
             (&Method::GET, "/media") => media::wanted(self.sources.desk.as_ref(), request.uri()).await,
             (&Method::POST, path @ ("/report" | "/answer" | "/offer" | "/told" | "/call")) => {
+                if !ends.are_here() {
+                    return Err(Refusal(StatusCode::FORBIDDEN, NOT_HERE));
+                }
                 from_the_page(request.headers(), &host)?;
                 let path = path.to_owned();
                 let most = match path.as_str() {
@@ -162,7 +195,7 @@ impl Page {
                 let Ok(Ok(body)) = body else {
                     return Err(Refusal(StatusCode::PAYLOAD_TOO_LARGE, "too_long"));
                 };
-                self.take(&path, &body.to_bytes(), at).await
+                self.take(&path, &body.to_bytes(), ends.at).await
             }
             (_, "/" | "/state" | "/media" | "/report" | "/answer" | "/offer" | "/told" | "/call") => {
                 Err(Refusal(StatusCode::METHOD_NOT_ALLOWED, "method"))
@@ -323,6 +356,11 @@ mod tests {
     }
 
     async fn served() -> Served {
+        served_to(None).await
+    }
+
+    /// Served as if every connection came from this address.
+    async fn served_to(peer: Option<IpAddr>) -> Served {
         let dir = tempfile::tempdir().expect("folder");
         let outbox = Outbox::open(dir.path().join("outbox")).await.expect("opened");
         let status = watch::Sender::new(Status::default());
@@ -336,7 +374,22 @@ mod tests {
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
         let address = listener.local_addr().expect("address");
-        tokio::spawn(serve_on(listener, sources));
+        match peer {
+            None => drop(tokio::spawn(serve_on(listener, sources))),
+            Some(peer) => {
+                let port = address.port();
+                let page = Arc::new(Page { port, sources });
+                let ends = Ends {
+                    at: address.ip(),
+                    peer,
+                };
+                tokio::spawn(async move {
+                    while let Ok((stream, _)) = listener.accept().await {
+                        tokio::spawn(page.clone().converse(stream, ends));
+                    }
+                });
+            }
+        }
         Served {
             address,
             status,
@@ -440,6 +493,34 @@ mod tests {
         let by_address = format!("POST /report HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\n{JSON}");
         assert_eq!(served.ask(&by_address, body).await.0, 200);
         assert_eq!(served.waiting(), 1);
+    }
+
+    #[tokio::test]
+    async fn another_machine_reads_and_writes_nothing() {
+        for peer in ["192.168.1.20", "fe80::1", "::ffff:10.0.0.7"] {
+            let served = served_to(Some(peer.parse().expect("an address"))).await;
+            for path in ["/", "/state"] {
+                let (status, _) = served
+                    .ask(&format!("GET {path} HTTP/1.1\r\nhost: HOST"), "")
+                    .await;
+                assert_eq!(status, 200, "{peer} {path}");
+            }
+            for path in ["/report", "/answer", "/offer", "/told", "/call"] {
+                let head = format!("POST {path} HTTP/1.1\r\nhost: HOST\r\norigin: http://HOST\r\n{JSON}");
+                let (status, answer) = served.ask(&head, r#"{"text":"x"}"#).await;
+                assert!(
+                    status == 403 && answer.contains("only be read"),
+                    "{peer} {path}: {answer}"
+                );
+            }
+            assert_eq!(served.waiting(), 0);
+        }
+        for peer in ["127.0.0.1", "127.0.0.2", "::1", "::ffff:127.0.0.1"] {
+            let served = served_to(Some(peer.parse().expect("an address"))).await;
+            let head = format!("POST /report HTTP/1.1\r\nhost: HOST\r\n{JSON}");
+            let (status, answer) = served.ask(&head, r#"{"text":"x"}"#).await;
+            assert_eq!(status, 200, "{peer}: {answer}");
+        }
     }
 
     #[tokio::test]

@@ -73,7 +73,7 @@ impl Places {
             ConfigError::NoCapture => &["microphone", "[capture]"],
             ConfigError::Capture(key, _) => &[*key],
             ConfigError::Address => &["control_plane"],
-            ConfigError::Page | ConfigError::NoPage => &["page"],
+            ConfigError::Page | ConfigError::NoPage | ConfigError::PageNotHere => &["page"],
             ConfigError::Uplink(_) => &["uplink"],
             ConfigError::Missing(_) | ConfigError::Token(_) | ConfigError::File { .. } => &[],
         };

@@ -94,6 +94,25 @@ fn a_camera_at_the_box_is_captured_as_the_file_says() {
 }
 
 #[test]
+fn a_page_that_is_the_camera_is_served_where_a_browser_on_the_box_opens_it() {
+    let with = |page: &str| config(&["--source", "page", "--page", page]);
+    for page in [
+        "127.0.0.1:8088",
+        "127.0.0.2:8088",
+        "0.0.0.0:80",
+        "[::1]:80",
+        "[::]:80",
+    ] {
+        assert!(with(page).is_ok(), "{page}");
+    }
+    for page in ["192.168.1.5:8088", "[fe80::1]:8088"] {
+        assert_eq!(with(page).expect_err(page), ConfigError::PageNotHere);
+        assert!(config(&["--page", page]).is_ok(), "with another source: {page}");
+    }
+    assert_eq!(with("off").expect_err("no page"), ConfigError::NoPage);
+}
+
+#[test]
 fn flags_win_over_the_file_and_unknown_keys_are_refused() {
     let dir = tempfile::tempdir().expect("a folder");
     let path = dir.path().join("edge.toml");
