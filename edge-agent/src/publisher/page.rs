@@ -23,6 +23,8 @@ use super::{AUDIO_FLOW, CAMERA_FLOW, Checked, Fault, FeedEvent, Publish, Seed, S
 
 /// How long a page may take to come back before the site counts as one without a camera: a browser's start.
 const COMES_BACK: Duration = Duration::from_secs(20);
+/// How long the browser's question whether the page may use the camera may wait for an answer in a meeting.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(20);
 /// A camera that is said to be on and sends nothing for so long is silent.
 const SILENCE: Duration = Duration::from_secs(4);
 /// Packets that wait to be sent; they wait for no longer than a turn of the agent's loop.
@@ -85,6 +87,8 @@ pub struct PageCamera {
     words: Words,
     /// When a picture came last, or was first due.
     filmed: Instant,
+    /// Since when a meeting waits for the camera to be opened, while that is asked for: the later of both.
+    asked: Instant,
     fault: Option<Fault>,
     scratch: BytesMut,
     /// Serves the browser; ends with this.
@@ -118,6 +122,7 @@ impl PageCamera {
             away_since: Some(now),
             words: Words::default(),
             filmed: now,
+            asked: now,
             fault: None,
             scratch: BytesMut::new(),
             _driver: driver,
@@ -235,8 +240,13 @@ impl PageCamera {
             Device::Missing => Some(Fault::Missing),
             Device::Busy => Some(Fault::Busy),
             Device::Denied => Some(Fault::Denied),
-            // Until it is open, what was wrong before holds.
-            Device::Asking => self.fault.filter(|fault| *fault != Fault::PageClosed),
+            // Until it is open, what was wrong before holds; a question that nobody answers is a camera without pictures.
+            Device::Asking => {
+                let due = self.live && !self.audio_only;
+                let late = due && now.saturating_duration_since(self.asked) >= ANSWERED_WITHIN;
+                let before = self.fault.filter(|fault| *fault != Fault::PageClosed);
+                before.or(late.then_some(Fault::Silent))
+            }
             Device::On => {
                 let due = (0..LAYERS).any(|layer| self.wants(layer));
                 let silent = due && now.saturating_duration_since(self.filmed) >= SILENCE;
@@ -278,7 +288,7 @@ impl Publish for PageCamera {
     fn start(&mut self, now: Instant, audio_only: bool) {
         (self.live, self.audio_only, self.muted) = (true, audio_only, false);
         self.layers.iter_mut().for_each(|layer| layer.paused = false);
-        self.filmed = now;
+        (self.filmed, self.asked) = (now, now);
         self.interrupt();
         self.want();
         self.ask_key_frames();
@@ -365,7 +375,7 @@ impl Publish for PageCamera {
                     height: self.words.height,
                     ..Words::default()
                 };
-                self.filmed = now;
+                (self.filmed, self.asked) = (now, now);
                 self.ask_key_frames();
             }
             PageEvent::Gone => {
@@ -373,7 +383,7 @@ impl Publish for PageCamera {
             }
             PageEvent::Words(words) => {
                 if words.camera != self.words.camera {
-                    self.filmed = now;
+                    (self.filmed, self.asked) = (now, now);
                 }
                 self.words = words;
             }

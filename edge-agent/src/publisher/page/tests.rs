@@ -191,6 +191,30 @@ fn what_is_wrong_with_the_browser_is_a_fault() {
 }
 
 #[test]
+fn a_question_for_the_camera_that_nobody_answers_is_a_fault_in_a_meeting() {
+    let mut bench = Bench::new();
+    bench.feed(PageEvent::Connected(1));
+    bench.camera_is(Device::Asking);
+    bench.wait(Duration::from_secs(3600));
+    assert_eq!(bench.camera.fault(), None, "nobody waits for it");
+    bench.camera.start(bench.now, true);
+    bench.wait(ANSWERED_WITHIN);
+    assert_eq!(bench.camera.fault(), None, "sound alone");
+    bench.camera.start(bench.now, false);
+    bench.wait(ANSWERED_WITHIN - SECOND);
+    // What the page says again is no new question, nor is a layer that rests for a while.
+    bench.camera_is(Device::Asking);
+    bench.camera.pause(bench.now, 2, true);
+    bench.camera.pause(bench.now, 2, false);
+    bench.wait(Duration::ZERO);
+    assert_eq!(bench.camera.fault(), None, "there is time yet");
+    bench.wait(SECOND);
+    assert_eq!(bench.camera.fault(), Some(Fault::Silent));
+    bench.camera_is(Device::On);
+    assert_eq!(bench.camera.fault(), None, "answered");
+}
+
+#[test]
 fn what_is_published_has_the_size_of_the_camera() {
     let mut bench = Bench::new();
     let sizes = |bench: &Bench| {
