@@ -1,7 +1,8 @@
 //! `muster-edge doctor`: looks at everything that an agent needs, one after the other, and says in plain words what is
 //! wrong and what to do about it.
 //!
-//! It uses what the agent uses: its settings, its certificate, its way to the control plane, its link and its camera.
+//! It uses what the agent uses: its settings, its certificate, its way to the control plane, its interfaces, its link and its
+//! camera. What it cannot look at, it names with the reason: no check is passed over in silence.
 //! It answers no call and joins no meeting. While it asks the control plane, for a moment, the site counts as online. No
 //! finding holds a password.
 
@@ -26,13 +27,18 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// A clock that is off by more is wrong, milliseconds.
 const CLOCK_OFF_MS: i64 = 1000;
 const DAY_S: i64 = 86_400;
+/// The network interfaces that this process sees.
+const INTERFACES: &str = "/proc/self/net/dev";
 
 /// What was found of one thing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// `certificate`, `names`, `control_plane`, `clock`, `udp`, `tcp` or `camera`.
+    /// `certificate`, `names`, `uplink`, `control_plane`, `clock`, `udp`, `tcp` or `camera`.
     pub check: &'static str,
+    /// It is well. Not so of what was not looked at.
     pub ok: bool,
+    /// It was not looked at: what it needs is wrong itself.
+    pub skipped: bool,
     pub says: String,
 }
 
@@ -48,9 +54,13 @@ impl Report {
     /// A line for each finding.
     pub fn in_words(&self) -> String {
         let mut text = String::new();
-        for Finding { check, ok, says } in &self.checks {
-            let mark = if *ok { "ok   " } else { "WRONG" };
-            let _ = writeln!(text, "{mark}  {check:<14} {says}");
+        for one in &self.checks {
+            let mark = match (one.ok, one.skipped) {
+                (true, _) => "ok   ",
+                (false, false) => "WRONG",
+                (false, true) => "--   ",
+            };
+            let _ = writeln!(text, "{mark}  {:<14} {}", one.check, one.says);
         }
         text
     }
@@ -59,7 +69,22 @@ impl Report {
         let ok = found.is_ok();
         self.ok &= ok;
         let says = found.unwrap_or_else(|why| why);
-        self.checks.push(Finding { check, ok, says });
+        self.checks.push(Finding {
+            check,
+            ok,
+            skipped: false,
+            says,
+        });
+    }
+
+    /// Says of these that they were not looked at. What they need was found wrong before.
+    fn skip(&mut self, checks: &[&'static str], because: &str) {
+        self.checks.extend(checks.iter().map(|&check| Finding {
+            check,
+            ok: false,
+            skipped: true,
+            says: format!("not looked at, because {because}"),
+        }));
     }
 }
 
@@ -71,8 +96,15 @@ pub async fn examine(config: &Config) -> Report {
     };
     let credentials = look_at_certificate(config, &mut report);
     report.add("names", look_up(&config.control_plane).await);
-    if let Some(credentials) = &credentials {
-        look_at_network(config, credentials, &mut report).await;
+    if !config.uplinks.is_empty() {
+        look_at_interfaces(&config.uplinks, &mut report);
+    }
+    match &credentials {
+        Some(credentials) => look_at_network(config, credentials, &mut report).await,
+        None => report.skip(
+            &["control_plane", "clock", "udp", "tcp"],
+            "there is no certificate that can be used",
+        ),
     }
     report.add("camera", look_at_camera(config).await);
     report
@@ -135,6 +167,39 @@ async fn look_up(addresses: &[String]) -> Result<String, String> {
     Ok(found.join(", "))
 }
 
+/// The interfaces that the link is to go over.
+fn look_at_interfaces(named: &[String], report: &mut Report) {
+    let table = match std::fs::read_to_string(INTERFACES) {
+        Ok(table) => table,
+        Err(error) => {
+            return report.add("uplink", Err(format!("{INTERFACES} cannot be read: {error}")));
+        }
+    };
+    let there = interfaces(&table);
+    for name in named {
+        report.add("uplink", judge_interface(name, &there));
+    }
+}
+
+/// Their names, in the kernel's table of them: a line for each below two of heading.
+fn interfaces(table: &str) -> Vec<&str> {
+    let lines = table.lines().skip(2);
+    lines
+        .filter_map(|line| line.split_once(": "))
+        .map(|(name, _)| name.trim())
+        .collect()
+}
+
+fn judge_interface(name: &str, there: &[&str]) -> Result<String, String> {
+    if there.contains(&name) {
+        return Ok(format!("{name} is there"));
+    }
+    Err(format!(
+        "this box has no network interface {name}: it has {}; look at --uplink, the cable or the modem",
+        there.join(", ")
+    ))
+}
+
 async fn look_at_network(config: &Config, credentials: &Credentials, report: &mut Report) {
     let mut attached = None;
     for address in &config.control_plane {
@@ -147,32 +212,40 @@ async fn look_at_network(config: &Config, credentials: &Credentials, report: &mu
             asked.map(|_| format!("{address} answers and takes the certificate")),
         );
     }
-    let Some((attached, took)) = attached else { return };
+    let Some((attached, took)) = attached else {
+        return report.skip(&["clock", "udp", "tcp"], "no control plane has answered");
+    };
     report.add("clock", judge_clock(&attached, took));
-    look_at_link(&attached.relay_link, credentials, report).await;
+    look_at_link(&attached.relay_link, &config.uplinks, credentials, report).await;
 }
 
 /// The ways to the relay: UDP, and TCP, which the link falls back to.
-async fn look_at_link(relay: &str, credentials: &Credentials, report: &mut Report) {
+async fn look_at_link(relay: &str, interfaces: &[String], credentials: &Credentials, report: &mut Report) {
     if relay.is_empty() {
         let none = "the control plane has no relay online to try it with";
         report.add("udp", Err(none.into()));
-        return;
+        return report.skip(&["tcp"], none);
     }
     let (udp, tcp) = tokio::join!(
-        look_by(Ways::UdpAlone, relay, credentials),
-        look_by(Ways::TcpAlone, relay, credentials)
+        look_by(Ways::UdpAlone, relay, interfaces, credentials),
+        look_by(Ways::TcpAlone, relay, interfaces, credentials)
     );
     let by_udp = udp.is_ok();
     report.add("udp", judge_udp(relay, udp, tcp.is_ok()));
     report.add("tcp", judge_tcp(relay, tcp, by_udp));
 }
 
-/// How long a link by this way takes.
-async fn look_by(ways: Ways, relay: &str, credentials: &Credentials) -> Result<Duration, LinkError> {
+/// How long a link by this way takes, over the interfaces that the agent would take.
+async fn look_by(
+    ways: Ways,
+    relay: &str,
+    interfaces: &[String],
+    credentials: &Credentials,
+) -> Result<Duration, LinkError> {
     let asked = Instant::now();
     let dial = Dial {
         ways,
+        interfaces: interfaces.to_vec(),
         ..Dial::default()
     };
     let link = EdgeLink::dial(relay, credentials, dial).await?;
@@ -379,10 +452,25 @@ mod tests {
         };
         report.add("names", Ok("cp is 10.0.0.5".into()));
         report.add("udp", Err("blocked".into()));
+        report.skip(&["tcp"], "it rains");
         assert!(!report.ok);
         assert_eq!(
             report.in_words(),
-            "ok     names          cp is 10.0.0.5\nWRONG  udp            blocked\n"
+            "ok     names          cp is 10.0.0.5\nWRONG  udp            blocked\n--     tcp            not looked at, because it rains\n"
+        );
+    }
+
+    #[test]
+    fn an_interface_that_is_not_there_is_named_beside_those_that_are() {
+        let table = "Inter-|   Receive   |  Transmit\n face |bytes packets|bytes packets\n\
+                     \x20   lo:  100  1  100  1\n  eth0: 5 1 5 1\neth0:1: 5 1 5 1\n";
+        let there = interfaces(table);
+        assert_eq!(there, ["lo", "eth0", "eth0:1"]);
+        assert!(judge_interface("eth0", &there).is_ok());
+        let why = judge_interface("wwan0", &there).expect_err("none");
+        assert!(
+            why.contains("no network interface wwan0: it has lo, eth0, eth0:1"),
+            "{why}"
         );
     }
 }

@@ -95,6 +95,7 @@ async fn each_thing_that_is_wrong_is_named() {
     let (code, found) = doctor("no-such-name.invalid:8443", &identity, &[]).await;
     assert_eq!(code, Some(1));
     assert!(!of(&found, "names").0 && !of(&found, "control_plane").0);
+    assert!(of(&found, "udp").1.starts_with("not looked at"), "{found}");
 
     let (code, found) = doctor(&address, &world.dir.path().join("empty"), &[]).await;
     let (ok, says) = of(&found, "certificate");
@@ -102,6 +103,28 @@ async fn each_thing_that_is_wrong_is_named() {
         code == Some(1) && !ok && says.contains("MUSTER_ENROL_TOKEN"),
         "{says}"
     );
+    for check in ["control_plane", "clock", "udp", "tcp"] {
+        let (ok, says) = of(&found, check);
+        assert!(
+            !ok && says.starts_with("not looked at, because there is no certificate"),
+            "{check}: {says}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_link_is_tried_over_the_interfaces_that_the_agent_takes() {
+    let world = enrolled().await;
+    let identity = world.dir.path().join("edge");
+    let address = world.control_plane.to_string();
+    let (code, found) = doctor(&address, &identity, &["--uplink", "lo"]).await;
+    assert_eq!(code, Some(0), "{found}");
+    assert_eq!(of(&found, "uplink"), (true, "lo is there"));
+    let (code, found) = doctor(&address, &identity, &["--uplink", "nosuch0"]).await;
+    assert_eq!(code, Some(1));
+    let (ok, says) = of(&found, "uplink");
+    assert!(!ok && says.contains("no network interface nosuch0"), "{says}");
+    assert!(!of(&found, "udp").0 && !of(&found, "tcp").0, "{found}");
 }
 
 #[tokio::test]
