@@ -3,8 +3,9 @@
 //! It takes the source's own packets, puts frames together and cuts them into clusters of two seconds; a thread of its own
 //! writes those ([`disk`]). Invariants: nothing here waits for the disk, and what waits to be written is bounded; a disk
 //! that is too slow costs clusters, which are counted. It asks nothing of the encoder but a key frame at the start of each
-//! file. Of pictures it takes VP8 alone.
+//! file; a camera that makes none on demand begins it with its next one.
 
+mod avc;
 pub mod disk;
 mod webm;
 
@@ -22,7 +23,7 @@ use tokio::sync::watch;
 
 use disk::Disk;
 pub use disk::{Limits, Recording};
-use webm::{AUDIO, Cluster, VIDEO};
+use webm::{AUDIO, Cluster, VIDEO, Video};
 
 /// A cluster is written after so long: what a power cut costs, at most.
 const CLUSTER: Duration = Duration::from_secs(2);
@@ -65,15 +66,49 @@ pub struct Recorder {
 struct Take {
     video: Option<u64>,
     audio: Option<u64>,
-    depacketizer: Depacketizer,
+    pictures: Pictures,
     file: Option<Open>,
     asked: Option<Instant>,
+}
+
+/// What puts the pictures together.
+#[derive(Debug)]
+enum Pictures {
+    Vp8(Depacketizer),
+    /// With the size that the source tells.
+    Avc(avc::Assembler, (u16, u16)),
+}
+
+impl Pictures {
+    /// The picture that this packet makes whole; with a key frame what a file that begins with it has to say.
+    fn push(&mut self, rtp: &LinkRtp<'_>) -> Option<(Vec<u8>, Option<Video>)> {
+        match self {
+            Self::Vp8(depacketizer) => {
+                let frame = depacketizer.push(rtp.seq, rtp.timestamp, rtp.marker, rtp.payload)?;
+                let video = vp8::key_frame_size(frame).map(|(width, height)| Video {
+                    width,
+                    height,
+                    avc: None,
+                });
+                Some((frame.to_vec(), video))
+            }
+            Self::Avc(assembler, (width, height)) => {
+                let picture = assembler.push(rtp.seq, rtp.timestamp, rtp.marker, rtp.payload)?;
+                let video = picture.private.map(|private| Video {
+                    width: *width,
+                    height: *height,
+                    avc: Some(private),
+                });
+                Some((picture.data, video))
+            }
+        }
+    }
 }
 
 #[derive(Debug)]
 struct Open {
     begun: Instant,
-    size: Option<(u16, u16)>,
+    video: Option<Video>,
     cluster: Cluster,
 }
 
@@ -116,16 +151,19 @@ impl Recorder {
             let source = sources
                 .iter()
                 .find(|source| source.kind() == kind && source.codec.eq_ignore_ascii_case(codec))?;
-            source
-                .layers
-                .iter()
-                .max_by_key(|layer| layer.width)
-                .map(|layer| layer.flow)
+            source.layers.iter().max_by_key(|layer| layer.width)
+        };
+        let camera = of(SourceKind::Camera, "VP8");
+        let h264 = of(SourceKind::Camera, "H264");
+        let side = |pixels: u32| u16::try_from(pixels).unwrap_or(u16::MAX).max(1);
+        let pictures = match h264.filter(|_| camera.is_none()) {
+            Some(layer) => Pictures::Avc(avc::Assembler::default(), (side(layer.width), side(layer.height))),
+            None => Pictures::Vp8(Depacketizer::default()),
         };
         self.take = Some(Take {
-            video: of(SourceKind::Camera, "VP8"),
-            audio: of(SourceKind::Audio, "opus"),
-            depacketizer: Depacketizer::default(),
+            video: camera.or(h264).map(|layer| layer.flow),
+            audio: of(SourceKind::Audio, "opus").map(|layer| layer.flow),
+            pictures,
             file: None,
             asked: None,
         });
@@ -139,11 +177,8 @@ impl Recorder {
         };
         let Ok(rtp) = LinkRtp::parse(packet) else { return };
         if take.video == Some(flow) {
-            let frame = take
-                .depacketizer
-                .push(rtp.seq, rtp.timestamp, rtp.marker, rtp.payload);
-            if let Some(frame) = frame.map(<[u8]>::to_vec) {
-                self.take_frame(now, now_ms, &frame);
+            if let Some((frame, video)) = take.pictures.push(&rtp) {
+                self.take_frame(now, now_ms, &frame, video);
             }
         } else if take.audio == Some(flow) && !rtp.payload.is_empty() {
             if take.video.is_none() && take.file.as_ref().is_none_or(|file| now >= file.begun + FILE) {
@@ -172,24 +207,25 @@ impl Recorder {
         self.put(Job::End(now_ms));
     }
 
-    fn take_frame(&mut self, now: Instant, now_ms: i64, frame: &[u8]) {
-        let size = vp8::key_frame_size(frame);
+    /// `video`: of a key frame.
+    fn take_frame(&mut self, now: Instant, now_ms: i64, frame: &[u8], video: Option<Video>) {
+        let is_key = video.is_some();
         let file = self.take.as_ref().and_then(|take| take.file.as_ref());
-        let follows = file.is_none_or(|file| now >= file.begun + FILE || size.is_some() && file.size != size);
-        if size.is_some() && follows {
-            self.open(now, now_ms, size);
+        let follows = file.is_none_or(|file| now >= file.begun + FILE || file.video != video);
+        if is_key && follows {
+            self.open(now, now_ms, video);
         }
-        self.add(now, now_ms, (VIDEO, size.is_some()), frame);
+        self.add(now, now_ms, (VIDEO, is_key), frame);
     }
 
-    fn open(&mut self, now: Instant, now_ms: i64, size: Option<(u16, u16)>) {
+    fn open(&mut self, now: Instant, now_ms: i64, video: Option<Video>) {
         self.close(now_ms);
-        if self.put(Job::Begin(now_ms, webm::header(size, now_ms)))
+        if self.put(Job::Begin(now_ms, webm::header(video.as_ref(), now_ms)))
             && let Some(take) = &mut self.take
         {
             take.file = Some(Open {
                 begun: now,
-                size,
+                video,
                 cluster: Cluster::new(0),
             });
         }
@@ -400,6 +436,102 @@ mod tests {
             );
             last = pictures;
         }
+    }
+
+    /// A camera's H.264 as ffmpeg makes it, an access unit with lengths each.
+    fn camera() -> Vec<Vec<u8>> {
+        let made = Command::new("ffmpeg")
+            .args("-v error -f lavfi -i testsrc2=size=320x180:rate=15:duration=6 -c:v libx264 -preset ultrafast".split(' '))
+            .args("-bf 0 -g 30 -threads 1 -pix_fmt yuv420p -x264-params aud=1:sliced-threads=0 -f h264 -".split(' '))
+            .output()
+            .expect("ffmpeg");
+        let bytes = made.stdout;
+        let starts: Vec<usize> = (3..bytes.len())
+            .filter(|at| bytes[at - 3..*at] == [0, 0, 1])
+            .collect();
+        let mut units: Vec<Vec<u8>> = Vec::new();
+        for (place, &start) in starts.iter().enumerate() {
+            let end = starts.get(place + 1).map_or(bytes.len(), |next| next - 3);
+            let nal = bytes[start..end].strip_suffix(&[0]).unwrap_or(&bytes[start..end]);
+            if nal[0] & 0x1f == 9 {
+                units.push(Vec::new());
+            }
+            let unit = units.last_mut().expect("a delimiter first");
+            unit.extend_from_slice(&(nal.len() as u32).to_be_bytes());
+            unit.extend_from_slice(nal);
+        }
+        units
+    }
+
+    #[test]
+    fn a_cameras_h264_is_recorded_and_a_lost_packet_costs_it_up_to_the_next_key_frame() {
+        use crate::publisher::{AUDIO_FLOW, CAMERA_FLOW, h264};
+        use muster_link::rtp::{PT_H264, PT_OPUS};
+        use muster_proto::media::v1::LinkLayer;
+
+        let source = |kind: SourceKind, codec: &str, flow| LinkSource {
+            kind: kind.into(),
+            codec: codec.into(),
+            layers: vec![LinkLayer {
+                flow,
+                width: 320,
+                height: 180,
+                max_bps: 1,
+            }],
+            ..LinkSource::default()
+        };
+        let dir = tempfile::tempdir().expect("folder");
+        let mut recorder = Recorder::with_queue(dir.path().to_owned(), PLENTY, 1000);
+        let told = recorder.subscribe();
+        recorder.begin(&[
+            source(SourceKind::Camera, "H264", CAMERA_FLOW),
+            source(SourceKind::Audio, "opus", AUDIO_FLOW),
+        ]);
+        let (begun, mut scratch, mut seq) = (Instant::now(), bytes::BytesMut::new(), 0u16);
+        for (index, unit) in camera().iter().enumerate() {
+            let now = begun + Duration::from_millis(1000 * index as u64 / 15);
+            let now_ms = 1_000_000 + (now - begun).as_millis() as i64;
+            let mut push = |flow, payload_type, seq, marker, payload: &[u8]| {
+                let packet = LinkRtp {
+                    payload_type,
+                    marker,
+                    seq,
+                    timestamp: index as u32 * 6000,
+                    audio_level: None,
+                    payload,
+                };
+                recorder.push(now, now_ms, &packet.to_datagram(flow, &mut scratch));
+            };
+            push(AUDIO_FLOW, PT_OPUS, index as u16, false, &[0xf8, 0xff, 0xfe]);
+            h264::packetize(unit, |payload, marker| {
+                seq += 1;
+                // A packet of the 40th picture is lost: 20 pictures until the next key frame.
+                if index != 40 || !marker {
+                    push(CAMERA_FLOW, PT_H264, seq, marker, payload);
+                }
+            });
+        }
+        recorder.end(1_006_000);
+        while told
+            .borrow()
+            .list
+            .last()
+            .is_none_or(|last| last.going || last.to_ms != 1_006_000)
+        {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let name = told.borrow().list[0].name.clone();
+        assert_eq!(name, "1000000-1006000.mkv");
+        let path = dir.path().join(&name);
+        let (_, sounds, errors) = probe(&path);
+        // The file begins with the first picture, which came after the first sound.
+        assert_eq!((sounds, errors.as_str()), (89, ""));
+        let pictures = Command::new("ffprobe")
+            .args("-v error -select_streams v -count_frames -show_entries stream=nb_read_frames,codec_name,width -of csv=p=0".split(' '))
+            .arg(&path)
+            .output()
+            .expect("ffprobe");
+        assert_eq!(String::from_utf8_lossy(&pictures.stdout).trim(), "h264,320,70");
     }
 
     #[test]

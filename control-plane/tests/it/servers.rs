@@ -165,6 +165,15 @@ impl Postgres {
         let server = self.child.as_ref().expect("it runs").id();
         // The server itself first, so that no more come.
         signal("STOP", &[server]);
+        // It may be making another just now.
+        let stopped = || {
+            let stat = std::fs::read_to_string(format!("/proc/{server}/stat")).expect("its state");
+            stat.rsplit_once(')')
+                .is_some_and(|(_, rest)| rest.trim_start().starts_with('T'))
+        };
+        while !stopped() {
+            std::thread::yield_now();
+        }
         let children = std::fs::read_to_string(format!("/proc/{server}/task/{server}/children"));
         let children = children.expect("its processes");
         self.frozen = vec![server];

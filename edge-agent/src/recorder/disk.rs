@@ -1,7 +1,7 @@
 //! The recordings on the disk: a bounded number of bytes, a floor of free space, the oldest goes first.
 //!
 //! A recording that goes on is called `BEGIN.webm` (milliseconds since the Unix epoch), one that has ended
-//! `BEGIN-END.webm`. A cluster is on the disk before the next one is written. Files that are called otherwise are left
+//! `BEGIN-END.webm`; with H.264 they end with `.mkv`. A cluster is on the disk before the next one is written. Files that are called otherwise are left
 //! alone.
 
 use std::fs::File;
@@ -34,8 +34,18 @@ pub struct Recording {
     pub going: bool,
 }
 
+/// As it is called once it has ended.
+fn ended(recording: &Recording, to_ms: i64) -> String {
+    let kind = if recording.name.ends_with(".mkv") {
+        "mkv"
+    } else {
+        "webm"
+    };
+    format!("{}-{}.{kind}", recording.from_ms, to_ms.max(recording.from_ms))
+}
+
 fn times(name: &str) -> Option<(i64, Option<i64>)> {
-    let stem = name.strip_suffix(".webm")?;
+    let stem = name.strip_suffix(".webm").or_else(|| name.strip_suffix(".mkv"))?;
     match stem.split_once('-') {
         Some((from, to)) => Some((from.parse().ok()?, Some(to.parse().ok()?))),
         None => Some((stem.parse().ok()?, None)),
@@ -110,8 +120,7 @@ impl Disk {
             .mode(0o700)
             .create(dir)?;
         for left in list(dir)?.iter().filter(|left| left.going) {
-            let name = format!("{}-{}.webm", left.from_ms, left.to_ms.max(left.from_ms));
-            std::fs::rename(dir.join(&left.name), dir.join(name))?;
+            std::fs::rename(dir.join(&left.name), dir.join(ended(left, left.to_ms)))?;
         }
         Ok(Self {
             dir: dir.to_owned(),
@@ -127,7 +136,9 @@ impl Disk {
     pub fn begin(&mut self, from_ms: i64, header: &[u8]) -> std::io::Result<()> {
         self.end(from_ms)?;
         self.make_room(header.len() as u64)?;
-        let name = format!("{from_ms}.webm");
+        // The type of document stands near the beginning.
+        let is_matroska = header.windows(8).take(128).any(|word| word == b"matroska");
+        let name = format!("{from_ms}.{}", if is_matroska { "mkv" } else { "webm" });
         let mut options = File::options();
         options.write(true).create_new(true).mode(0o600);
         let mut file = options.open(self.dir.join(&name))?;
@@ -178,7 +189,7 @@ impl Disk {
             return Ok(());
         };
         file.sync_all()?;
-        let name = format!("{}-{}.webm", recording.from_ms, to_ms.max(recording.from_ms));
+        let name = ended(&recording, to_ms);
         std::fs::rename(self.dir.join(recording.name), self.dir.join(name))?;
         File::open(&self.dir)?.sync_all()
     }

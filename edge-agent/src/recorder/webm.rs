@@ -1,4 +1,4 @@
-//! The container of a recording: WebM with VP8 and Opus, written front to back.
+//! The container of a recording: WebM with VP8 and Opus, or Matroska with H.264 and Opus, written front to back.
 //!
 //! The segment has no length and no index, and each cluster is whole in itself with its length before it: what was
 //! written up to any cluster plays, whatever became of the rest. Pure: packets and times in, bytes out. It encodes
@@ -34,15 +34,25 @@ fn text(id: u32, value: &str, to: &mut Vec<u8>) {
     element(id, value.as_bytes(), to);
 }
 
-/// What stands before the clusters. `video` is width and height; `begun_ms` is since the Unix epoch.
-pub fn header(video: Option<(u16, u16)>, begun_ms: i64) -> Vec<u8> {
+/// The pictures of a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Video {
+    pub width: u16,
+    pub height: u16,
+    /// Of H.264 the parameter sets (`avcC`); none for VP8.
+    pub avc: Option<Vec<u8>>,
+}
+
+/// What stands before the clusters. `begun_ms` is since the Unix epoch.
+pub fn header(video: Option<&Video>, begun_ms: i64) -> Vec<u8> {
     let mut file = Vec::new();
     let mut body = Vec::new();
     // EBML: version, read version, longest id, longest length; type, its version and read version.
     for (id, value) in [(0x4286, 1), (0x42f7, 1), (0x42f2, 4), (0x42f3, 8)] {
         number(id, value, &mut body);
     }
-    text(0x4282, "webm", &mut body);
+    let is_avc = video.is_some_and(|video| video.avc.is_some());
+    text(0x4282, if is_avc { "matroska" } else { "webm" }, &mut body);
     number(0x4287, 4, &mut body);
     number(0x4285, 2, &mut body);
     element(0x1a45_dfa3, &body, &mut file);
@@ -60,8 +70,8 @@ pub fn header(video: Option<(u16, u16)>, begun_ms: i64) -> Vec<u8> {
     element(0x1549_a966, &body, &mut file);
 
     body.clear();
-    if let Some((width, height)) = video {
-        element(0xae, &video_track(width, height), &mut body);
+    if let Some(video) = video {
+        element(0xae, &video_track(video), &mut body);
     }
     element(0xae, &audio_track(), &mut body);
     element(0x1654_ae6b, &body, &mut file);
@@ -78,11 +88,19 @@ fn track(track: u8, kind: u64, codec: &str) -> Vec<u8> {
     body
 }
 
-fn video_track(width: u16, height: u16) -> Vec<u8> {
-    let mut body = track(VIDEO, 1, "V_VP8");
+fn video_track(video: &Video) -> Vec<u8> {
+    let codec = if video.avc.is_some() {
+        "V_MPEG4/ISO/AVC"
+    } else {
+        "V_VP8"
+    };
+    let mut body = track(VIDEO, 1, codec);
+    if let Some(private) = &video.avc {
+        element(0x63a2, private, &mut body);
+    }
     let mut picture = Vec::new();
-    number(0xb0, width.into(), &mut picture);
-    number(0xba, height.into(), &mut picture);
+    number(0xb0, video.width.into(), &mut picture);
+    number(0xba, video.height.into(), &mut picture);
     element(0xe0, &picture, &mut body);
     body
 }
