@@ -478,7 +478,6 @@ mod tests {
                 height: 180,
                 max_bps: 1,
             }],
-            ..LinkSource::default()
         };
         let dir = tempfile::tempdir().expect("folder");
         let mut recorder = Recorder::with_queue(dir.path().to_owned(), PLENTY, 1000);
