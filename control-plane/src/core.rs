@@ -289,9 +289,12 @@ impl Core {
             self.authorize(caller, action, &target_of(&meeting)?)?;
             return Ok(meeting);
         }
-        let ended = self.meetings.find(id).await?;
-        self.authorize(caller, action, &target_of_wire(&ended)?)?;
-        Err(Failure::from(Refusal::MeetingEnded).into())
+        let found = self.meetings.find(id).await?;
+        self.authorize(caller, action, &target_of_wire(&found)?)?;
+        // Another replica may have convened it a moment ago: then it is known here by now.
+        self.meetings
+            .view(id)
+            .ok_or_else(|| Failure::from(Refusal::MeetingEnded).into())
     }
 }
 

@@ -17,7 +17,7 @@ use muster_domain::{
     Claims, Command, Event, LegEnd, Meeting, MeetingId, Reach, Reason, Refusal, SiteId, SummonsState,
 };
 use muster_proto::command::v1 as pb;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -46,6 +46,8 @@ pub(crate) struct MeetingActor {
     pub(super) legs: Legs,
     /// Facts that could not be stored yet.
     kept: VecDeque<Fact>,
+    /// Sites that were to be paged while another meeting had them, as far as is known here; all their endpoints or one.
+    pub(super) held_back: BTreeMap<SiteId, Option<u64>>,
     /// Facts that follow from what was just applied.
     next: Vec<Fact>,
     /// What is stored, and nobody has been told of.
@@ -66,6 +68,7 @@ impl MeetingActor {
             notices: Notices::default(),
             legs: Legs::default(),
             kept: VecDeque::new(),
+            held_back: BTreeMap::new(),
             next: Vec::new(),
             untold: Vec::new(),
             stage_sent: 0,
@@ -275,7 +278,7 @@ impl MeetingActor {
         let before = self.meeting.summons(&summons.site);
         let known = before.is_some_and(|before| before.answered_by == summons.answered_by);
         let was_lost = before.is_some_and(|before| before.reason == Some(Reason::LinkLost));
-        let is_lost = summons.reason == Some(Reason::LinkLost);
+        let is_lost = matches!(summons.state, SummonsState::Unreachable | SummonsState::TimedOut);
         // A relay may have told of the leg before this was known here.
         let comes = matches!(summons.state, SummonsState::Answered | SummonsState::Joining);
         if is_lost || comes || (was_lost && summons.state == SummonsState::Paged) {

@@ -18,7 +18,7 @@ use super::draft::Draft;
 use super::{Ask, Fact, Meetings, Shared, invitee};
 use crate::store::StoreError;
 use muster_domain::claims::{returning, taken};
-use muster_domain::{Claims, Command, Event, Meeting, MeetingId, SiteId};
+use muster_domain::{Claims, Command, Event, Meeting, MeetingId, SiteId, Summons};
 use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -52,7 +52,7 @@ impl Shared {
         let mut beaten = self.claims.lock().beaten(&draft.touched);
         let own = beaten.remove(by);
         if draft.events.iter().any(frees) {
-            self.tell_waiting(by);
+            self.tell_waiting(by, draft);
         }
         let (done, mut pending) = mpsc::channel(1);
         self.have_look(&beaten, Some(&done));
@@ -63,14 +63,25 @@ impl Shared {
         own
     }
 
-    /// Those that wait for sites of this meeting look, the most urgent first, then the oldest.
-    fn tell_waiting(&self, by: &MeetingId) {
+    /// Those that wait for sites of this meeting look, the most urgent first, then the oldest: also those that know
+    /// already that it let go of them, and whose pages were held back here.
+    fn tell_waiting(&self, by: &MeetingId, draft: &Draft) {
+        let live = self.live.read().unwrap_or_else(PoisonError::into_inner);
+        let own = live.get(by.as_str()).map(|handle| handle.view.get());
+        let over = own.filter(|view| !view.is_live());
+        let freed = |site: &SiteId| match &over {
+            Some(ended) => ended.summons(site).is_some(),
+            None => draft.touched.contains(site),
+        };
         let waits = |view: &Meeting| {
-            let other = |s: &muster_domain::Summons| s.other.as_ref().is_some_and(|o| o.meeting == *by);
-            view.id() != by && view.summonses().iter().any(other)
+            let waits = |s: &Summons| match &s.other {
+                Some(other) => other.meeting == *by,
+                None => s.holds_claim() && freed(&s.site),
+            };
+            view.id() != by && view.summonses().iter().any(waits)
         };
         let mut waiting = Vec::new();
-        for handle in self.live.read().unwrap_or_else(PoisonError::into_inner).values() {
+        for handle in live.values() {
             let view = handle.view.get();
             if waits(&view) {
                 waiting.push((view.terms().priority, view.started(), handle.clone()));

@@ -13,8 +13,8 @@ pub(crate) struct Draft {
     pub recall: Vec<(SiteId, u64)>,
     /// Calls that one endpoint took, as the log names it.
     pub taken: Vec<(SiteId, String)>,
-    /// Sites of which it counts what a relay shows: those that come, those whose leg is lost as somebody believes, and
-    /// those that are called again for it.
+    /// Sites of which it counts what a relay shows: those that come, those that are not there as somebody believes, and
+    /// those that are called again for a lost leg.
     pub legs_wanted: Vec<SiteId>,
     /// Sites whose summons changed.
     pub touched: BTreeSet<SiteId>,

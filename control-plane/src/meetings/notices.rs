@@ -64,15 +64,16 @@ impl MeetingActor {
 
     /// Calls, withdraws and notifies, as the summonses that changed have it.
     pub(super) fn tell_endpoints(&mut self, draft: &Draft) {
+        self.page_held_back();
         for (site, endpoint) in &draft.recall {
-            self.page(site, To::One(*endpoint));
+            self.page(site, Some(*endpoint));
         }
         for site in &draft.touched {
             let Some(summons) = self.meeting.summons(site) else {
                 continue;
             };
             match (summons.state, summons.reason) {
-                (SummonsState::Paged, _) => self.page(site, To::All),
+                (SummonsState::Paged, _) => self.page(site, None),
                 (SummonsState::TimedOut, _) => self.withdraw(site, "timed out"),
                 (SummonsState::Left, Some(Reason::HungUpByChair)) => self.withdraw(site, "hung up"),
                 (SummonsState::Refused, Some(Reason::InOtherMeeting)) if summons.pages > 0 => {
@@ -125,11 +126,28 @@ impl MeetingActor {
         self.shared.endpoints.push(site, To::All, |_| message.clone());
     }
 
-    fn page(&self, site: &SiteId, to: To<'_>) {
+    /// Pages whom another meeting had, as far as was known here, if that is over and they are still to be paged.
+    fn page_held_back(&mut self) {
+        for (site, endpoint) in std::mem::take(&mut self.held_back) {
+            let stands = |summons: &Summons| match endpoint {
+                Some(_) => summons.holds_claim(),
+                None => summons.state == SummonsState::Paged,
+            };
+            if self.meeting.is_live() && self.meeting.summons(&site).is_some_and(stands) {
+                self.page(&site, endpoint);
+            }
+        }
+    }
+
+    /// Pages all endpoints of a site, or the one of this number.
+    fn page(&mut self, site: &SiteId, endpoint: Option<u64>) {
         if !self.holds(site) {
-            // Another meeting has it by now, and this one will say so.
+            // Another meeting has it by now, and this one will say so; or the other has let it go, and that is not known
+            // here: then this one is told to look when it is.
+            self.held_back.insert(site.clone(), endpoint);
             return;
         }
+        let to = endpoint.map_or(To::All, To::One);
         let audio = self
             .meeting
             .summons(site)

@@ -96,7 +96,9 @@ impl MeetingActor {
             .iter()
             .filter(|s| over || draft.touched.contains(&s.site));
         for summons in sites {
-            if over || !summons.holds_claim() {
+            if !over && summons.is_elsewhere() {
+                append.lost.push(summons.site.to_string());
+            } else if over || !summons.holds_claim() {
                 // Whatever is believed here of who holds it: a row that is left behind would keep the site for ever.
                 append.released.push(summons.site.to_string());
             } else if !claims.is_stored(&summons.site, own) {

@@ -221,10 +221,20 @@ enum Step {
     Join,
 }
 
+/// Whether an endpoint does what is asked of it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Temper {
+    /// It keeps its stream and answers each call.
+    Willing,
+    /// Some calls ring on or are declined, and some streams break.
+    Moody,
+}
+
 struct Endpoint {
     world: Arc<World>,
     dice: Dice,
     site: &'static str,
+    temper: Temper,
     relay: RelayHandle,
     /// Meetings that this stream told of, but for those that it was called out of.
     told: BTreeSet<String>,
@@ -238,6 +248,7 @@ pub async fn endpoint(
     world: Arc<World>,
     dice: Dice,
     site: &'static str,
+    temper: Temper,
     mut slot: usize,
     relay: RelayHandle,
 ) {
@@ -246,6 +257,7 @@ pub async fn endpoint(
         world,
         dice,
         site,
+        temper,
         relay,
         told: BTreeSet::new(),
         call: None,
@@ -264,6 +276,10 @@ pub async fn endpoint(
 }
 
 impl Endpoint {
+    fn moody(&mut self, of_a_hundred: usize) -> bool {
+        self.dice.percent(of_a_hundred) && self.temper == Temper::Moody
+    }
+
     /// One stream, from its beginning to its end.
     async fn attach(&mut self, replica: &Replica, over: &CancellationToken) {
         let calls = EndpointCalls(replica.core.clone());
@@ -277,7 +293,7 @@ impl Endpoint {
             Said::Unknown => return,
         };
         // Some lose their way to a replica that is well.
-        let breaks = if self.dice.percent(30) && !self.world.calm.is_cancelled() {
+        let breaks = if self.moody(30) && !self.world.calm.is_cancelled() {
             self.dice.ms(1000, 15_000)
         } else {
             Duration::from_secs(3600)
@@ -342,7 +358,7 @@ impl Endpoint {
         self.steps.clear();
         self.steps.push_back((at, Step::Report(Delivered)));
         self.call = Some(meeting);
-        if self.dice.percent(10) {
+        if self.moody(10) {
             return;
         }
         if self.dice.percent(50) {
@@ -350,7 +366,7 @@ impl Endpoint {
             self.steps.push_back((at, Step::Report(Ringing)));
         }
         at += self.dice.ms(0, 2000);
-        if self.dice.percent(10) {
+        if self.moody(10) {
             self.steps.push_back((at, Step::Report(Declined)));
             return;
         }

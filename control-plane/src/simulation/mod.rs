@@ -8,10 +8,13 @@ mod check;
 mod desk;
 mod dice;
 mod field;
+mod taking;
 mod world;
 
 use check::Digest;
 use dice::Dice;
+use field::Temper;
+use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -27,12 +30,16 @@ const REST: Duration = Duration::from_secs(90);
 
 /// One run. Panics where something does not hold.
 fn run(seed: u64) -> Digest {
+    in_virtual_time(evening(seed))
+}
+
+fn in_virtual_time<T>(run: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
         .build()
         .expect("a runtime");
-    runtime.block_on(evening(seed))
+    runtime.block_on(run)
 }
 
 async fn evening(seed: u64) -> Digest {
@@ -42,7 +49,14 @@ async fn evening(seed: u64) -> Digest {
     let relay = field::relay(&world, dice.fork(2), &mut people);
     for (n, site) in world::SITES.iter().enumerate() {
         let dice = dice.fork(100 + n as u64);
-        people.spawn(field::endpoint(world.clone(), dice, site, n, relay.clone()));
+        people.spawn(field::endpoint(
+            world.clone(),
+            dice,
+            site,
+            Temper::Moody,
+            n,
+            relay.clone(),
+        ));
     }
     for (n, name) in world::DISPATCHERS.iter().enumerate() {
         watchers.spawn(desk::watch(world.clone(), name, n));

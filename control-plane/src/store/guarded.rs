@@ -45,7 +45,7 @@ impl Guarded {
 }
 
 fn sized(append: &Append) -> Duration {
-    let rows = append.events.len() + append.claims.len() + append.released.len();
+    let rows = append.events.len() + append.claims.len() + append.released.len() + append.lost.len();
     USUAL + EACH_ROW * u32::try_from(rows).unwrap_or(u32::MAX)
 }
 

@@ -102,7 +102,13 @@ pub struct Append {
     pub claims: Vec<(String, i64)>,
     /// Sites given back; those held by others meanwhile stay theirs.
     pub released: Vec<String>,
+    /// Sites believed to be another meeting's: one that this meeting holds is a conflict, as whoever believed it has not
+    /// read that the other let it go.
+    pub lost: Vec<String>,
 }
+
+/// Why what is lost was not.
+pub(super) const OWN: &str = "a site that is said to be lost belongs to the meeting";
 
 /// The next hash of a chain.
 pub fn chain_hash(before: &[u8; 32], payload: &[u8]) -> [u8; 32] {

@@ -10,7 +10,7 @@ mod plans;
 mod reports;
 mod secrets;
 
-use super::log::chained;
+use super::log::{OWN, chained};
 use super::*;
 use async_trait::async_trait;
 use std::collections::{BTreeMap, BTreeSet};
@@ -187,6 +187,10 @@ impl State {
             if !free {
                 return conflict("a site belongs to another meeting");
             }
+        }
+        let own = |site: &String| self.claims.get(site).is_some_and(|(by, _)| *by == append.meeting);
+        if append.lost.iter().any(own) {
+            return conflict(OWN);
         }
         if let Some(row) = &append.convened {
             let meeting = Meeting {

@@ -129,6 +129,22 @@ async fn a_site_is_in_one_meeting_and_a_higher_one_takes_it(store: Store) {
         ..Append::default()
     };
     assert!(is_conflict(store.append(&again).await));
+    // Nor does one lose what it holds.
+    let held = Append {
+        meeting: "m3".into(),
+        head: store.head("m3").await.expect("head"),
+        events: vec![event(3, "called away")],
+        lost: vec!["A1".into(), "A2".into()],
+        ..Append::default()
+    };
+    assert!(is_conflict(store.append(&held).await));
+    let lost = Append {
+        lost: vec!["A2".into()],
+        released: Vec::new(),
+        claims: Vec::new(),
+        ..again
+    };
+    store.append(&lost).await.expect("another has it");
     // What one holds it may claim again.
     let own = Append {
         meeting: "m3".into(),

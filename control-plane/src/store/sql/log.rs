@@ -1,7 +1,7 @@
 //! Streams of events, meetings and claims, in SQL.
 
 use super::{Connection, Db, ROWS, Row, Sql, driver};
-use crate::store::log::chained;
+use crate::store::log::{OWN, chained};
 use crate::store::{
     Append, ChainHead, Claim, DamagedMeeting, KeptMeeting, LiveHead, LogStore, MeetingRow, NewEvent, Result,
     StoreError, StoredEvent,
@@ -331,6 +331,20 @@ async fn keep_head(tx: &mut Connection, stream: &str, before: ChainHead, after: 
 }
 
 async fn change_claims(tx: &mut Connection, append: &Append) -> Result<()> {
+    for chunk in append.lost.chunks(ROWS) {
+        let mut query: QueryBuilder<Db> =
+            QueryBuilder::new("SELECT count(*) FROM site_claim WHERE meeting = ");
+        query.push_bind(&append.meeting).push(" AND site IN (");
+        let mut sites = query.separated(", ");
+        for site in chunk {
+            sites.push_bind(site);
+        }
+        query.push(")");
+        let own: i64 = query.build_query_scalar().fetch_one(&mut *tx).await?;
+        if own > 0 {
+            return Err(StoreError::Conflict(OWN.into()));
+        }
+    }
     let mut released: Vec<&String> = append.released.iter().collect();
     released.sort();
     for chunk in released.chunks(ROWS) {
