@@ -17,7 +17,7 @@ use muster_domain::{
     Claims, Command, Event, LegEnd, Meeting, MeetingId, Reach, Reason, Refusal, SiteId, SummonsState,
 };
 use muster_proto::command::v1 as pb;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -48,6 +48,8 @@ pub(crate) struct MeetingActor {
     kept: VecDeque<Fact>,
     /// Sites that were to be paged while another meeting had them, as far as is known here; all their endpoints or one.
     pub(super) held_back: BTreeMap<SiteId, Option<u64>>,
+    /// Those of them that the store gives to another.
+    pub(super) doubted: BTreeSet<SiteId>,
     /// Facts that follow from what was just applied.
     next: Vec<Fact>,
     /// What is stored, and nobody has been told of.
@@ -69,6 +71,7 @@ impl MeetingActor {
             legs: Legs::default(),
             kept: VecDeque::new(),
             held_back: BTreeMap::new(),
+            doubted: BTreeSet::new(),
             next: Vec::new(),
             untold: Vec::new(),
             stage_sent: 0,
@@ -211,6 +214,7 @@ impl MeetingActor {
                 self.next.push(Fact::Claims { _done: None });
             }
             self.know_chair(&draft.events).await;
+            self.doubt_pages(&draft).await;
             self.tell(draft);
         }
     }
@@ -278,7 +282,7 @@ impl MeetingActor {
         let before = self.meeting.summons(&summons.site);
         let known = before.is_some_and(|before| before.answered_by == summons.answered_by);
         let was_lost = before.is_some_and(|before| before.reason == Some(Reason::LinkLost));
-        let is_lost = matches!(summons.state, SummonsState::Unreachable | SummonsState::TimedOut);
+        let is_lost = summons.state == SummonsState::Unreachable;
         // A relay may have told of the leg before this was known here.
         let comes = matches!(summons.state, SummonsState::Answered | SummonsState::Joining);
         if is_lost || comes || (was_lost && summons.state == SummonsState::Paged) {

@@ -10,8 +10,10 @@
 //! on here ([`Shared::exchange`]; also when it is heard of last), when it is first known here, and once a second by
 //! [`Meetings::reconcile`], which also asks the store where the streams do not tell. So nothing is lost if any of that
 //! is interrupted: the same look, at any later time, finds the same. A losing meeting has told its endpoints "called
-//! away" before the taking one pages them, and a meeting pages nobody that another has ([`MeetingActor::holds`]). What
-//! a meeting makes of it is the domain's.
+//! away" before the taking one pages them, and a meeting pages nobody that another has ([`MeetingActor::holds`]): such
+//! a page is held back, and sent when the other has let go, as a replica may read that of the two streams in either
+//! order. For the same reason the store refuses a meeting's word that it lost a site which the table still gives it.
+//! What a meeting makes of it is the domain's.
 
 use super::actor::MeetingActor;
 use super::draft::Draft;

@@ -18,9 +18,19 @@ pub(crate) struct Draft {
     pub legs_wanted: Vec<SiteId>,
     /// Sites whose summons changed.
     pub touched: BTreeSet<SiteId>,
+    /// Others decided it, and it may be some time ago.
+    pub by_others: bool,
 }
 
 impl Draft {
+    /// What others have stored.
+    pub fn read(now: Millis) -> Self {
+        Self {
+            by_others: true,
+            ..Self::new(now)
+        }
+    }
+
     pub fn new(now: Millis) -> Self {
         Self {
             now,
@@ -30,6 +40,7 @@ impl Draft {
             taken: Vec::new(),
             legs_wanted: Vec::new(),
             touched: BTreeSet::new(),
+            by_others: false,
         }
     }
 }

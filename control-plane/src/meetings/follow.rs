@@ -135,7 +135,7 @@ impl Meetings {
             "meeting of another replica"
         );
         let shown = self.chair_shown(&replayed.meeting).await?;
-        let mut draft = Draft::new(self.shared.clock.now());
+        let mut draft = Draft::read(self.shared.clock.now());
         draft.events = replayed.events;
         draft.wire = replayed.wire;
         for event in &draft.events {
@@ -210,7 +210,7 @@ impl MeetingActor {
             .iter()
             .map(|stored| read_on(&id, &mut head, stored))
             .collect::<Result<_, _>>()?;
-        let mut draft = Draft::new(self.shared.clock.now());
+        let mut draft = Draft::read(self.shared.clock.now());
         for Read { wire, event } in read {
             self.legs.follow(&wire.actor, &event);
             self.apply(&event, &mut draft);

@@ -126,6 +126,34 @@ impl MeetingActor {
         self.shared.endpoints.push(site, To::All, |_| message.clone());
     }
 
+    /// Asks the store of pages that others decided, and of those held back: since then another meeting may have had the
+    /// site and let it go, of which one stream or both were not read here.
+    pub(super) async fn doubt_pages(&mut self, draft: &Draft) {
+        let read = draft.touched.iter().filter(|_| draft.by_others);
+        let is_paged = |site: &&SiteId| {
+            let summons = self.meeting.summons(site);
+            summons.is_some_and(|summons| summons.state == SummonsState::Paged)
+        };
+        let paged = read.filter(is_paged).chain(self.held_back.keys());
+        let here: Vec<String> = paged
+            .filter(|site| self.shared.endpoints.is_here(site))
+            .map(ToString::to_string)
+            .collect();
+        self.doubted.clear();
+        if here.is_empty() {
+            return;
+        }
+        let Ok(own) = self.shared.store.claimed_by(self.meeting.id(), &here).await else {
+            // What was read must do.
+            return;
+        };
+        let others = here.into_iter().filter(|site| !own.contains(site));
+        self.doubted = others.filter_map(|site| SiteId::new(site).ok()).collect();
+        if self.doubted.iter().any(|site| !self.held_back.contains_key(site)) {
+            self.shared.read_all_again();
+        }
+    }
+
     /// Pages whom another meeting had, as far as was known here, if that is over and they are still to be paged.
     fn page_held_back(&mut self) {
         for (site, endpoint) in std::mem::take(&mut self.held_back) {
@@ -141,7 +169,7 @@ impl MeetingActor {
 
     /// Pages all endpoints of a site, or the one of this number.
     fn page(&mut self, site: &SiteId, endpoint: Option<u64>) {
-        if !self.holds(site) {
+        if !self.holds(site) || self.doubted.contains(site) {
             // Another meeting has it by now, and this one will say so; or the other has let it go, and that is not known
             // here: then this one is told to look when it is.
             self.held_back.insert(site.clone(), endpoint);

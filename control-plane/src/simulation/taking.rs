@@ -98,11 +98,11 @@ async fn emergencies(seed: u64) {
     for round in 0..ROUNDS {
         let title = format!("flood {round}");
         let emergency = convene(&world, dice.below(REPLICAS), &title, pb::Priority::Emergency).await;
-        // Often before all have answered.
+        // Often before all have answered, but not while the first page is on its way.
         if dice.percent(50) {
             until_on_air(&world, &emergency).await;
         } else {
-            tokio::time::sleep(dice.ms(0, 1500)).await;
+            tokio::time::sleep(dice.ms(100, 1500)).await;
         }
         end(&world, dice.below(REPLICAS), &emergency).await;
         until_on_air(&world, &routine).await;

@@ -153,4 +153,10 @@ impl LogStore for Memory {
         });
         Ok(claims.collect())
     }
+
+    async fn claimed_by(&self, meeting: &str, sites: &[String]) -> Result<Vec<String>> {
+        let state = self.enter().await?;
+        let own = |site: &&String| state.claims.get(*site).is_some_and(|(by, _)| by == meeting);
+        Ok(sites.iter().filter(own).cloned().collect())
+    }
 }

@@ -253,6 +253,30 @@ impl LogStore for Sql {
             })
             .collect()
     }
+
+    async fn claimed_by(&self, meeting: &str, sites: &[String]) -> Result<Vec<String>> {
+        let mut own = Vec::new();
+        for chunk in sites.chunks(ROWS) {
+            let found = own_claims(meeting, chunk)
+                .build_query_scalar::<String>()
+                .fetch_all(&self.reader)
+                .await?;
+            own.extend(found);
+        }
+        Ok(own)
+    }
+}
+
+/// Asks which of these sites belong to the meeting.
+fn own_claims(meeting: &str, sites: &[String]) -> QueryBuilder<Db> {
+    let mut query = QueryBuilder::new("SELECT site FROM site_claim WHERE meeting = ");
+    query.push_bind(meeting).push(" AND site IN (");
+    let mut list = query.separated(", ");
+    for site in sites {
+        list.push_bind(site);
+    }
+    query.push(")");
+    query
 }
 
 pub(super) async fn insert_events(
@@ -332,16 +356,8 @@ async fn keep_head(tx: &mut Connection, stream: &str, before: ChainHead, after: 
 
 async fn change_claims(tx: &mut Connection, append: &Append) -> Result<()> {
     for chunk in append.lost.chunks(ROWS) {
-        let mut query: QueryBuilder<Db> =
-            QueryBuilder::new("SELECT count(*) FROM site_claim WHERE meeting = ");
-        query.push_bind(&append.meeting).push(" AND site IN (");
-        let mut sites = query.separated(", ");
-        for site in chunk {
-            sites.push_bind(site);
-        }
-        query.push(")");
-        let own: i64 = query.build_query_scalar().fetch_one(&mut *tx).await?;
-        if own > 0 {
+        let mut own = own_claims(&append.meeting, chunk);
+        if own.build().fetch_optional(&mut *tx).await?.is_some() {
             return Err(StoreError::Conflict(OWN.into()));
         }
     }
