@@ -208,7 +208,7 @@ impl Media {
         let mut window = self.window();
         let mut looked = Instant::now();
         let mut switched = looked;
-        let timer = Timer::new();
+        let mut timer = Timer::new();
         loop {
             let now = Instant::now();
             if now.saturating_duration_since(looked) > IDLE {

@@ -14,6 +14,7 @@ use quinn::Runtime as _;
 use quinn::crypto::rustls::QuicServerConfig;
 
 use crate::link::{Over, RelayLink, peer_identity};
+use crate::repair::parity;
 use crate::tunnel::{ALPN, Junction, Table, TunnelStats};
 use crate::{LinkError, VERSION, transport};
 
@@ -55,6 +56,7 @@ impl LinkServer {
         tcp: Option<TcpListener>,
         credentials: &Credentials,
     ) -> Result<Self, LinkError> {
+        parity::for_many_links();
         let Identity::Relay(name) = &credentials.identity else {
             return Err(LinkError::Credentials(format!(
                 "{} is not a relay",

@@ -13,6 +13,8 @@ use tokio::io::unix::AsyncFd;
 
 /// Shorter waits are over at once.
 const LEAST: Duration = Duration::from_micros(50);
+/// What a wait that is longer than [`LONG`] may be cut short by, so that the timer need not be set for each.
+const LONG: Duration = Duration::from_millis(20);
 
 #[derive(Debug)]
 struct Fd(TimerFd);
@@ -27,6 +29,8 @@ impl AsRawFd for Fd {
 #[derive(Debug)]
 pub(crate) struct Timer {
     exact: Option<AsyncFd<Fd>>,
+    /// What the descriptor is set to.
+    armed: Option<Instant>,
 }
 
 impl Timer {
@@ -39,36 +43,41 @@ impl Timer {
         let exact = TimerFd::new(ClockId::CLOCK_MONOTONIC, flags)
             .ok()
             .and_then(|timer| AsyncFd::with_interest(Fd(timer), Interest::READABLE).ok());
-        Self { exact }
+        Self { exact, armed: None }
     }
 
-    /// Waits until `at`. Dropping the wait forgets it.
-    pub async fn until(&self, at: Instant) {
-        let wait = at.saturating_duration_since(Instant::now());
+    /// Waits until `at`, or a quarter less where that is long. Dropping the wait forgets it.
+    pub async fn until(&mut self, at: Instant) {
+        let now = Instant::now();
+        let wait = at.saturating_duration_since(now);
         if wait < LEAST {
             return;
         }
-        let set = |timer: &AsyncFd<Fd>| {
-            let expiration = Expiration::OneShot(TimeSpec::from(wait));
-            timer
-                .get_ref()
-                .0
-                .set(expiration, TimerSetTimeFlags::empty())
-                .is_ok()
-        };
-        let Some(timer) = self.exact.as_ref().filter(|timer| set(timer)) else {
+        let early = if wait > LONG { wait / 4 } else { Duration::ZERO };
+        let serves = |armed: Instant| armed > now && armed <= at + LEAST && armed + early >= at;
+        let Some(timer) = &self.exact else {
             tokio::time::sleep_until(at.into()).await;
             return;
         };
-        // An expiry of a wait that was dropped may be there still: setting the timer anew has cleared it.
-        loop {
+        let until = match self.armed.filter(|&armed| serves(armed)) {
+            Some(armed) => armed,
+            None => {
+                let expiration = Expiration::OneShot(TimeSpec::from(wait));
+                let set = timer.get_ref().0.set(expiration, TimerSetTimeFlags::empty());
+                if set.is_err() {
+                    tokio::time::sleep_until(at.into()).await;
+                    return;
+                }
+                at
+            }
+        };
+        self.armed = Some(until);
+        // The descriptor is never read: setting it anew clears it, and each expiry is told once. One of a wait that was dropped
+        // may be told only now.
+        while Instant::now() < until {
             let Ok(mut ready) = timer.readable().await else {
                 return;
             };
-            let mut count = [0u8; 8];
-            if nix::unistd::read(timer.get_ref().0.as_fd(), &mut count).is_ok() {
-                return;
-            }
             ready.clear_ready();
         }
     }

@@ -10,6 +10,7 @@
 //! number or does I/O, so seeded runs repeat; what a peer sends grows no memory beyond fixed windows. It knows no QUIC: the
 //! datagrams of [`wire`] are carried by whoever owns the socket.
 
+mod engine;
 mod frames;
 pub mod loss;
 pub mod parity;

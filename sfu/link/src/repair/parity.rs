@@ -2,15 +2,29 @@
 //!
 //! A shard is a packet's length (u16) and bytes, padded with zeros to the longest of its block, even. Any `n` shards of a
 //! block of `n` packets give all packets back. Blocks are small (at most [`MOST_PACKETS`] and as many parity shards), so
-//! each is coded in one call.
+//! each is coded in one call. A process with many links has the crate's fastest engine ([`for_many_links`]), others have
+//! [`super::engine`], which needs less memory; what they make is the same.
+
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::{BufMut, Bytes, BytesMut};
-use reed_solomon_simd::{ReedSolomonDecoder, ReedSolomonEncoder};
+use reed_solomon_simd::engine::{DefaultEngine, Engine};
+use reed_solomon_simd::rate::{DefaultRateDecoder, DefaultRateEncoder, RateDecoder, RateEncoder};
+
+use super::engine::Small;
 
 /// Most packets of a block.
 pub const MOST_PACKETS: usize = 200;
 /// Most parity shards of a block.
 pub const MOST_SHARDS: usize = 200;
+
+/// Whether speed is worth 8 MB.
+static MANY_LINKS: AtomicBool = AtomicBool::new(false);
+
+/// From now on coding in this process takes less time, and 8 MB of tables.
+pub fn for_many_links() {
+    MANY_LINKS.store(true, Ordering::Relaxed);
+}
 
 fn shard_of(packet: &[u8], length: usize, out: &mut Vec<u8>) {
     out.clear();
@@ -31,26 +45,28 @@ pub fn encode(packets: &[Bytes], count: usize) -> Vec<Bytes> {
     {
         return Vec::new();
     }
-    let Ok(mut encoder) = ReedSolomonEncoder::new(packets.len(), count, length) else {
-        return Vec::new();
+    let coded = if MANY_LINKS.load(Ordering::Relaxed) {
+        try_encode(packets, count, length, DefaultEngine::new())
+    } else {
+        try_encode(packets, count, length, Small::new())
     };
+    coded.unwrap_or_default()
+}
+
+fn try_encode(packets: &[Bytes], count: usize, length: usize, engine: impl Engine) -> Option<Vec<Bytes>> {
+    let mut encoder = DefaultRateEncoder::new(packets.len(), count, length, engine, None).ok()?;
     let mut shard = Vec::with_capacity(length);
     for packet in packets {
         shard_of(packet, length, &mut shard);
-        if encoder.add_original_shard(&shard).is_err() {
-            return Vec::new();
-        }
+        encoder.add_original_shard(&shard).ok()?;
     }
-    let Ok(coded) = encoder.encode() else {
-        return Vec::new();
-    };
+    let coded = encoder.encode().ok()?;
     // One allocation for all shards.
     let mut all = BytesMut::with_capacity(length * count);
     coded.recovery_iter().for_each(|shard| all.put_slice(shard));
     let all = all.freeze();
-    (0..count)
-        .map(|index| all.slice(index * length..(index + 1) * length))
-        .collect()
+    let shards = (0..count).map(|index| all.slice(index * length..(index + 1) * length));
+    Some(shards.collect())
 }
 
 /// The missing ones of a block's packets, by their place, once enough is there. `packets` holds what arrived, `parity` the
@@ -63,7 +79,13 @@ pub fn decode(packets: &[Option<Bytes>], parity: &[(u8, Bytes)], shards: u8) -> 
     if missing == 0 || missing > parity.len() || packets.len() > MOST_PACKETS {
         return Vec::new();
     }
-    try_decode(packets, parity, usize::from(shards), length).unwrap_or_default()
+    let shards = usize::from(shards);
+    let decoded = if MANY_LINKS.load(Ordering::Relaxed) {
+        try_decode(packets, parity, shards, length, DefaultEngine::new())
+    } else {
+        try_decode(packets, parity, shards, length, Small::new())
+    };
+    decoded.unwrap_or_default()
 }
 
 fn try_decode(
@@ -71,8 +93,9 @@ fn try_decode(
     parity: &[(u8, Bytes)],
     shards: usize,
     length: usize,
+    engine: impl Engine,
 ) -> Option<Vec<(usize, Bytes)>> {
-    let mut decoder = ReedSolomonDecoder::new(packets.len(), shards, length).ok()?;
+    let mut decoder = DefaultRateDecoder::new(packets.len(), shards, length, engine, None).ok()?;
     let mut shard = Vec::with_capacity(length);
     for (place, packet) in packets.iter().enumerate() {
         let Some(packet) = packet else { continue };
@@ -125,6 +148,24 @@ mod tests {
                 arrived[place] = Some(packet);
             }
             prop_assert_eq!(arrived, packets.into_iter().map(Some).collect::<Vec<_>>());
+        }
+
+        #[test]
+        fn both_engines_make_the_same(
+            lengths in proptest::collection::vec(0usize..1300, 1..200), shards in 1usize..100,
+        ) {
+            let packets: Vec<Bytes> = lengths.iter().enumerate().map(|(place, &length)| {
+                (0..length).map(|at| (at * 37 + place * 11) as u8).collect()
+            }).collect();
+            let length = (lengths.iter().max().unwrap_or(&0) + 2).next_multiple_of(2);
+            let small = try_encode(&packets, shards, length, Small::new());
+            prop_assert_eq!(&small, &try_encode(&packets, shards, length, DefaultEngine::new()));
+            let parity: Vec<(u8, Bytes)> = (0..).zip(small.unwrap_or_default()).collect();
+            let arrived: Vec<Option<Bytes>> =
+                packets.iter().enumerate().map(|(place, packet)| (place >= shards).then(|| packet.clone())).collect();
+            let restored = try_decode(&arrived, &parity, shards, length, Small::new());
+            let lost: Vec<(usize, Bytes)> = packets.into_iter().enumerate().take(shards).collect();
+            prop_assert_eq!(restored, Some(lost));
         }
 
         #[test]
