@@ -6,6 +6,7 @@
 mod directory;
 mod event;
 mod meeting;
+mod plan;
 mod roll_call;
 mod stage;
 mod summons;
@@ -23,6 +24,7 @@ pub use meeting::{
     fallback_from_wire, fallback_to_wire, meeting_to_wire, notice_to_wire, priority_from_wire,
     priority_to_wire, stage_document_to_wire,
 };
+pub use plan::*;
 pub use roll_call::roll_call_to_wire;
 pub use stage::{layout_from_wire, layout_to_wire, polling_order_from_wire};
 pub use summons::{reason_from_wire, reason_to_wire, state_from_wire, summons_to_wire};
@@ -53,6 +55,14 @@ fn corrupt(what: impl std::fmt::Display) -> StoreError {
 /// A time, where 0 is none.
 fn known_time(ms: i64) -> Option<Millis> {
     (ms != 0).then_some(Millis(ms))
+}
+
+fn small(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+fn large(count: u32) -> usize {
+    usize::try_from(count).unwrap_or(usize::MAX)
 }
 
 fn time_to_wire(at: Option<Millis>) -> i64 {
