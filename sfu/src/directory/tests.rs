@@ -1,4 +1,5 @@
 use metrics::Counter;
+use muster_forward::SourceKind;
 
 use super::*;
 
