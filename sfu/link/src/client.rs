@@ -2,7 +2,8 @@
 //!
 //! [`EdgeLink::connect`] opens the connection and the control stream, and has exchanged hello and welcome when it
 //! returns; joining a meeting is the caller's. Each link has a socket of its own. UDP is tried first; where it brings no answer,
-//! a tunnel over TCP ([`crate::tunnel`]) is tried beside it, and the first that works is the link.
+//! a tunnel over TCP ([`crate::tunnel`]) is tried beside it, and the first that works is the link. While it is up it moves from
+//! the one to the other by itself.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use crate::link::{EdgeLink, Over, peer_identity};
-use crate::tunnel::{ALPN, Detour, Route};
+use crate::tunnel::{ALPN, Again, Detour, Route};
 use crate::uplinks::Uplinks;
 use crate::{LinkError, VERSION, transport};
 
@@ -33,7 +34,7 @@ const UDP_AGAIN: Duration = Duration::from_secs(60);
 /// By which ways a relay is dialled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Ways {
-    /// UDP, and TCP where UDP brings no answer within 3 s.
+    /// UDP, and TCP where UDP brings no answer within 3 s, at the start or later.
     #[default]
     Both,
     UdpAlone,
@@ -152,19 +153,33 @@ impl Caller {
         })
     }
 
-    fn begin(&self, socket: Arc<dyn AsyncUdpSocket>) -> Result<quinn::Connecting, LinkError> {
+    fn begin(
+        &self,
+        socket: Arc<dyn AsyncUdpSocket>,
+        config: quinn::EndpointConfig,
+    ) -> Result<quinn::Connecting, LinkError> {
         let runtime = Arc::new(quinn::TokioRuntime);
-        let endpoint =
-            quinn::Endpoint::new_with_abstract_socket(transport::endpoint(), None, socket, runtime)
-                .map_err(LinkError::Socket)?;
+        let endpoint = quinn::Endpoint::new_with_abstract_socket(config, None, socket, runtime)
+            .map_err(LinkError::Socket)?;
         Ok(endpoint.connect_with(self.config.clone(), self.to, RELAY_NAME)?)
+    }
+
+    /// Begins through a socket that goes by UDP or through a tunnel, as it must.
+    fn begin_by(&self, detour: Detour) -> Result<(quinn::Connecting, Over), LinkError> {
+        let course = detour.course();
+        let connecting = self.begin(Arc::new(detour), transport::endpoint_of(course.ids()))?;
+        Ok((connecting, Over::Detour(course)))
     }
 
     /// By UDP, one handshake after the other until one is answered; `silent` is told of each that is not.
     async fn by_udp(&self, silent: &Notify) -> Result<EdgeLink, LinkError> {
         loop {
             let (socket, uplinks) = open(self.to, &self.dial.interfaces).map_err(LinkError::Socket)?;
-            let mut connecting = self.begin(socket)?;
+            let (mut connecting, over) = if self.dial.ways == Ways::UdpAlone {
+                (self.begin(socket, transport::endpoint())?, Over::Udp)
+            } else {
+                self.begin_by(Detour::by_udp(self.route()?, socket, self.again()))?
+            };
             match timeout(UDP_PATIENCE, connecting.handshake_data()).await {
                 Ok(answered) => answered?,
                 Err(_) => {
@@ -172,32 +187,40 @@ impl Caller {
                     continue;
                 }
             };
-            return self.greet(connecting.await?, uplinks, Over::Udp).await;
+            return self.greet(connecting.await?, uplinks, over).await;
+        }
+    }
+
+    fn route(&self) -> Result<Route, LinkError> {
+        Ok(Route {
+            to: self.to,
+            name: ServerName::try_from(RELAY_NAME)
+                .map_err(|error| LinkError::Tunnel(std::io::Error::other(error)))?,
+            tls: self.tls.clone(),
+            interfaces: self.dial.interfaces.clone(),
+        })
+    }
+
+    fn again(&self) -> Again {
+        let prober = self.clone();
+        Again {
+            every: self.dial.udp_again,
+            works: Box::new(move || {
+                let prober = prober.clone();
+                Box::pin(async move { prober.udp_works().await })
+            }),
         }
     }
 
     async fn by_tcp(&self) -> Result<EdgeLink, LinkError> {
         let (socket, uplinks) = open(self.to, &self.dial.interfaces).map_err(LinkError::Socket)?;
-        let name = ServerName::try_from(RELAY_NAME)
-            .map_err(|error| LinkError::Tunnel(std::io::Error::other(error)))?;
-        let route = Route {
-            to: self.to,
-            name,
-            tls: self.tls.clone(),
-            interfaces: self.dial.interfaces.clone(),
-        };
-        let prober = self.clone();
-        let probe = move || {
-            let prober = prober.clone();
-            async move { prober.udp_works().await }
-        };
-        let detour = Detour::dial(route, socket, self.dial.udp_again, probe)
+        let detour = Detour::dial(self.route()?, socket, self.again())
             .await
             .map_err(LinkError::Tunnel)?;
-        let course = detour.course();
-        let connection = self.begin(Arc::new(detour))?.await?;
+        let (connecting, over) = self.begin_by(detour)?;
+        let connection = connecting.await?;
         tracing::warn!(relay = %self.to, "no answer by UDP: the link goes over TCP");
-        self.greet(connection, uplinks, Over::Detour(course)).await
+        self.greet(connection, uplinks, over).await
     }
 
     /// By UDP, and by TCP too where UDP brings no answer; the first that works.
@@ -238,7 +261,7 @@ impl Caller {
     async fn udp_works(&self) -> bool {
         let handshake = async {
             let (socket, _) = open(self.to, &self.dial.interfaces).map_err(LinkError::Socket)?;
-            let connection = self.begin(socket)?.await?;
+            let connection = self.begin(socket, transport::endpoint())?.await?;
             connection.close(quinn::VarInt::from_u32(0), b"UDP works");
             Ok::<_, LinkError>(())
         };

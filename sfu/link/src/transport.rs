@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use quinn::{AckFrequencyConfig, EndpointConfig, IdleTimeout, TransportConfig, VarInt};
 
+use crate::tunnel::Ids;
 use crate::window::LinkWindows;
 
 /// A peer that was not heard for this long is gone, ms.
@@ -54,11 +55,18 @@ pub(crate) fn config() -> Arc<TransportConfig> {
 
 /// Bytes of a connection's id: every packet has one. A relay's worker has a few thousand links, and an id is chosen anew where
 /// it is taken.
-const ID_BYTES: usize = 5;
+pub(crate) const ID_BYTES: usize = 5;
 
 /// Parameters of a socket that links share.
 pub(crate) fn endpoint() -> EndpointConfig {
     let mut config = EndpointConfig::default();
     config.cid_generator(|| Box::new(quinn_proto::RandomConnectionIdGenerator::new(ID_BYTES)));
+    config
+}
+
+/// The same for a socket of one link, which notes the ids that its connection goes by.
+pub(crate) fn endpoint_of(ids: Arc<Ids>) -> EndpointConfig {
+    let mut config = EndpointConfig::default();
+    config.cid_generator(move || ids.generator());
     config
 }

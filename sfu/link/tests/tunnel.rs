@@ -1,7 +1,10 @@
 //! A link where UDP is blocked: through a tunnel of TLS over TCP, back to UDP, and what strangers can do to the port.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use muster_identity::{Authority, Credentials, Identity};
@@ -305,6 +308,186 @@ async fn when_udp_works_again_the_link_moves_there_and_lives_on() {
     world
         .until("the tunnel is closed", |server| server.tunnel_stats().open == 0)
         .await;
+}
+
+/// A network that lets whole handshakes by UDP through, and links that move there only when it is told to: until then they are
+/// swallowed, and answered by junk from the relay's address. Counts what it swallowed.
+struct Fickle {
+    open: Arc<AtomicBool>,
+    swallowed: Arc<AtomicUsize>,
+    _task: JoinSet<()>,
+}
+
+impl Fickle {
+    async fn between(address: SocketAddr, relay: SocketAddr) -> Self {
+        let outside = Arc::new(tokio::net::UdpSocket::bind(address).await.expect("the port"));
+        let (open, swallowed) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
+        let (lets, count) = (open.clone(), swallowed.clone());
+        let mut task = JoinSet::new();
+        task.spawn(async move {
+            let mut flows = HashMap::new();
+            let mut answers = JoinSet::new();
+            let mut buffer = [0; 2048];
+            loop {
+                let (length, from) = outside.recv_from(&mut buffer).await.expect("received");
+                let is_handshake = buffer[0] & 0x80 != 0;
+                if !flows.contains_key(&from) && !is_handshake && !lets.load(Ordering::Relaxed) {
+                    count.fetch_add(1, Ordering::Relaxed);
+                    // As a packet of QUIC looks, of no connection.
+                    let _ = outside.send_to(&[0x5a; 60], from).await;
+                    continue;
+                }
+                if let Entry::Vacant(flow) = flows.entry(from) {
+                    let inside = Arc::new(tokio::net::UdpSocket::bind(LOCALHOST).await.expect("socket"));
+                    let (back, outside) = (inside.clone(), outside.clone());
+                    answers.spawn(async move {
+                        let mut buffer = [0; 2048];
+                        while let Ok((length, _)) = back.recv_from(&mut buffer).await {
+                            let _ = outside.send_to(&buffer[..length], from).await;
+                        }
+                    });
+                    flow.insert(inside);
+                }
+                let _ = flows[&from].send_to(&buffer[..length], relay).await;
+            }
+        });
+        Self {
+            open,
+            swallowed,
+            _task: task,
+        }
+    }
+}
+
+#[tokio::test]
+async fn junk_by_udp_is_no_proof_and_after_a_move_that_failed_udp_is_tried_again() {
+    let mut world = World::new();
+    world.blackhole = None;
+    let network = Fickle::between(world.address, world.udp).await;
+    let dial = Dial {
+        ways: Ways::TcpAlone,
+        udp_again: Duration::from_millis(300),
+        ..Dial::default()
+    };
+    let (mut edge, mut relay) = world.link(dial).await;
+    let server = world.server.clone();
+    let _others = tokio::spawn(async move {
+        while let Some(arriving) = server.accept().await {
+            assert!(arriving.finish().await.is_err(), "it says no hello");
+        }
+    });
+    for attempt in ["the first", "the second"] {
+        let swallowed = network.swallowed.load(Ordering::Relaxed);
+        world
+            .until(attempt, |_| {
+                network.swallowed.load(Ordering::Relaxed) > swallowed
+                    && edge.sender.transport() == Transport::Udp
+            })
+            .await;
+        world
+            .until("it is back on TCP", |_| edge.sender.transport() == Transport::Tcp)
+            .await;
+        exchange(&mut edge, &mut relay).await;
+    }
+    network.open.store(true, Ordering::Relaxed);
+    world
+        .until("UDP for good: the tunnel is closed", |server| {
+            server.tunnel_stats().open == 0
+        })
+        .await;
+    assert_eq!(
+        (edge.sender.transport(), relay.sender.transport()),
+        (Transport::Udp, Transport::Udp)
+    );
+    exchange(&mut edge, &mut relay).await;
+}
+
+/// Carries UDP both ways until it is told to block it.
+struct Wall {
+    blocked: Arc<AtomicBool>,
+    _task: JoinSet<()>,
+}
+
+impl Wall {
+    async fn between(address: SocketAddr, relay: SocketAddr) -> Self {
+        let outside = tokio::net::UdpSocket::bind(address).await.expect("the port");
+        let inside = tokio::net::UdpSocket::bind(LOCALHOST).await.expect("socket");
+        let blocked = Arc::<AtomicBool>::default();
+        let blocks = blocked.clone();
+        let mut task = JoinSet::new();
+        task.spawn(async move {
+            let (mut up, mut down) = ([0; 2048], [0; 2048]);
+            let mut edge = None;
+            loop {
+                let (bytes, to, by) = tokio::select! {
+                    Ok((length, from)) = outside.recv_from(&mut up) => {
+                        edge = Some(from);
+                        (&up[..length], Some(relay), &inside)
+                    }
+                    Ok((length, _)) = inside.recv_from(&mut down) => (&down[..length], edge, &outside),
+                };
+                if let Some(to) = to
+                    && !blocks.load(Ordering::Relaxed)
+                {
+                    let _ = by.send_to(bytes, to).await;
+                }
+            }
+        });
+        Self { blocked, _task: task }
+    }
+}
+
+#[tokio::test]
+async fn a_link_whose_udp_is_blocked_while_it_is_up_goes_over_tcp_and_lives_on() {
+    let mut world = World::new();
+    world.blackhole = None;
+    let wall = Wall::between(world.address, world.udp).await;
+    let (mut edge, mut relay) = world.link(Dial::default()).await;
+    assert_eq!(edge.sender.transport(), Transport::Udp);
+    exchange(&mut edge, &mut relay).await;
+    assert_eq!(world.server.tunnel_stats().opened, 0);
+    let (came, gap) = stream(&edge, &mut relay, 700, |seq| {
+        if seq == 100 {
+            wall.blocked.store(true, Ordering::Relaxed);
+        }
+    })
+    .await;
+    eprintln!(
+        "UDP blocked in mid-link: {came} of 700 packets, {} ms the longest gap",
+        gap.as_millis()
+    );
+    assert_eq!(
+        (edge.sender.transport(), relay.sender.transport()),
+        (Transport::Tcp, Transport::Tcp)
+    );
+    assert!(gap > Duration::from_secs(2), "UDP was given its time: {gap:?}");
+    assert!(gap < Duration::from_secs(4), "{gap:?}");
+    exchange(&mut edge, &mut relay).await;
+}
+
+#[tokio::test]
+async fn an_outage_of_udp_and_tcp_ends_where_it_began() {
+    let mut world = World::new();
+    let (udp, _tcp_that_says_nothing) = pair_of_ports();
+    world.address = udp.local_addr().expect("address");
+    drop(udp);
+    let wall = Wall::between(world.address, world.udp).await;
+    let (mut edge, mut relay) = world.link(Dial::default()).await;
+    exchange(&mut edge, &mut relay).await;
+    let (came, gap) = stream(&edge, &mut relay, 700, |seq| {
+        wall.blocked.store((100..600).contains(&seq), Ordering::Relaxed);
+    })
+    .await;
+    eprintln!(
+        "5 s without anything: {came} of 700 packets, {} ms the longest gap",
+        gap.as_millis()
+    );
+    assert!(
+        (Duration::from_millis(4900)..Duration::from_millis(5500)).contains(&gap),
+        "{gap:?}"
+    );
+    assert_eq!(edge.sender.transport(), Transport::Udp);
+    exchange(&mut edge, &mut relay).await;
 }
 
 #[tokio::test]

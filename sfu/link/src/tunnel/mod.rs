@@ -9,6 +9,7 @@
 //! sends is bounded by its length; anything else ends the tunnel.
 
 mod detour;
+mod ids;
 mod junction;
 
 use std::collections::VecDeque;
@@ -24,7 +25,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc};
 
-pub(crate) use detour::{Course, Detour, Route};
+pub(crate) use detour::{Again, Course, Detour, Route};
+pub(crate) use ids::Ids;
 pub use junction::TunnelStats;
 pub(crate) use junction::{Junction, Table};
 
