@@ -1,9 +1,10 @@
 //! What an agent is told at its start: flags over environment over one TOML file over defaults.
 
+mod checks;
 mod places;
 
 use std::fmt;
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -19,6 +20,7 @@ use crate::publisher::rtsp::{CameraAddress, NoAddress};
 use crate::recorder::Limits;
 use crate::status::Status;
 
+use checks::{KEEP_FREE_MIB, MIB, addresses, interfaces, log_filter, page, recordings, utc_offset};
 use places::Places;
 
 /// The flags and the environment.
@@ -154,13 +156,6 @@ Something does not work: muster-edge --config edge.toml doctor
 Exit codes: 0 ended by Ctrl-C or SIGTERM, 1 failure (doctor: something is wrong), 2 bad settings or a source that this version has not,
 3 enrolment refused (ask for a new token).";
 
-/// Reached from this box alone.
-const PAGE: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 8088));
-
-const MIB: u64 = 1024 * 1024;
-const RECORDINGS_MIB: u64 = 2048;
-const KEEP_FREE_MIB: u64 = 1024;
-
 /// The TOML file.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -175,12 +170,12 @@ struct FileSettings {
     status_file: Option<PathBuf>,
     state_dir: Option<PathBuf>,
     page: Option<String>,
-    recordings_mib: Option<u64>,
-    keep_free_mib: Option<u64>,
+    recordings_mib: Option<i64>,
+    keep_free_mib: Option<i64>,
     #[serde(default, deserialize_with = "one_or_more")]
     uplink: Vec<String>,
     log: Option<String>,
-    utc_offset_minutes: Option<i32>,
+    utc_offset_minutes: Option<i64>,
 }
 
 /// How a camera at the box is captured.
@@ -271,6 +266,12 @@ pub enum ConfigError {
     Page,
     #[error("uplink `{0}`: expected the name of a network interface, 1 to 15 bytes, such as eth0, each once")]
     Uplink(String),
+    #[error("{key}: found `{found}`, expected {expected}")]
+    Range {
+        key: &'static str,
+        found: String,
+        expected: &'static str,
+    },
     #[error("{0}")]
     Token(String),
     #[error("{file}: {why}")]
@@ -375,17 +376,6 @@ impl CaptureSettings {
     }
 }
 
-/// Names of interfaces as Linux has them (at most 15 bytes, no slash, no space), each once.
-fn interfaces(names: Vec<String>) -> Result<Vec<String>, ConfigError> {
-    for (index, name) in names.iter().enumerate() {
-        let fits = (1..=15).contains(&name.len()) && !name.contains(['/', ' ', '\0']);
-        if !fits || names[..index].contains(name) {
-            return Err(ConfigError::Uplink(name.clone()));
-        }
-    }
-    Ok(names)
-}
-
 impl Config {
     /// Joins flags, environment (both in `args`), file and defaults.
     ///
@@ -433,7 +423,7 @@ impl Config {
             control_plane,
             state_dir: state_dir.or_else(|| Some(identity_dir.clone())),
             identity_dir,
-            recordings: recordings(file.recordings_mib, file.keep_free_mib),
+            recordings: recordings(file.recordings_mib, file.keep_free_mib)?,
             page,
             uplinks: interfaces(if args.uplink.is_empty() {
                 file.uplink
@@ -447,8 +437,8 @@ impl Config {
             source,
             status: args.status.or(file.status_file),
             watchers: None,
-            log: args.log.or(file.log).unwrap_or_else(|| "info".into()),
-            utc_offset_minutes: file.utc_offset_minutes.unwrap_or(480).clamp(-1440, 1440),
+            log: log_filter(args.log.or(file.log))?,
+            utc_offset_minutes: utc_offset(file.utc_offset_minutes)?,
             notifier: None,
         })
     }
@@ -512,20 +502,6 @@ impl Config {
     }
 }
 
-fn recordings(most_mib: Option<u64>, keep_free_mib: Option<u64>) -> Option<Limits> {
-    let most = most_mib.unwrap_or(RECORDINGS_MIB).saturating_mul(MIB);
-    let keep_free = keep_free_mib.unwrap_or(KEEP_FREE_MIB).saturating_mul(MIB);
-    (most > 0).then_some(Limits { most, keep_free })
-}
-
-fn page(told: Option<&str>) -> Result<Option<SocketAddr>, ConfigError> {
-    match told.map(str::trim) {
-        None => Ok(Some(PAGE)),
-        Some("off") => Ok(None),
-        Some(address) => address.parse().map(Some).map_err(|_| ConfigError::Page),
-    }
-}
-
 impl Args {
     /// The state folder, for a task that needs no more.
     ///
@@ -540,28 +516,6 @@ impl Args {
             .cloned()
             .ok_or(ConfigError::Missing("state or identity folder"))
     }
-}
-
-/// Checks the addresses, and leaves out what stands there twice.
-fn addresses(told: Vec<String>) -> Result<Vec<String>, ConfigError> {
-    let mut addresses: Vec<String> = Vec::new();
-    for address in told {
-        let address = address.trim();
-        let port = address
-            .rsplit_once(':')
-            .filter(|(host, _)| !host.is_empty())
-            .map(|(_, port)| port);
-        if !port.is_some_and(|port| port.parse::<u16>().is_ok_and(|port| port > 0)) {
-            return Err(ConfigError::Address);
-        }
-        if !addresses.iter().any(|known| known == address) {
-            addresses.push(address.to_owned());
-        }
-    }
-    if addresses.is_empty() {
-        return Err(ConfigError::Missing("control plane"));
-    }
-    Ok(addresses)
 }
 
 /// A text (with commas, if need be), or a list of texts.

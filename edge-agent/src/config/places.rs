@@ -1,5 +1,5 @@
-//! The settings file, and where in it things stand: an error names file, line and key, and never repeats a value, which may
-//! be a password.
+//! The settings file, and where in it things stand: an error names file, line and key, and never repeats a value that may be a
+//! password.
 
 use std::path::PathBuf;
 
@@ -28,6 +28,7 @@ impl Places {
             ("microphone", args.microphone.is_some()),
             ("page", args.page.is_some()),
             ("uplink", !args.uplink.is_empty()),
+            ("log", args.log.is_some()),
         ];
         Ok(Self {
             text: args.config.as_ref().map(read).transpose()?.unwrap_or_default(),
@@ -71,7 +72,7 @@ impl Places {
             ConfigError::Camera(_) => &["source_low", "source"],
             ConfigError::NoSecondStream => &["source_low"],
             ConfigError::NoCapture => &["microphone", "[capture]"],
-            ConfigError::Capture(key, _) => &[*key],
+            ConfigError::Capture(key, _) | ConfigError::Range { key, .. } => &[*key],
             ConfigError::Address => &["control_plane"],
             ConfigError::Page | ConfigError::NoPage | ConfigError::PageNotHere => &["page"],
             ConfigError::Uplink(_) => &["uplink"],
@@ -83,6 +84,9 @@ impl Places {
             .filter(known)
             .find_map(|key| Some((self.line_of(key)?, key)));
         match place {
+            Some((line, _)) if matches!(error, ConfigError::Range { .. }) => {
+                self.at(line, &error.to_string())
+            }
             Some((line, key)) => self.at(line, &format!("{key}: {error}")),
             None => error,
         }

@@ -152,12 +152,12 @@ fn an_error_in_the_file_names_its_line_and_no_secret() {
     );
     check("source = rtsp://a:hush@cam", &[], &["edge.toml: line 1: source"]);
     check(
-        "log = \"x\"\nutc_offset_minutes = \"hush\"",
+        "log = \"info\"\nutc_offset_minutes = \"hush\"",
         &[],
-        &["line 2: utc_offset_minutes", "expected i32"],
+        &["line 2: utc_offset_minutes", "expected i64"],
     );
     check(
-        "log = \"x\"\nsource = \"camera:hush\"",
+        "log = \"info\"\nsource = \"camera:hush\"",
         &[],
         &["line 2: source", "expected testcard"],
     );
@@ -225,7 +225,7 @@ fn the_page_is_for_this_box_alone_unless_told_otherwise() {
     assert_eq!(elsewhere.state_dir, Some("/tmp/state".into()));
     let limits = elsewhere.recordings.expect("recorded");
     assert_eq!((limits.most, limits.keep_free), (2048 * MIB, 1024 * MIB));
-    assert!(recordings(Some(0), None).is_none());
+    assert_eq!(recordings(Some(0), None).map(|limits| limits.is_none()), Ok(true));
 }
 
 #[test]
@@ -299,4 +299,79 @@ fn the_source_page_needs_the_page() {
     std::fs::write(&path, "source = \"page\"\npage = \"off\"").expect("written");
     let error = config(&["--config", path.to_str().expect("a name")]).expect_err("no page");
     assert!(error.to_string().contains("line 2: page: "), "{error}");
+}
+
+#[test]
+fn what_is_out_of_range_is_refused_and_not_made_to_fit() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("edge.toml");
+    let told = |text: &str| {
+        std::fs::write(&path, format!("source = \"testcard\"\n{text}\n")).expect("written");
+        config(&["--config", path.to_str().expect("a name")])
+    };
+    for (text, says) in [
+        (
+            "utc_offset_minutes = 841",
+            "utc_offset_minutes: found `841`, expected -720 to 840",
+        ),
+        (
+            "utc_offset_minutes = -721",
+            "utc_offset_minutes: found `-721`, expected -720",
+        ),
+        (
+            "utc_offset_minutes = 4294967776",
+            "utc_offset_minutes: found `4294967776`, expected",
+        ),
+        (
+            "recordings_mib = 16777217",
+            "recordings_mib: found `16777217`, expected 0 to 16777216",
+        ),
+        (
+            "recordings_mib = 9223372036854775807",
+            "recordings_mib: found `9223372036854775807`, expected",
+        ),
+        ("recordings_mib = -1", "recordings_mib: found `-1`, expected 0"),
+        (
+            "keep_free_mib = 99999999",
+            "keep_free_mib: found `99999999`, expected 0",
+        ),
+        (
+            "log = \"===\"",
+            "log: found `===`, expected off, error, warn, info",
+        ),
+        ("log = \"inof\"", "log: found `inof`, expected off"),
+        (
+            "log = \"muster_edge=loud\"",
+            "log: found `muster_edge=loud`, expected off",
+        ),
+    ] {
+        let error = told(text).expect_err(text).to_string();
+        assert!(error.contains(&format!("edge.toml: line 2: {says}")), "{error}");
+    }
+    for (text, offset, most) in [
+        ("utc_offset_minutes = -720\nrecordings_mib = 1", -720, 1),
+        (
+            "utc_offset_minutes = 840\nrecordings_mib = 16777216",
+            840,
+            16_777_216,
+        ),
+    ] {
+        let config = told(text).expect(text);
+        let limits = config.recordings.expect("recorded");
+        assert_eq!((config.utc_offset_minutes, limits.most), (offset, most * MIB));
+    }
+    // The flag is at fault, not the file, which is good.
+    std::fs::write(&path, "log = \"info\"").expect("written");
+    let flags = ["--config", path.to_str().expect("a name"), "--log", "==="];
+    let error = config(&flags).expect_err("no filter").to_string();
+    assert!(error.starts_with("log: found `===`, expected off"), "{error}");
+    for good in [
+        "off",
+        "WARN",
+        "info,rtc=error,webrtc=error",
+        "muster_edge=debug",
+        "[span]=trace",
+    ] {
+        assert_eq!(config(&["--log", good]).expect(good).log, good);
+    }
 }

@@ -53,6 +53,27 @@ fn missing_settings_and_tokens_say_what_to_do() {
     );
 }
 
+#[test]
+fn a_log_filter_that_is_none_is_refused_by_whatever_way_it_comes() {
+    let base = ["--control-plane", "127.0.0.1:1", "--identity", "/nonexistent"];
+    let says = "muster-edge: log: found `===`, expected off, error, warn, info, debug, trace, or a filter";
+    check(&[&base[..], &["--log", "==="]].concat(), 2, says);
+    check(
+        &[&base[..], &["--log", "===", "--print-config"]].concat(),
+        2,
+        says,
+    );
+    let output = Command::new(env!("CARGO_BIN_EXE_muster-edge"))
+        .env_clear()
+        .env("MUSTER_LOG", "===")
+        .args(base)
+        .output()
+        .expect("the program starts");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    assert!(text.contains(says), "{text}");
+}
+
 /// Resident memory of a process, kB, shared pages of libraries and fonts left out.
 fn private_kb(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
