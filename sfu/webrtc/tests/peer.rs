@@ -9,29 +9,20 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use muster_testpeer::{Line, Peer, Watch, packet, track};
 use muster_webrtc::{
     Certificate, CloseReason, Codec, Leg, LegConfig, LegEvent, PacketStore, PicturePatch, QueuedRtp,
     SendBatch, SourceKind, stun_ufrag,
 };
-use rtc::media_stream::MediaStreamTrack;
-use rtc::peer_connection::configuration::media_engine::{MIME_TYPE_VP8, MediaEngine};
 use rtc::rtcp::payload_feedbacks::picture_loss_indication::PictureLossIndication;
-use rtc::rtp_transceiver::rtp_sender::{
-    RTCRtpCodec, RTCRtpCodingParameters, RTCRtpEncodingParameters, RtpCodecKind,
-};
-use rtc::rtp_transceiver::{RTCRtpTransceiverDirection, RTCRtpTransceiverInit};
+use rtc::rtp_transceiver::rtp_sender::RtpCodecKind;
 use rtc_rtp::codec::vp8::Vp8Payloader;
 use rtc_rtp::packetizer::Payloader;
 use tokio::net::UdpSocket;
-use tokio::sync::mpsc;
 use webrtc::media_stream::track_local::TrackLocal;
 use webrtc::media_stream::track_local::static_rtp::TrackLocalStaticRTP;
-use webrtc::media_stream::track_remote::{TrackRemote, TrackRemoteEvent};
-use webrtc::peer_connection::{
-    PeerConnection, PeerConnectionBuilder, PeerConnectionEventHandler, RTCIceGatheringState,
-    RTCSessionDescription, Registry, SettingEngineBuilder, SrtpProtectionProfile, StatsSelector,
-    register_default_interceptors,
-};
+use webrtc::media_stream::track_remote::TrackRemote;
+use webrtc::peer_connection::{SrtpProtectionProfile, StatsSelector};
 
 const PUBLISHED_SSRC: u32 = 0x1234_5678;
 const DEADLINE: Duration = Duration::from_secs(40);
@@ -45,37 +36,20 @@ struct Watched {
     last_payload: Bytes,
 }
 
-struct Handler {
-    gathered: mpsc::Sender<()>,
-    watched: Arc<Mutex<Watched>>,
-}
+struct Viewer(Arc<Mutex<Watched>>);
 
-#[async_trait::async_trait]
-impl PeerConnectionEventHandler for Handler {
-    async fn on_ice_gathering_state_change(&self, state: RTCIceGatheringState) {
-        if state == RTCIceGatheringState::Complete {
-            let _ = self.gathered.try_send(());
-        }
+impl Watch for Viewer {
+    fn on_packet(&self, packet: rtc::rtp::Packet) {
+        let mut w = self.0.lock().expect("no panic holds it");
+        w.ssrc = packet.header.ssrc;
+        w.seqs.insert(packet.header.sequence_number);
+        w.last_payload = packet.payload;
     }
 
-    async fn on_track(&self, track: Arc<dyn TrackRemote>) {
-        let ssrcs = track.ssrcs().await;
-        let watched = self.watched.clone();
-        {
-            let mut w = watched.lock().expect("no panic holds it");
-            w.track = Some(track.clone());
-            w.ssrc = ssrcs.first().copied().unwrap_or_default();
-        }
-        tokio::spawn(async move {
-            while let Some(event) = track.poll().await {
-                if let TrackRemoteEvent::OnRtpPacket(packet) = event {
-                    let mut w = watched.lock().expect("no panic holds it");
-                    w.ssrc = packet.header.ssrc;
-                    w.seqs.insert(packet.header.sequence_number);
-                    w.last_payload = packet.payload;
-                }
-            }
-        });
+    fn on_track(&self, track: Arc<dyn TrackRemote>, ssrcs: Vec<u32>) {
+        let mut w = self.0.lock().expect("no panic holds it");
+        w.track = Some(track);
+        w.ssrc = ssrcs.first().copied().unwrap_or_default();
     }
 }
 
@@ -164,27 +138,6 @@ impl RelayEnd {
     }
 }
 
-fn published_track() -> Arc<TrackLocalStaticRTP> {
-    Arc::new(TrackLocalStaticRTP::new(MediaStreamTrack::new(
-        "stream".to_owned(),
-        "track".to_owned(),
-        "label".to_owned(),
-        RtpCodecKind::Video,
-        vec![RTCRtpEncodingParameters {
-            rtp_coding_parameters: RTCRtpCodingParameters {
-                ssrc: Some(PUBLISHED_SSRC),
-                ..Default::default()
-            },
-            codec: RTCRtpCodec {
-                mime_type: MIME_TYPE_VP8.to_owned(),
-                clock_rate: 90_000,
-                ..Default::default()
-            },
-            ..Default::default()
-        }],
-    )))
-}
-
 /// Writes a picture every 20 ms, for ever.
 fn publish(track: Arc<TrackLocalStaticRTP>) -> tokio::task::JoinHandle<()> {
     tokio::spawn(async move {
@@ -196,16 +149,7 @@ fn publish(track: Arc<TrackLocalStaticRTP>) -> tokio::task::JoinHandle<()> {
             let payloads = payloader.payload(1000, &picture).expect("packets");
             let count = payloads.len();
             for (n, payload) in payloads.into_iter().enumerate() {
-                let mut packet = rtc::rtp::Packet {
-                    payload,
-                    ..Default::default()
-                };
-                packet.header.version = 2;
-                packet.header.payload_type = 96;
-                packet.header.sequence_number = seq;
-                packet.header.timestamp = timestamp;
-                packet.header.ssrc = PUBLISHED_SSRC;
-                packet.header.marker = n + 1 == count;
+                let packet = packet(PUBLISHED_SSRC, 96, (seq, timestamp), n + 1 == count, payload);
                 seq = seq.wrapping_add(1);
                 let _ = track.write_rtp(packet).await; // fails until the peer is connected
             }
@@ -213,53 +157,6 @@ fn publish(track: Arc<TrackLocalStaticRTP>) -> tokio::task::JoinHandle<()> {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     })
-}
-
-async fn peer(
-    profiles: Vec<SrtpProtectionProfile>,
-    watched: Arc<Mutex<Watched>>,
-) -> (impl PeerConnection, Arc<TrackLocalStaticRTP>, String) {
-    let mut media_engine = MediaEngine::default();
-    media_engine.register_default_codecs().expect("codecs");
-    let registry = register_default_interceptors(Registry::new(), &mut media_engine);
-    let (gathered, mut is_gathered) = mpsc::channel(1);
-    let settings = SettingEngineBuilder::new()
-        .with_include_loopback_candidate(true)
-        .with_srtp_protection_profiles(profiles)
-        .build();
-    let pc = PeerConnectionBuilder::new()
-        .with_media_engine(media_engine)
-        .with_setting_engine(settings)
-        .with_interceptor_registry(registry.expect("interceptors"))
-        .with_handler(Arc::new(Handler { gathered, watched }))
-        .with_udp_addrs(vec!["127.0.0.1:0"])
-        .build()
-        .await
-        .expect("a peer");
-    let track = published_track();
-    let direction = |direction| {
-        Some(RTCRtpTransceiverInit {
-            direction,
-            streams: vec![],
-            send_encodings: vec![],
-        })
-    };
-    pc.add_transceiver_from_track(track.clone(), direction(RTCRtpTransceiverDirection::Sendonly))
-        .await
-        .expect("a publishing m-line");
-    pc.add_transceiver_from_kind(
-        RtpCodecKind::Video,
-        direction(RTCRtpTransceiverDirection::Recvonly),
-    )
-    .await
-    .expect("a slot");
-    let offer = pc.create_offer(None).await.expect("an offer");
-    pc.set_local_description(offer).await.expect("set");
-    tokio::time::timeout(DEADLINE, is_gathered.recv())
-        .await
-        .expect("gathering ends");
-    let offer = pc.local_description().await.expect("set").sdp;
-    (pc, track, offer)
 }
 
 /// Sends packet `n` into the slot; every 25th is lost on the way.
@@ -293,13 +190,14 @@ fn has_no_hole(seqs: &BTreeSet<u16>, first: u16, count: u16) -> bool {
 
 async fn whole_session(profiles: Vec<SrtpProtectionProfile>, cipher: &str) {
     let watched = Arc::new(Mutex::new(Watched::default()));
-    let (pc, track, offer) = peer(profiles, watched.clone()).await;
-    let (mut end, answer) = RelayEnd::accept(&offer).await;
+    let track = track(RtpCodecKind::Video, &[(PUBLISHED_SSRC, "")]);
+    let lines = vec![Line::Send(track.clone()), Line::Receive(RtpCodecKind::Video)];
+    let peer = Peer::offer_with(Viewer(watched.clone()), lines, Some(profiles)).await;
+    let (mut end, answer) = RelayEnd::accept(&peer.offer).await;
     assert_eq!(end.leg.sources().len(), 1);
     assert_eq!(end.leg.sources()[0].kind, SourceKind::Camera);
     assert_eq!(end.leg.slots().len(), 1);
-    let answer = RTCSessionDescription::answer(answer).expect("the peer reads our answer");
-    pc.set_remote_description(answer).await.expect("accepted");
+    peer.answered(answer).await;
 
     let started = Instant::now();
     while !end.leg.is_connected() {
@@ -357,7 +255,7 @@ async fn whole_session(profiles: Vec<SrtpProtectionProfile>, cipher: &str) {
     // The peer strips nothing: the descriptor carries our picture id.
     assert_eq!(last[..3], [0x90, 0x80, 0x92]);
 
-    let report = pc.get_stats(Instant::now(), StatsSelector::None).await;
+    let report = peer.pc.get_stats(Instant::now(), StatsSelector::None).await;
     let transport = report.transport().expect("a transport");
     assert_eq!(transport.srtp_cipher, cipher);
     let resent = end.events.iter().map(|e| match e {
@@ -367,7 +265,7 @@ async fn whole_session(profiles: Vec<SrtpProtectionProfile>, cipher: &str) {
     assert!(resent.sum::<u64>() >= 1, "we answered NACKs");
 
     publishing.abort();
-    pc.close().await.expect("closed");
+    peer.pc.close().await.expect("closed");
     let closed = LegEvent::Closed {
         reason: CloseReason::HungUp,
     };

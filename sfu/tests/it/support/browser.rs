@@ -8,21 +8,11 @@ use muster_proto::media::v1::media_service_client::MediaServiceClient;
 use muster_proto::media::v1::{
     SetViewRequest, SlotState, SlotWish, WatchLegRequest, watch_leg_response::Event,
 };
-use rtc::media_stream::MediaStreamTrack;
-use rtc::peer_connection::configuration::media_engine::{MIME_TYPE_VP8, MediaEngine};
-use rtc::rtp_transceiver::rtp_sender::{
-    RTCRtpCodec, RTCRtpCodingParameters, RTCRtpEncodingParameters, RtpCodecKind,
-};
-use rtc::rtp_transceiver::{RTCRtpTransceiverDirection, RTCRtpTransceiverInit};
-use tokio::sync::mpsc;
+use muster_testpeer::{Line, Peer, Watch, packet, track};
+use rtc::rtp_transceiver::rtp_sender::RtpCodecKind;
 use tonic::transport::Channel;
 use webrtc::media_stream::track_local::TrackLocal;
 use webrtc::media_stream::track_local::static_rtp::TrackLocalStaticRTP;
-use webrtc::media_stream::track_remote::{TrackRemote, TrackRemoteEvent};
-use webrtc::peer_connection::{
-    PeerConnection, PeerConnectionBuilder, PeerConnectionEventHandler, RTCIceGatheringState,
-    RTCSessionDescription, Registry, SettingEngineBuilder, register_default_interceptors,
-};
 
 use super::{Bench, http, in_time, until, vp8};
 
@@ -38,31 +28,14 @@ pub struct Seen {
     pub over: bool,
 }
 
-struct Handler {
-    gathered: mpsc::Sender<()>,
-    seen: Arc<Mutex<Seen>>,
-}
+struct Viewer(Arc<Mutex<Seen>>);
 
-#[async_trait::async_trait]
-impl PeerConnectionEventHandler for Handler {
-    async fn on_ice_gathering_state_change(&self, state: RTCIceGatheringState) {
-        if state == RTCIceGatheringState::Complete {
-            let _ = self.gathered.try_send(());
-        }
-    }
-
-    async fn on_track(&self, track: Arc<dyn TrackRemote>) {
-        let seen = self.seen.clone();
-        tokio::spawn(async move {
-            while let Some(event) = track.poll().await {
-                if let TrackRemoteEvent::OnRtpPacket(packet) = event {
-                    let mut seen = seen.lock().expect("no panic holds it");
-                    seen.payload_type = packet.header.payload_type;
-                    seen.payloads
-                        .push((packet.header.sequence_number, packet.payload));
-                }
-            }
-        });
+impl Watch for Viewer {
+    fn on_packet(&self, packet: rtc::rtp::Packet) {
+        let mut seen = self.0.lock().expect("no panic holds it");
+        seen.payload_type = packet.header.payload_type;
+        seen.payloads
+            .push((packet.header.sequence_number, packet.payload));
     }
 }
 
@@ -71,7 +44,7 @@ pub struct Browser {
     pub answer: http::Answer,
     pub offer: String,
     /// Ends when it is dropped.
-    _pc: Box<dyn PeerConnection>,
+    _peer: Peer,
     camera: Option<Arc<TrackLocalStaticRTP>>,
     client: MediaServiceClient<Channel>,
     secret: String,
@@ -86,29 +59,6 @@ impl Drop for Browser {
 }
 
 const SSRC: u32 = 0x1234_5678;
-
-fn camera() -> Arc<TrackLocalStaticRTP> {
-    let encoding = RTCRtpEncodingParameters {
-        rtp_coding_parameters: RTCRtpCodingParameters {
-            ssrc: Some(SSRC),
-            ..Default::default()
-        },
-        codec: RTCRtpCodec {
-            mime_type: MIME_TYPE_VP8.to_owned(),
-            clock_rate: 90_000,
-            ..Default::default()
-        },
-        ..Default::default()
-    };
-    let text = |text: &str| text.to_owned();
-    Arc::new(TrackLocalStaticRTP::new(MediaStreamTrack::new(
-        text("stream"),
-        text("track"),
-        text("label"),
-        RtpCodecKind::Video,
-        vec![encoding],
-    )))
-}
 
 impl Browser {
     /// Joins meeting "m" with `slots` video slots; with a camera, that is m-line 0 and the slots are "1", "2"…
@@ -139,12 +89,13 @@ impl Browser {
         change: impl FnOnce(&str) -> String,
     ) -> Self {
         let seen = Arc::new(Mutex::new(Seen::default()));
-        let camera = with_camera.then(camera);
-        let (pc, offer) = peer(seen.clone(), camera.clone(), slots).await;
-        let answer = http::post_offer_to(bench.relay.http_addr(), path, bearer, &offer).await;
+        let camera = with_camera.then(|| track(RtpCodecKind::Video, &[(SSRC, "")]));
+        let mut lines: Vec<_> = camera.iter().cloned().map(Line::Send).collect();
+        lines.extend((0..slots).map(|_| Line::Receive(RtpCodecKind::Video)));
+        let peer = Peer::offer(Viewer(seen.clone()), lines).await;
+        let answer = http::post_offer_to(bench.relay.http_addr(), path, bearer, &peer.offer).await;
         let (_, secret) = answer.leg();
-        let description = RTCSessionDescription::answer(change(&answer.body)).expect("an answer");
-        pc.set_remote_description(description).await.expect("accepted");
+        peer.answered(change(&answer.body)).await;
         let channel = Channel::from_shared(format!("http://{}", bench.relay.http_addr()))
             .expect("address")
             .connect_lazy();
@@ -152,8 +103,8 @@ impl Browser {
         let mut browser = Self {
             site: site.into(),
             answer,
-            offer,
-            _pc: pc,
+            offer: peer.offer.clone(),
+            _peer: peer,
             camera,
             client,
             secret,
@@ -212,16 +163,8 @@ impl Browser {
         let mark = self.site.clone();
         self.tasks.push(tokio::spawn(async move {
             for n in 0u16.. {
-                let mut packet = rtc::rtp::Packet {
-                    payload: vp8::picture(n, n % 10 == 0, &mark).into(),
-                    ..Default::default()
-                };
-                packet.header.version = 2;
-                packet.header.payload_type = 96;
-                packet.header.sequence_number = n;
-                packet.header.timestamp = u32::from(n) * 1800;
-                packet.header.ssrc = SSRC;
-                packet.header.marker = true;
+                let picture = vp8::picture(n, n % 10 == 0, &mark).into();
+                let packet = packet(SSRC, 96, (n, u32::from(n) * 1800), true, picture);
                 // Fails until the peer is connected.
                 let _ = track.write_rtp(packet).await;
                 tokio::time::sleep(Duration::from_millis(20)).await;
@@ -247,51 +190,4 @@ impl Browser {
         })
         .await
     }
-}
-
-async fn peer(
-    seen: Arc<Mutex<Seen>>,
-    camera: Option<Arc<TrackLocalStaticRTP>>,
-    slots: usize,
-) -> (Box<dyn PeerConnection>, String) {
-    let mut media_engine = MediaEngine::default();
-    media_engine.register_default_codecs().expect("codecs");
-    let registry = register_default_interceptors(Registry::new(), &mut media_engine).expect("interceptors");
-    let (gathered, mut is_gathered) = mpsc::channel(1);
-    let settings = SettingEngineBuilder::new()
-        .with_include_loopback_candidate(true)
-        .build();
-    let pc = PeerConnectionBuilder::new()
-        .with_media_engine(media_engine)
-        .with_setting_engine(settings)
-        .with_interceptor_registry(registry)
-        .with_handler(Arc::new(Handler { gathered, seen }))
-        .with_udp_addrs(vec!["127.0.0.1:0"])
-        .build()
-        .await
-        .expect("a peer");
-    let direction = |direction| {
-        Some(RTCRtpTransceiverInit {
-            direction,
-            streams: vec![],
-            send_encodings: vec![],
-        })
-    };
-    if let Some(camera) = camera {
-        let track = camera as Arc<dyn TrackLocal>;
-        pc.add_transceiver_from_track(track, direction(RTCRtpTransceiverDirection::Sendonly))
-            .await
-            .expect("a camera");
-    }
-    for _ in 0..slots {
-        let recvonly = direction(RTCRtpTransceiverDirection::Recvonly);
-        pc.add_transceiver_from_kind(RtpCodecKind::Video, recvonly)
-            .await
-            .expect("a slot");
-    }
-    let offer = pc.create_offer(None).await.expect("an offer");
-    pc.set_local_description(offer).await.expect("set");
-    in_time("gathering", is_gathered.recv()).await;
-    let offer = pc.local_description().await.expect("set").sdp;
-    (Box::new(pc), offer)
 }
