@@ -461,7 +461,7 @@ async fn a_link_whose_udp_is_blocked_while_it_is_up_goes_over_tcp_and_lives_on()
         (Transport::Tcp, Transport::Tcp)
     );
     assert!(gap > Duration::from_secs(2), "UDP was given its time: {gap:?}");
-    assert!(gap < Duration::from_secs(4), "{gap:?}");
+    assert!(gap < Duration::from_secs(5), "{gap:?}");
     exchange(&mut edge, &mut relay).await;
 }
 
@@ -483,7 +483,7 @@ async fn an_outage_of_udp_and_tcp_ends_where_it_began() {
         gap.as_millis()
     );
     assert!(
-        (Duration::from_millis(4900)..Duration::from_millis(5500)).contains(&gap),
+        (Duration::from_millis(4900)..Duration::from_millis(6500)).contains(&gap),
         "{gap:?}"
     );
     assert_eq!(edge.sender.transport(), Transport::Udp);
