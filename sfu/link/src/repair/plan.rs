@@ -47,7 +47,7 @@ fn best(loss: f64, next: f64) -> (f64, f64) {
 /// cheap.
 const COST_OF_FRAME: f64 = 3.6;
 /// The same, at most.
-const MOST_COST_OF_FRAME: f64 = 200.0;
+const MOST_COST_OF_FRAME: f64 = 400.0;
 /// Needs up to this are planned exactly.
 const EXACT: usize = 28;
 /// More than needed, at most.

@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use super::Micros;
 
 /// Delay in queues that is aimed at, at most, µs; more where one packet takes long, or delays wander by themselves.
-const TARGET_QUEUE: Micros = 30_000;
+const TARGET_QUEUE: Micros = 14_000;
 /// Bits of a packet.
 const PACKET: f64 = 9_600.0;
 /// A queue a packet's time over what is aimed at, at most so much, is not that of one frame, µs.
@@ -30,6 +30,10 @@ const AT_FIRST: f64 = 2.8;
 const BELOW: f64 = 1.4;
 const MOST: f64 = 1.4;
 const CAREFUL: f64 = 0.1;
+/// And at first, where exploring found no more.
+const DOUBTFUL: f64 = 0.5;
+/// Less is not believed of a path by exploring alone, bits a second.
+const LEAST_TOLD: f64 = 100_000.0;
 /// Most paths take so much, bits a second: above it the first rise is slower where it takes long to see what it does.
 const ORDINARY: f64 = 1e6;
 /// More is not believed by exploring alone, bits a second.
@@ -85,6 +89,8 @@ pub struct Rate {
     calm_since: Micros,
     /// More was found by exploring than is tried at first.
     explored: bool,
+    /// No more was: what it told, bits a second.
+    told: Option<f64>,
     slowed: Micros,
     /// When it began to fall, and from what, bits a second.
     fell: (Micros, f64),
@@ -102,6 +108,7 @@ impl Rate {
             ceiling: None,
             calm_since: 0,
             explored: false,
+            told: None,
             slowed: 0,
             fell: (0, 0.0),
         }
@@ -152,7 +159,7 @@ impl Rate {
 
     /// What the first arrivals say: where the path took less than was sent and kept it waiting so long (µs), it takes no more.
     pub fn begin(&mut self, waited: Micros, jitter: Micros, rtt: Micros, loss: f64) {
-        if self.explored {
+        if self.explored || self.told.is_some() {
             // What is sent now is far less.
             return;
         }
@@ -163,9 +170,16 @@ impl Rate {
         }
     }
 
-    /// The path was seen to take so much, at least.
+    /// The path was seen to take so much, at least; less than is tried at first where it is narrow.
     pub fn explored(&mut self, bps: f64) {
         self.explored |= bps > self.rate;
+        if !self.explored {
+            // It is begun with until more gets through.
+            self.told = Some(bps);
+            self.rate = bps.max(LEAST_TOLD).min(self.rate);
+            return;
+        }
+        self.told = None;
         self.rate = self.rate.max(bps.min(EXPLORED));
         self.bounds.start = self.rate as Bps;
         // A burst is no measure of what gets through for long.
@@ -188,12 +202,12 @@ impl Rate {
         let packet = (PACKET * 1e6 / self.rate.max(1.0)) as Micros;
         // Where a frame is a packet or two, more of the wait is its own.
         let own = if self.rate < NARROW {
-            packet / 3
+            packet / 3 + 12_000
         } else {
             packet / 6
         }
-        .min(40_000);
-        let target = TARGET_QUEUE + jitter.min(15_000) + (rtt / 6).min(90_000) + own;
+        .min(52_000);
+        let target = TARGET_QUEUE + jitter.min(15_000) + (rtt / 5).min(106_000) + own;
         if queue < target * 7 / 10 {
             self.random = loss;
         } else {
@@ -245,6 +259,7 @@ impl Rate {
         // The longer it takes to see what a rise does, the slower it goes.
         let pace = (150_000.0 / rtt.max(1) as f64).min(1.0);
         let (factor, reach) = match self.ceiling {
+            None if self.told.is_some_and(|told| self.rate < told * 1.5) => (DOUBTFUL, 0.1),
             None if self.rate < ORDINARY => (BELOW + (AT_FIRST - BELOW) * pace, 1.2),
             None => (BELOW * pace.sqrt() + (AT_FIRST - BELOW) * pace * pace, 1.2),
             Some(ceiling) if self.rate < ceiling * 0.85 => (BELOW, 0.1),

@@ -224,6 +224,8 @@ pub struct Sender {
     heard: u32,
     /// Since when there is audio.
     spoken: Option<Micros>,
+    /// When something of a picture was last given up, or the first one came.
+    given_up: Option<Micros>,
     parity_share: f64,
     /// While the path is explored.
     train: Option<Train>,
@@ -271,6 +273,7 @@ impl Sender {
             patience: 2_000,
             heard: 0,
             spoken: None,
+            given_up: None,
             parity_share: 0.0,
             train: None,
             stats: SenderStats::default(),
@@ -334,6 +337,7 @@ impl Sender {
                 }
             }
             Class::Video => {
+                self.given_up.get_or_insert(now);
                 self.video_bytes += packet.body.len();
                 self.video.push_back((Item::Packet(number), packet.body.len()));
                 self.frame.get_or_insert((number, deadline));
@@ -471,6 +475,7 @@ impl Sender {
             if let Item::Packet(_) = item {
                 held.state = State::Gone;
                 self.stats.expired += 1;
+                self.given_up = Some(now);
             }
             self.video.pop_front();
             self.video_bytes -= bytes;

@@ -130,12 +130,11 @@ fn loss80() {
     assert!(runs.worst(|run| run.pictures) <= 10);
 }
 
-/// Asked: frozen 1 % of the time, delay p95 under 400 ms, 99.5 % of the sound. It is frozen 1.2 %: a picture stops for 200 ms
-/// when what was sent again is lost in its turn.
+/// Asked: frozen 1 % of the time, delay p95 under 400 ms, 99.5 % of the sound.
 #[test]
 fn village() {
     let runs = play("village-4g", 400, 400);
-    assert!(runs.frozen() <= 0.018, "{}", runs.frozen());
+    assert!(runs.frozen() <= 0.01, "{}", runs.frozen());
     assert!(runs.missed() <= 0.002, "{}", runs.missed());
     assert!(runs.worst(|run| run.p95) < 250_000);
     assert!(runs.kept() >= 0.998, "{}", runs.kept());
@@ -153,12 +152,12 @@ fn adsl() {
     assert!(runs.worst(|run| run.standing) < 1_000_000);
 }
 
-/// Asked: 1 % missed, 60 % overhead, 99.5 % of the sound. Eight seeds come to 1.0 %, single ones to 1.4 %: a burst of losses
+/// Asked: 1 % missed, 60 % overhead, 99.5 % of the sound. Eight seeds come to 0.7 %, single ones to more: a burst of losses
 /// that is longer than any before.
 #[test]
 fn satellite() {
     let runs = play("satellite", 800, 800);
-    assert!(runs.missed() <= 0.014, "{}", runs.missed());
+    assert!(runs.missed() <= 0.012, "{}", runs.missed());
     assert!(runs.overhead() <= 0.6, "{}", runs.overhead());
     assert!(runs.kept() >= 0.995, "{}", runs.kept());
 }

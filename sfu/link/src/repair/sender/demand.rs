@@ -10,6 +10,8 @@ pub(super) const NO_PICTURE: f64 = 0.55;
 const SPEECH: Bps = 40_000;
 /// And what it takes on the wire, two packets to a datagram.
 const SPEECH_SENT: f64 = 54_000.0;
+/// Pictures are smaller for so long after one was given up, where they take long to send, µs.
+const CHASTENED: Micros = 2_000_000;
 /// Less is no picture, bits a second.
 const LEAST_PICTURE: f64 = 22_000.0;
 /// Video that waits is drained in so long, as far as it is more than what is sent in so long, s.
@@ -45,7 +47,7 @@ impl Sender {
             loss / (1.0 - loss) * 1.1
         };
         if self.is_thrifty() {
-            return self.thrifty_rate();
+            return self.thrifty_rate(now);
         }
         let rate = self.rate.get() as f64 * 0.92;
         let backlog = (self.video_bytes as f64 * 8.0 - rate * USUAL_BACKLOG) / DRAIN;
@@ -56,10 +58,14 @@ impl Sender {
     }
 
     /// What a source should make where a picture takes long to send: sound, and so much video that a key frame is in time too.
-    pub(super) fn thrifty_rate(&self) -> Bps {
+    pub(super) fn thrifty_rate(&self, now: Micros) -> Bps {
         let rate = self.rate.get() as f64;
         let video = (rate - SPEECH_SENT).max(0.0);
-        let share = 0.5 + 0.4 * (video / (THRIFTY as f64 - SPEECH_SENT));
+        // The first one is a key frame, and so is the one after a picture that was given up: it had better be in time.
+        let share = match self.given_up {
+            Some(at) if now >= at + CHASTENED => 0.5 + 0.4 * (video / (THRIFTY as f64 - SPEECH_SENT)),
+            _ => 0.3,
+        };
         SPEECH + (video * share).max(video.min(LEAST_PICTURE)) as Bps
     }
 

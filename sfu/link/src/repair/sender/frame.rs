@@ -13,7 +13,7 @@ const SMOOTH: Micros = 150_000;
 /// A frame that is late is not given up for so long, µs: those that follow cannot be shown without it.
 pub(super) const GRACE: Micros = 150_000;
 /// Between copies where losses come together, µs; elsewhere less.
-const APART: (Micros, Micros) = (8_000, 250);
+const APART: (Micros, Micros) = (2_000, 250);
 
 impl Sender {
     /// Ends the frame that is being pushed: it is repaired as one where rounds fit, with parity ahead where that saves rounds.
@@ -60,7 +60,7 @@ impl Sender {
         let opening = frame.opening;
         let (wanted, first_round_over) = (
             frame.wanted,
-            frame.shards_arrived + frame.flying > 0 || !frame.lost.is_empty(),
+            frame.shards_arrived + frame.flying > 0 || !frame.lost.is_empty() || frame.queued < frame.packets,
         );
         let (packets, there, under_way, deadline) = (
             frame.packets,
@@ -79,8 +79,12 @@ impl Sender {
         let left = deadline.saturating_sub(now);
         if there >= packets as usize || left + GRACE < reach + now.saturating_sub(deadline) {
             if let Some(frame) = self.frames.of(first) {
-                self.stats.abandoned += u64::from(!frame.over && there < packets as usize && under_way == 0);
+                let abandoned = !frame.over && there < packets as usize && under_way == 0;
                 frame.over = there >= packets as usize || under_way == 0;
+                if abandoned {
+                    self.stats.abandoned += 1;
+                    self.given_up = Some(now);
+                }
             }
             return 0;
         }
@@ -94,7 +98,9 @@ impl Sender {
         }
         let mut symbols = self.planner.symbols(loss, need, left - reach, round, spread);
         // The last that comes before it is seen as a stop has one to spare, or two where losses come together.
-        if first_round_over && now + one_way <= wanted && wanted < now + one_way + round {
+        // Where a packet takes long, what is spared would be the stop.
+        let last_unseen = now + one_way <= wanted && wanted < now + one_way + round && !self.is_thrifty();
+        if first_round_over && last_unseen {
             symbols = symbols.max(need + 2 + usize::from(self.loss.is_clustered()));
         }
         (symbols as u32).saturating_sub(under_way)
