@@ -176,7 +176,7 @@ impl Rate {
         if !self.explored {
             // It is begun with until more gets through.
             self.told = Some(bps);
-            self.rate = bps.max(LEAST_TOLD).min(self.rate);
+            self.rate = (bps * 1.2).max(LEAST_TOLD).min(self.rate);
             return;
         }
         self.told = None;
@@ -259,7 +259,7 @@ impl Rate {
         // The longer it takes to see what a rise does, the slower it goes.
         let pace = (150_000.0 / rtt.max(1) as f64).min(1.0);
         let (factor, reach) = match self.ceiling {
-            None if self.told.is_some_and(|told| self.rate < told * 1.5) => (DOUBTFUL, 0.1),
+            None if self.told.is_some_and(|told| self.rate < told * 2.0) => (DOUBTFUL, 0.1),
             None if self.rate < ORDINARY => (BELOW + (AT_FIRST - BELOW) * pace, 1.2),
             None => (BELOW * pace.sqrt() + (AT_FIRST - BELOW) * pace * pace, 1.2),
             Some(ceiling) if self.rate < ceiling * 0.85 => (BELOW, 0.1),
