@@ -74,7 +74,6 @@ fn a_good_path_is_known_within_a_second() {
 
 #[test]
 fn a_narrow_path_is_not_filled() {
-    let start = Bounds::default().start;
     for (kbps, least, datagrams) in [(128, 80_000, 3), (500, 150_000, 15), (1_000, 350_000, 15)] {
         for seed in 1..=5 {
             let (rate, took) = explore(row(kbps, 0.0), seed, 3 * SECOND);
