@@ -61,7 +61,9 @@ fn main() -> ExitCode {
     config.notifier = Notifier::from_environment();
     let ended = runtime.block_on(async {
         let stop = stop_signal().map_err(|error| format!("cannot take signals: {error}"))?;
-        Ok::<_, String>(muster_edge::run(config, stop).await)
+        // A task: what wakes the runtime's own future makes a system call for it.
+        let agent = tokio::spawn(muster_edge::run(config, stop));
+        agent.await.map_err(|error| error.to_string())
     });
     // A name look-up may still hold a thread: do not wait for it.
     runtime.shutdown_background();

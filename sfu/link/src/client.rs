@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use muster_identity::{Credentials, Identity};
 use muster_proto::media::v1::{LinkHello, LinkUp, link_down, link_up};
+use quinn::AsyncUdpSocket;
 use quinn::crypto::rustls::QuicClientConfig;
-use quinn::{AsyncUdpSocket, Runtime as _};
 use rustls_pki_types::ServerName;
 use tokio::sync::Notify;
 use tokio::time::timeout;
@@ -20,7 +20,7 @@ use tokio::time::timeout;
 use crate::link::{EdgeLink, Over, peer_identity};
 use crate::tunnel::{ALPN, Again, Detour, Route};
 use crate::uplinks::Uplinks;
-use crate::{LinkError, VERSION, transport};
+use crate::{LinkError, VERSION, socket, transport};
 
 /// Name in every relay's certificate.
 const RELAY_NAME: &str = "muster-relay";
@@ -118,7 +118,7 @@ fn open(to: SocketAddr, interfaces: &[String]) -> std::io::Result<(Arc<dyn Async
         SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
     };
     let socket = std::net::UdpSocket::bind(local)?;
-    Ok((quinn::TokioRuntime.wrap_udp_socket(socket)?, None))
+    Ok((socket::wrap(socket)?, None))
 }
 
 /// What one link is dialled with.

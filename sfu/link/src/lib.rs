@@ -18,6 +18,7 @@ mod media;
 pub mod repair;
 pub mod rtp;
 mod server;
+mod socket;
 mod timer;
 mod transport;
 mod tunnel;

@@ -15,7 +15,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use quinn::udp::{RecvMeta, Transmit};
-use quinn::{AsyncUdpSocket, Runtime, TokioRuntime, UdpPoller};
+use quinn::{AsyncUdpSocket, UdpPoller};
 use socket2::{Domain, Protocol, Socket, Type};
 
 /// Between two tries to open an uplink.
@@ -153,7 +153,7 @@ fn open(interface: &str, ipv6: bool) -> io::Result<Arc<dyn AsyncUdpSocket>> {
     let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
     socket.bind_device(Some(interface.as_bytes()))?;
     socket.bind(&any(ipv6).into())?;
-    TokioRuntime.wrap_udp_socket(socket.into())
+    crate::socket::wrap(socket.into())
 }
 
 impl AsyncUdpSocket for Uplinks {

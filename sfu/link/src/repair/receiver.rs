@@ -19,6 +19,8 @@ const KEPT: u64 = 1024;
 const BLOCKS: usize = 8;
 /// Feedback is sent at most so often, µs, and at least so often while datagrams come.
 const FASTEST: Micros = 1_000;
+/// Where not much is missing, and nothing new, it is sent at most so often: each wakes both ends, which costs them more than its bytes.
+const USUAL: Micros = 10_000;
 const SLOWEST: Micros = 40_000;
 /// Bytes on the wire of a feedback with all headers, about.
 const COST: u64 = 100;
@@ -398,7 +400,7 @@ impl Receiver {
             return Some(arrival);
         };
         if self.gap {
-            return Some(last + FASTEST.min(self.interval()));
+            return Some(last + FASTEST);
         }
         if arrival + TAIL > last {
             return Some(last + self.interval());
@@ -409,12 +411,12 @@ impl Receiver {
     /// Between two feedbacks: a twentieth of what comes, a fifth where much is missing.
     fn interval(&self) -> Micros {
         let missing = 64 - self.before.count_ones();
-        let share = match missing {
-            0..=3 => 0.05,
-            4..=12 => 0.1,
-            _ => 0.3,
+        let (share, least) = match missing {
+            0..=3 => (0.05, USUAL),
+            4..=12 => (0.1, USUAL),
+            _ => (0.3, FASTEST),
         };
         let micros = COST as f64 * 1e6 / (self.rate * share).max(1.0);
-        (micros as Micros).clamp(FASTEST, SLOWEST)
+        (micros as Micros).clamp(least, SLOWEST)
     }
 }

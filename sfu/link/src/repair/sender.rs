@@ -27,8 +27,9 @@ use frame::GRACE;
 
 /// Packets held for sending again.
 const MOST_HELD: usize = 4096;
-/// Transmissions remembered.
+/// Transmissions remembered, and how long those are whose fate is known, µs.
 const MOST_SENT: usize = 8192;
+const REMEMBERED: Micros = 5_000_000;
 /// Copies and shards that wait to be sent again, and shards of parity.
 const MOST_AGAIN: usize = 4096;
 const MOST_SHARDS: usize = 512;
@@ -451,16 +452,21 @@ impl Sender {
         }
         let again = self.again.first_key_value().map(|(&(due, _), _)| due);
         let parity = self.parity.front().map(|&(due, ..)| due);
-        let audio = self.speech.back().map(|_| now + 5_000);
-        let ready = (!self.video.is_empty()).then_some(now).or(audio);
+        let audio = (self.video.is_empty() && !self.speech.is_empty()).then_some(now + 5_000);
         let exploring = self.exploring_wakes(now);
-        let Some(next) = [again, parity, ready].into_iter().flatten().min() else {
-            return exploring;
+        let rate = self.rate.get().max(1) as f64;
+        // When there are so many tokens, if they come at this rate.
+        let filled = |tokens: f64, rate: f64| {
+            let lacking = (tokens - self.tokens).max(0.0);
+            now + (lacking * 8e6 / rate) as Micros
         };
-        let lacking = (1.0 - self.tokens).max(0.0);
-        let tokens = now + (lacking * 8e6 / self.rate.get().max(1) as f64) as Micros;
-        let next = if lacking > 0.0 { next.max(tokens) } else { next };
-        Some(exploring.map_or(next, |exploring| exploring.min(next)))
+        let due = [again, parity, audio].into_iter().flatten().min();
+        let due = due.map(|due| due.max(filled(1.0, rate)));
+        let video = (!self.video.is_empty()).then(|| match self.together() {
+            Some(together) => filled(together.min(self.video_bytes as f64), rate * self.pace()),
+            None => filled(1.0, rate),
+        });
+        [due, video, exploring].into_iter().flatten().min()
     }
 
     /// Video that cannot arrive in time is not sent.
@@ -603,6 +609,13 @@ impl Sender {
         let opening = std::mem::take(&mut self.opening);
         let again =
             matches!(carried, Carried::One(number) if self.get(number).is_some_and(|held| held.sent > 1));
+        while self.sent.len() >= MOST_SENT
+            || self.sent_base < self.undecided
+                && self.sent.front().is_some_and(|first| first.at + REMEMBERED < now)
+        {
+            self.sent.pop_front();
+            self.sent_base += 1;
+        }
         self.sent.push_back(Sent {
             at: now,
             bytes,
@@ -613,10 +626,6 @@ impl Sender {
             again,
             overdue: false,
         });
-        if self.sent.len() > MOST_SENT {
-            self.sent.pop_front();
-            self.sent_base += 1;
-        }
         datagram
     }
 }

@@ -23,6 +23,12 @@ const DARK: Micros = 250_000;
 const MARGIN: Micros = 2_000;
 /// Datagrams leave at this much of the rate: a frame is not spread over more time than it must.
 pub(super) const PACE: f64 = 1.5;
+/// Where more is lost, each millisecond counts.
+const HEAVY: f64 = 0.2;
+/// Datagrams leave together that the rate allows in so long, s.
+const BURST: f64 = 0.004;
+/// A burst of fewer bytes is not waited for.
+const LEAST_BURST: f64 = 1_250.0;
 /// So many transmissions that arrive tell of a path.
 const ENOUGH_HEARD: u32 = 12;
 /// And for so long at most they are waited for, µs.
@@ -101,7 +107,14 @@ impl Sender {
 
     /// Bytes that may leave at once after a pause.
     pub(super) fn burst(&self) -> f64 {
-        (self.rate.get() as f64 / 8.0 * 0.004).max(300.0)
+        (self.rate.get() as f64 / 8.0 * BURST).max(300.0)
+    }
+
+    /// Bytes of video that are waited for, as far as there are as many: each time that something leaves costs the sender as much
+    /// as what leaves. `None` where a burst is a packet, or much is lost: each leaves by itself.
+    pub(super) fn together(&self) -> Option<f64> {
+        let burst = self.burst();
+        (burst > LEAST_BURST && self.loss.share() <= HEAVY).then_some(burst * 0.9)
     }
 
     /// Bytes that what is urgent may be ahead of the rate.
@@ -109,16 +122,20 @@ impl Sender {
         self.burst().max(2_500.0)
     }
 
+    /// So much faster than the rate tokens come.
+    pub(super) fn pace(&self) -> f64 {
+        if self.fed.is_none() || self.is_thrifty() {
+            1.0
+        } else {
+            PACE
+        }
+    }
+
     pub(super) fn fill(&mut self, now: Micros) {
         let passed = self.filled.map_or(0, |at| now.saturating_sub(at));
         self.filled = Some(now);
         let more = self.rate.get() as f64 / 8e6 * passed as f64;
-        let pace = if self.fed.is_none() || self.is_thrifty() {
-            1.0
-        } else {
-            PACE
-        };
-        self.tokens = (self.tokens + more * pace).min(self.burst());
+        self.tokens = (self.tokens + more * self.pace()).min(self.burst());
         self.ahead = (self.ahead - more).max(0.0);
     }
 }
