@@ -68,9 +68,6 @@ const PROBE: Micros = 40_000;
 /// After so long in the dark the rate is not what it was, µs.
 const LONG_DARK: Micros = 1_000_000;
 
-/// A rate that was found too high is a limit for so long, µs.
-const LIMITED: Micros = 10_000_000;
-
 /// One packet to be sent.
 #[derive(Debug, Clone)]
 pub struct Packet {
@@ -314,12 +311,6 @@ impl Sender {
         self.unanswered.map(|since| now.saturating_sub(since))
     }
 
-    /// Whether the path was found to take no more lately ([`LIMITED`]).
-    pub fn is_limited(&self, now: Micros) -> bool {
-        let slowed = self.rate.slowed() > 0 && now < self.rate.slowed() + LIMITED;
-        slowed || self.loss.share() > demand::NO_PICTURE
-    }
-
     /// Takes a packet; says whether an older one had to go.
     pub fn push(&mut self, now: Micros, packet: Packet) -> bool {
         let number = self.end();
@@ -443,30 +434,6 @@ impl Sender {
         }
         self.next_parity(now, scratch)
             .or_else(|| self.next_filling(now, scratch))
-    }
-
-    /// When [`Self::poll`] may have something next, if nothing is pushed and no feedback comes.
-    pub fn wake(&self, now: Micros) -> Option<Micros> {
-        if self.is_dark(now) {
-            return Some(self.probed + PROBE);
-        }
-        let again = self.again.first_key_value().map(|(&(due, _), _)| due);
-        let parity = self.parity.front().map(|&(due, ..)| due);
-        let audio = (self.video.is_empty() && !self.speech.is_empty()).then_some(now + 5_000);
-        let exploring = self.exploring_wakes(now);
-        let rate = self.rate.get().max(1) as f64;
-        // When there are so many tokens, if they come at this rate.
-        let filled = |tokens: f64, rate: f64| {
-            let lacking = (tokens - self.tokens).max(0.0);
-            now + (lacking * 8e6 / rate) as Micros
-        };
-        let due = [again, parity, audio].into_iter().flatten().min();
-        let due = due.map(|due| due.max(filled(1.0, rate)));
-        let video = (!self.video.is_empty()).then(|| match self.together() {
-            Some(together) => filled(together.min(self.video_bytes as f64), rate * self.pace()),
-            None => filled(1.0, rate),
-        });
-        [due, video, exploring].into_iter().flatten().min()
     }
 
     /// Video that cannot arrive in time is not sent.

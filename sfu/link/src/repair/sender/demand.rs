@@ -2,7 +2,7 @@
 
 use super::super::rate::Bps;
 use super::super::{Micros, plan};
-use super::{LONG_DARK, Sender, THRIFTY};
+use super::{LONG_DARK, PROBE, Sender, THRIFTY};
 
 /// Over this loss there is no picture: what is sent again would be most of all, and still miss.
 pub(super) const NO_PICTURE: f64 = 0.55;
@@ -23,6 +23,8 @@ const DARK: Micros = 250_000;
 const MARGIN: Micros = 2_000;
 /// Datagrams leave at this much of the rate: a frame is not spread over more time than it must.
 pub(super) const PACE: f64 = 1.5;
+/// A rate that was found too high is a limit for so long, µs.
+const LIMITED: Micros = 10_000_000;
 /// Where more is lost, each millisecond counts.
 const HEAVY: f64 = 0.2;
 /// Datagrams leave together that the rate allows in so long, s.
@@ -81,6 +83,12 @@ impl Sender {
         self.heard < ENOUGH_HEARD && self.spoken.is_some_and(|since| now < since + PROBING)
     }
 
+    /// Whether the path was found to take no more lately ([`LIMITED`]).
+    pub fn is_limited(&self, now: Micros) -> bool {
+        let slowed = self.rate.slowed() > 0 && now < self.rate.slowed() + LIMITED;
+        slowed || self.loss.share() > NO_PICTURE
+    }
+
     /// Whether nothing was heard for so long that the path is thought to be down.
     pub fn is_dark(&self, now: Micros) -> bool {
         // Feedback is lost as well.
@@ -137,5 +145,29 @@ impl Sender {
         let more = self.rate.get() as f64 / 8e6 * passed as f64;
         self.tokens = (self.tokens + more * self.pace()).min(self.burst());
         self.ahead = (self.ahead - more).max(0.0);
+    }
+
+    /// When [`Self::poll`] may have something next, if nothing is pushed and no feedback comes.
+    pub fn wake(&self, now: Micros) -> Option<Micros> {
+        if self.is_dark(now) {
+            return Some(self.probed + PROBE);
+        }
+        let again = self.again.first_key_value().map(|(&(due, _), _)| due);
+        let parity = self.parity.front().map(|&(due, ..)| due);
+        let audio = (self.video.is_empty() && !self.speech.is_empty()).then_some(now + 5_000);
+        let exploring = self.exploring_wakes(now);
+        let rate = self.rate.get().max(1) as f64;
+        // When there are so many tokens, if they come at this rate.
+        let filled = |tokens: f64, rate: f64| {
+            let lacking = (tokens - self.tokens).max(0.0);
+            now + (lacking * 8e6 / rate) as Micros
+        };
+        let due = [again, parity, audio].into_iter().flatten().min();
+        let due = due.map(|due| due.max(filled(1.0, rate)));
+        let video = (!self.video.is_empty()).then(|| match self.together() {
+            Some(together) => filled(together.min(self.video_bytes as f64), rate * self.pace()),
+            None => filled(1.0, rate),
+        });
+        [due, video, exploring].into_iter().flatten().min()
     }
 }
