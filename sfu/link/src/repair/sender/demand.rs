@@ -12,6 +12,8 @@ const SPEECH: Bps = 40_000;
 const SPEECH_SENT: f64 = 54_000.0;
 /// Pictures are smaller for so long after one was given up, where they take long to send, µs.
 const CHASTENED: Micros = 2_000_000;
+/// Bytes sent ahead of the rate that video waits for on a narrow path, at most.
+const MOST_DEBT: f64 = 1_200.0;
 /// Less is no picture, bits a second.
 const LEAST_PICTURE: f64 = 22_000.0;
 /// Video that waits is drained in so long, as far as it is more than what is sent in so long, s.
@@ -143,7 +145,10 @@ impl Sender {
         let passed = self.filled.map_or(0, |at| now.saturating_sub(at));
         self.filled = Some(now);
         let more = self.rate.get() as f64 / 8e6 * passed as f64;
-        self.tokens = (self.tokens + more * self.pace()).min(self.burst());
+        // What was sent several times at first is through by the time that the path is known.
+        let waits = self.is_probing(now) || !self.is_thrifty();
+        let debt = if waits { f64::MAX } else { MOST_DEBT };
+        self.tokens = (self.tokens.max(-debt) + more * self.pace()).min(self.burst());
         self.ahead = (self.ahead - more).max(0.0);
     }
 
