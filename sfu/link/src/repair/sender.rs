@@ -222,7 +222,11 @@ pub struct Sender {
     heard: u32,
     /// Since when there is audio.
     spoken: Option<Micros>,
-    /// When something of a picture was last given up, or the first one came.
+    /// What was sent ahead of the rate before the path was known is no longer waited for.
+    forgiven: bool,
+    /// When the first picture came.
+    began: Option<Micros>,
+    /// When something of a picture was last given up.
     given_up: Option<Micros>,
     parity_share: f64,
     /// While the path is explored.
@@ -272,6 +276,8 @@ impl Sender {
             heard: 0,
             spoken: None,
             given_up: None,
+            began: None,
+            forgiven: false,
             parity_share: 0.0,
             train: None,
             stats: SenderStats::default(),
@@ -329,7 +335,7 @@ impl Sender {
                 }
             }
             Class::Video => {
-                self.given_up.get_or_insert(now);
+                self.began.get_or_insert(now);
                 self.video_bytes += packet.body.len();
                 self.video.push_back((Item::Packet(number), packet.body.len()));
                 self.frame.get_or_insert((number, deadline));

@@ -10,7 +10,7 @@ mod sim;
 use std::sync::Arc;
 
 use muster_link::repair::Terms;
-use muster_linkshape::Profile;
+use muster_linkshape::{Profile, Row};
 use sim::{Outcome, Run};
 
 /// Looked at where `SEEDS` says nothing else.
@@ -75,7 +75,11 @@ fn tell(name: &str, seed: u64, run: &Outcome) {
 /// Plays a profile for 60 s with each seed; deadlines in ms.
 fn play(name: &str, video: u64, audio: u64) -> Runs {
     let path = format!("{}/../../data/links/{name}.csv", env!("CARGO_MANIFEST_DIR"));
-    let profile = Arc::new(Profile::read(path).expect("a profile"));
+    play_on(name, Profile::read(path).expect("a profile"), video, audio)
+}
+
+fn play_on(name: &str, profile: Profile, video: u64, audio: u64) -> Runs {
+    let profile = Arc::new(profile);
     let seeds = std::env::var("SEEDS").ok().and_then(|seeds| seeds.parse().ok());
     let runs = (1..=seeds.unwrap_or(SEEDS)).map(|seed| {
         let run = Run {
@@ -169,6 +173,28 @@ fn thin() {
     assert!(runs.worst(|run| run.longest_gap) <= 1_000_000);
     assert!(runs.kept() >= 0.999, "{}", runs.kept());
     assert!(runs.missed() <= 0.03, "{}", runs.missed());
+}
+
+/// Between thin and wide: what the path takes is used, and few pictures are late.
+#[test]
+fn narrow() {
+    for (kbps, least) in [(220, 0.6), (280, 0.6), (350, 0.5)] {
+        let row = Row {
+            rate_kbps: kbps,
+            queue_ms: 500,
+            delay_us: 60_000,
+            jitter_us: 5_000,
+            ..Row::default()
+        };
+        let profile = Profile::constant(row);
+        let runs = play_on(&format!("{kbps}k"), profile, 400, 400);
+        assert!(runs.missed() <= 0.15, "{kbps}: {}", runs.missed());
+        assert!(
+            runs.mean(|run| run.rate as f64) >= least * f64::from(kbps) * 1000.0,
+            "{kbps}"
+        );
+        assert!(runs.kept() >= 0.995, "{kbps}: {}", runs.kept());
+    }
 }
 
 /// Asked: back within 500 ms of the link after up to 3 s, within 1 s after longer; and nothing is lost of the sound of the

@@ -12,8 +12,12 @@ const SPEECH: Bps = 40_000;
 const SPEECH_SENT: f64 = 54_000.0;
 /// Pictures are smaller for so long after one was given up, where they take long to send, µs.
 const CHASTENED: Micros = 2_000_000;
-/// Bytes sent ahead of the rate that video waits for on a narrow path, at most.
-const MOST_DEBT: f64 = 1_200.0;
+/// Bits a second, and a share of loss: with less of the one or more of the other a picture that is given up makes those after
+/// it smaller.
+const NARROWEST: f64 = 200_000.0;
+const RARE: f64 = 0.03;
+/// Bytes sent ahead of the rate before the path is known that video waits for afterwards, at most.
+const MOST_DEBT: f64 = 600.0;
 /// Less is no picture, bits a second.
 const LEAST_PICTURE: f64 = 22_000.0;
 /// Video that waits is drained in so long, as far as it is more than what is sent in so long, s.
@@ -71,10 +75,15 @@ impl Sender {
     pub(super) fn thrifty_rate(&self, now: Micros) -> Bps {
         let rate = self.rate.get() as f64;
         let video = (rate - SPEECH_SENT).max(0.0);
-        // The first one is a key frame, and so is the one after a picture that was given up: it had better be in time.
-        let share = match self.given_up {
-            Some(at) if now >= at + CHASTENED => 0.5 + 0.4 * (video / (THRIFTY as f64 - SPEECH_SENT)),
-            _ => 0.3,
+        // The first one is a key frame, and so is the one after a picture that was given up: it had better be in time. Where
+        // the path takes more, smaller pictures at a lower frame rate would take no less.
+        let lately = |at: Option<Micros>| at.is_some_and(|at| now < at + CHASTENED);
+        let begins = self.began.is_none() || lately(self.began);
+        let is_narrow = rate < NARROWEST || self.loss.share() >= RARE;
+        let share = if begins || is_narrow && lately(self.given_up) {
+            0.3
+        } else {
+            0.5 + 0.4 * (video / (THRIFTY as f64 - SPEECH_SENT))
         };
         SPEECH + (video * share).max(video.min(LEAST_PICTURE)) as Bps
     }
@@ -145,10 +154,12 @@ impl Sender {
         let passed = self.filled.map_or(0, |at| now.saturating_sub(at));
         self.filled = Some(now);
         let more = self.rate.get() as f64 / 8e6 * passed as f64;
-        // What was sent several times at first is through by the time that the path is known.
-        let waits = self.is_probing(now) || !self.is_thrifty();
-        let debt = if waits { f64::MAX } else { MOST_DEBT };
-        self.tokens = (self.tokens.max(-debt) + more * self.pace()).min(self.burst());
+        if !self.forgiven && self.spoken.is_some() && !self.is_probing(now) {
+            // What was sent several times at first is through by the time that the path is known.
+            self.forgiven = true;
+            self.tokens = self.tokens.max(-MOST_DEBT);
+        }
+        self.tokens = (self.tokens + more * self.pace()).min(self.burst());
         self.ahead = (self.ahead - more).max(0.0);
     }
 
