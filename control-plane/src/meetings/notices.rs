@@ -143,11 +143,13 @@ impl MeetingActor {
         if here.is_empty() {
             return;
         }
-        let Ok(own) = self.shared.store.claimed_by(self.meeting.id(), &here).await else {
-            // What was read must do.
-            return;
-        };
-        let others = here.into_iter().filter(|site| !own.contains(site));
+        let others = self
+            .shared
+            .store
+            .claimed_by_others(self.meeting.id(), &here)
+            .await;
+        // Where the store does not answer, what was read must do.
+        let others = others.unwrap_or_default().into_iter();
         self.doubted = others.filter_map(|site| SiteId::new(site).ok()).collect();
         if self.doubted.iter().any(|site| !self.held_back.contains_key(site)) {
             self.shared.read_all_again();
@@ -158,7 +160,8 @@ impl MeetingActor {
     fn page_held_back(&mut self) {
         for (site, endpoint) in std::mem::take(&mut self.held_back) {
             let stands = |summons: &Summons| match endpoint {
-                Some(_) => summons.holds_claim(),
+                // Nobody is called to what another endpoint of the site answered meanwhile.
+                Some(_) => summons.holds_claim() && !has_answered(summons),
                 None => summons.state == SummonsState::Paged,
             };
             if self.meeting.is_live() && self.meeting.summons(&site).is_some_and(stands) {
@@ -172,7 +175,10 @@ impl MeetingActor {
         if !self.holds(site) || self.doubted.contains(site) {
             // Another meeting has it by now, and this one will say so; or the other has let it go, and that is not known
             // here: then this one is told to look when it is.
-            self.held_back.insert(site.clone(), endpoint);
+            let held = self.held_back.entry(site.clone()).or_insert(endpoint);
+            if *held != endpoint {
+                *held = None;
+            }
             return;
         }
         let to = endpoint.map_or(To::All, To::One);

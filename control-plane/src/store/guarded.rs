@@ -105,7 +105,7 @@ guarded! { LogStore:
     USUAL final_state(meeting: &str) -> Option<Vec<u8>>;
     USUAL meeting_by_key(chair: &str, key: &str) -> Option<String>;
     USUAL claims() -> Vec<Claim>;
-    USUAL claimed_by(meeting: &str, sites: &[String]) -> Vec<String>;
+    USUAL claimed_by_others(meeting: &str, sites: &[String]) -> Vec<String>;
 }
 
 guarded! { PlanStore:

@@ -180,6 +180,6 @@ pub trait LogStore: Send + Sync {
     async fn meeting_by_key(&self, chair: &str, key: &str) -> Result<Option<String>>;
     /// All claims, by site.
     async fn claims(&self) -> Result<Vec<Claim>>;
-    /// Those of these sites that belong to the meeting.
-    async fn claimed_by(&self, meeting: &str, sites: &[String]) -> Result<Vec<String>>;
+    /// Those of these sites that belong to another meeting.
+    async fn claimed_by_others(&self, meeting: &str, sites: &[String]) -> Result<Vec<String>>;
 }

@@ -109,7 +109,9 @@ pub(super) fn log_filter(told: Option<String>) -> Result<String, ConfigError> {
     let is_known = |directive: &str| {
         directive.contains(['=', '[']) || directive.is_empty() || directive.parse::<LevelFilter>().is_ok()
     };
-    if EnvFilter::try_new(&told).is_ok() && told.split(',').all(|directive| is_known(directive.trim())) {
+    // Commas within a span are no ends of directives.
+    let are_known = || told.contains('[') || told.split(',').all(|directive| is_known(directive.trim()));
+    if EnvFilter::try_new(&told).is_ok() && are_known() {
         return Ok(told);
     }
     Err(ConfigError::Range {

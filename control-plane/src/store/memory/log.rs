@@ -154,9 +154,9 @@ impl LogStore for Memory {
         Ok(claims.collect())
     }
 
-    async fn claimed_by(&self, meeting: &str, sites: &[String]) -> Result<Vec<String>> {
+    async fn claimed_by_others(&self, meeting: &str, sites: &[String]) -> Result<Vec<String>> {
         let state = self.enter().await?;
-        let own = |site: &&String| state.claims.get(*site).is_some_and(|(by, _)| by == meeting);
-        Ok(sites.iter().filter(own).cloned().collect())
+        let others = |site: &&String| state.claims.get(*site).is_some_and(|(by, _)| by != meeting);
+        Ok(sites.iter().filter(others).cloned().collect())
     }
 }

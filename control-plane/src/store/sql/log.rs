@@ -254,23 +254,23 @@ impl LogStore for Sql {
             .collect()
     }
 
-    async fn claimed_by(&self, meeting: &str, sites: &[String]) -> Result<Vec<String>> {
-        let mut own = Vec::new();
+    async fn claimed_by_others(&self, meeting: &str, sites: &[String]) -> Result<Vec<String>> {
+        let mut others = Vec::new();
         for chunk in sites.chunks(ROWS) {
-            let found = own_claims(meeting, chunk)
+            let found = claims_among(meeting, "<>", chunk)
                 .build_query_scalar::<String>()
                 .fetch_all(&self.reader)
                 .await?;
-            own.extend(found);
+            others.extend(found);
         }
-        Ok(own)
+        Ok(others)
     }
 }
 
-/// Asks which of these sites belong to the meeting.
-fn own_claims(meeting: &str, sites: &[String]) -> QueryBuilder<Db> {
-    let mut query = QueryBuilder::new("SELECT site FROM site_claim WHERE meeting = ");
-    query.push_bind(meeting).push(" AND site IN (");
+/// Asks which of these sites belong to the meeting ("="), or to another ("<>").
+fn claims_among(meeting: &str, is: &'static str, sites: &[String]) -> QueryBuilder<Db> {
+    let mut query = QueryBuilder::new("SELECT site FROM site_claim WHERE meeting ");
+    query.push(is).push(" ").push_bind(meeting).push(" AND site IN (");
     let mut list = query.separated(", ");
     for site in sites {
         list.push_bind(site);
@@ -356,7 +356,7 @@ async fn keep_head(tx: &mut Connection, stream: &str, before: ChainHead, after: 
 
 async fn change_claims(tx: &mut Connection, append: &Append) -> Result<()> {
     for chunk in append.lost.chunks(ROWS) {
-        let mut own = own_claims(&append.meeting, chunk);
+        let mut own = claims_among(&append.meeting, "=", chunk);
         if own.build().fetch_optional(&mut *tx).await?.is_some() {
             return Err(StoreError::Conflict(OWN.into()));
         }
