@@ -222,8 +222,6 @@ pub struct Sender {
     heard: u32,
     /// Since when there is audio.
     spoken: Option<Micros>,
-    /// What was sent ahead of the rate before the path was known is no longer waited for.
-    forgiven: bool,
     /// When the first picture came.
     began: Option<Micros>,
     /// When something of a picture was last given up.
@@ -277,7 +275,6 @@ impl Sender {
             spoken: None,
             given_up: None,
             began: None,
-            forgiven: false,
             parity_share: 0.0,
             train: None,
             stats: SenderStats::default(),

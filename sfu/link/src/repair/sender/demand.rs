@@ -16,8 +16,8 @@ const CHASTENED: Micros = 2_000_000;
 /// it smaller.
 const NARROWEST: f64 = 200_000.0;
 const RARE: f64 = 0.03;
-/// Bytes sent ahead of the rate before the path is known that video waits for afterwards, at most.
-const MOST_DEBT: f64 = 600.0;
+/// Bytes sent ahead of the rate that video waits for on a narrow path at first, at most.
+const MOST_DEBT: f64 = 1_200.0;
 /// Less is no picture, bits a second.
 const LEAST_PICTURE: f64 = 22_000.0;
 /// Video that waits is drained in so long, as far as it is more than what is sent in so long, s.
@@ -71,6 +71,17 @@ impl Sender {
         ((rate - f64::from(copies) * SPEECH as f64).max(SPEECH as f64) / (1.06 + repair)) as Bps
     }
 
+    /// Whether the first picture came just now, or has not come.
+    fn begins(&self, now: Micros) -> bool {
+        self.began.is_none_or(|began| now < began + CHASTENED)
+    }
+
+    /// Whether video waits for little of what was sent ahead: what went out several times on a narrow path at first is through
+    /// by the time that the path is known.
+    fn forgives(&self, now: Micros) -> bool {
+        self.begins(now) && self.is_thrifty() && !self.is_probing(now)
+    }
+
     /// What a source should make where a picture takes long to send: sound, and so much video that a key frame is in time too.
     pub(super) fn thrifty_rate(&self, now: Micros) -> Bps {
         let rate = self.rate.get() as f64;
@@ -78,9 +89,8 @@ impl Sender {
         // The first one is a key frame, and so is the one after a picture that was given up: it had better be in time. Where
         // the path takes more, smaller pictures at a lower frame rate would take no less.
         let lately = |at: Option<Micros>| at.is_some_and(|at| now < at + CHASTENED);
-        let begins = self.began.is_none() || lately(self.began);
         let is_narrow = rate < NARROWEST || self.loss.share() >= RARE;
-        let share = if begins || is_narrow && lately(self.given_up) {
+        let share = if self.begins(now) || is_narrow && lately(self.given_up) {
             0.3
         } else {
             0.5 + 0.4 * (video / (THRIFTY as f64 - SPEECH_SENT))
@@ -154,9 +164,7 @@ impl Sender {
         let passed = self.filled.map_or(0, |at| now.saturating_sub(at));
         self.filled = Some(now);
         let more = self.rate.get() as f64 / 8e6 * passed as f64;
-        if !self.forgiven && self.spoken.is_some() && !self.is_probing(now) {
-            // What was sent several times at first is through by the time that the path is known.
-            self.forgiven = true;
+        if self.forgives(now) {
             self.tokens = self.tokens.max(-MOST_DEBT);
         }
         self.tokens = (self.tokens + more * self.pace()).min(self.burst());
